@@ -1,0 +1,23 @@
+"""Our outputs against numbers recorded from the published code: `pytest tests/test_parity.py [--vectors DIR]`."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.parity import Case, NotBuilt, NotUnderstood, discover, module_of
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    found = discover(metafunc.config.getoption("--vectors"))
+    metafunc.parametrize("what", [what for _, what in found], ids=[name for name, _ in found])
+
+
+def test_parity(what: Case | NotUnderstood | NotBuilt) -> None:
+    if isinstance(what, NotBuilt):
+        pytest.skip(what.reason)
+    if isinstance(what, NotUnderstood):
+        pytest.fail(what.what, pytrace=False)
+    module = module_of(what.folder)
+    assert module is not None
+    module.check(what)
+    what.assert_everything_was_read()
