@@ -1,0 +1,59 @@
+# Two commands do everything on a fresh machine: `make quickstart` and `make test`.
+# Each target creates .venv when it is missing and reinstalls when the requirements change.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# More arguments for pip, e.g. PIP_ARGS="--index-url …" for another package index.
+PIP_ARGS ?=
+# The quickstart's own arguments, e.g. QUICKSTART_ARGS="--num_proc 8".
+QUICKSTART_ARGS ?=
+# A folder of your own meshes; empty means Sweet Home 3D's furniture.
+MESHES ?=
+
+RUN_EXTRAS := mesh,data,train,eval,openclip,offline
+DEMO_EXTRAS := $(RUN_EXTRAS),demo
+TEST_EXTRAS := $(RUN_EXTRAS),dev
+
+export HF_HUB_OFFLINE ?= 1
+export GRADIO_ANALYTICS_ENABLED ?= False
+
+.PHONY: quickstart test demo lint format bench clean
+
+quickstart: $(VENV)/.installed-run
+	$(BIN)/python examples/quickstart.py $(if $(MESHES),--meshes "$(MESHES)") $(QUICKSTART_ARGS)
+
+test: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not gpu and not hub" $(PYTEST_ARGS)
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/python spaces_demo/app.py $(DEMO_ARGS)
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-test
+	for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) build *.egg-info
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# $(1): name of the stamp, $(2): extras
+define installation
+$(VENV)/.installed-$(1): pyproject.toml constraints.txt .ci/repair_torchvision.py | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e ".[$(2)]"
+	$(BIN)/python .ci/repair_torchvision.py
+	touch $$@
+endef
+$(eval $(call installation,run,$(RUN_EXTRAS)))
+$(eval $(call installation,test,$(TEST_EXTRAS)))
+$(eval $(call installation,demo,$(DEMO_EXTRAS)))
