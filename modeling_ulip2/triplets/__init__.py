@@ -1,0 +1,1 @@
+"""Triplets of point cloud, views and captions: columns, parquet shards, dataset card."""
