@@ -1,0 +1,1 @@
+"""What pre-training needs beyond `transformers.Trainer`."""
