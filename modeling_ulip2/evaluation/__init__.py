@@ -1,0 +1,20 @@
+"""Measuring: zero-shot classification and retrieval, each figure beside its chance level and its control."""
+
+from modeling_ulip2.evaluation.controls import Evaluation, Figure, evaluate_retrieval, evaluate_zero_shot
+from modeling_ulip2.evaluation.names import load_class_names, load_templates
+from modeling_ulip2.evaluation.retrieval import RetrievalResult, retrieval_metrics
+from modeling_ulip2.evaluation.zero_shot import ZeroShotResult, class_embeddings, zero_shot_metrics
+
+__all__ = [
+    "Evaluation",
+    "Figure",
+    "RetrievalResult",
+    "ZeroShotResult",
+    "class_embeddings",
+    "evaluate_retrieval",
+    "evaluate_zero_shot",
+    "load_class_names",
+    "load_templates",
+    "retrieval_metrics",
+    "zero_shot_metrics",
+]

@@ -1,0 +1,36 @@
+"""Class names and prompt templates of the zero-shot benchmarks; their sources are named in `data/NOTICE.md`."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+
+@cache
+def _read(file: str) -> dict[str, Any]:
+    return json.loads(files(__package__).joinpath("data", file).read_text(encoding="utf-8"))
+
+
+def _entry(file: str, name: str) -> dict[str, Any]:
+    entries = _read(file)
+    if name not in entries:
+        raise ValueError(f"{name!r} is not in {file}; it has {', '.join(entries)}")
+    return entries[name]
+
+
+def load_templates(name: str = "modelnet40_64") -> list[str]:
+    """Prompt templates, each with one `{}` for the class name.
+
+    `modelnet40_64` are the 64 prompts that ULIP and ULIP-2 use on ModelNet40 and on Objaverse-LVIS.
+    """
+    return list(_entry("templates.json", name)["templates"])
+
+
+def load_class_names(name: str = "modelnet40") -> list[str]:
+    """Class names in label order: `modelnet40` (40), `scanobjectnn` (15), `shapenet55` (55), `objaverse_lvis` (1,156).
+
+    Names are spelt as in their source: Objaverse-LVIS writes underscores ("alarm_clock").
+    """
+    return list(_entry("class_names.json", name)["names"])
