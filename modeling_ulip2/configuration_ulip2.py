@@ -1,0 +1,155 @@
+"""Configurations: one for the tri-modal model, one for each point encoder, and the one table that joins them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+
+
+class PointBertConfig(PreTrainedConfig):
+    """Configuration of the Point-BERT encoder. The defaults are those of the released ULIP-2 checkpoint (10k points).
+
+    Args:
+        in_channels: 3 for xyz, 6 for xyz and rgb.
+        hidden_size: width of the transformer; the pooled feature has twice as many channels.
+        num_hidden_layers, num_attention_heads, mlp_ratio: of the transformer.
+        num_groups, group_size: patches a cloud, and points in a patch.
+        encoder_dims: channels of a patch token before it is projected to `hidden_size`.
+        drop_path_rate: stochastic depth, rising linearly from 0 in the first block to this in the last.
+        hidden_act, layer_norm_eps, initializer_range: as everywhere in transformers.
+    """
+
+    model_type = "ulip2_pointbert"
+    base_config_key = "point_config"
+
+    in_channels: int = 6
+    hidden_size: int = 384
+    num_hidden_layers: int = 18
+    num_attention_heads: int = 6
+    mlp_ratio: float | int = 4.0
+    num_groups: int = 512
+    group_size: int = 32
+    encoder_dims: int = 256
+    drop_path_rate: float | int = 0.1
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-5
+    initializer_range: float = 0.02
+
+    @property
+    def output_dim(self) -> int:
+        """Channels of the pooled feature: [CLS, max over the other tokens]."""
+        return 2 * self.hidden_size
+
+    def validate_architecture(self) -> None:
+        """Called by transformers when a configuration is made or saved."""
+        if self.in_channels < 3:
+            raise ValueError(f"in_channels counts x, y and z and must be at least 3, got {self.in_channels}.")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads ({self.num_attention_heads})."
+            )
+        for name in ("num_hidden_layers", "num_groups", "group_size", "encoder_dims"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+
+
+@dataclass
+class PointEncoderClasses:
+    """A point encoder: its configuration class and, once the file that defines it is imported, its model class."""
+
+    config_class: type[PreTrainedConfig]
+    model_class: type[Any] | None = None
+
+
+# The one table of point encoders, by `model_type`. The files of the encoders add their model classes.
+POINT_ENCODERS: dict[str, PointEncoderClasses] = {
+    PointBertConfig.model_type: PointEncoderClasses(PointBertConfig),
+}
+
+
+def register_point_encoder(
+    model_type: str, config_class: type[PreTrainedConfig], model_class: type[Any] | None = None
+) -> None:
+    """Adds a point encoder, so that `Ulip2Config(point_config={"model_type": model_type, ...})` finds it.
+
+    Args:
+        model_type: the name under which configurations refer to it; must equal `config_class.model_type`.
+        config_class: needs the attributes `in_channels` and `output_dim` (channels of the pooled feature).
+        model_class: a `PreTrainedModel` whose `forward(point_values)` takes (B, N, in_channels) and returns
+            `PointEncoderOutput`.
+
+    Raises:
+        ValueError: the names disagree, or the name belongs to another encoder.
+    """
+    if config_class.model_type != model_type:
+        raise ValueError(f"{config_class.__name__}.model_type is {config_class.model_type!r}, not {model_type!r}.")
+    known = POINT_ENCODERS.get(model_type)
+    if known is not None and known.config_class is not config_class:
+        raise ValueError(f"The point encoder {model_type!r} is already registered with {known.config_class.__name__}.")
+    POINT_ENCODERS[model_type] = PointEncoderClasses(config_class, model_class)
+
+
+class Ulip2Config(PreTrainedConfig):
+    """Configuration of `Ulip2Model`. The defaults are those of the released ULIP-2 Point-BERT (10k coloured points).
+
+    The frozen image-text model ("tower") is named, not contained: `clip_name_or_path` is a hub name or folder of any dual
+    encoder with `get_text_features` and `get_image_features`. Only a checkpoint saved with its tower holds `clip_config`.
+
+    Args:
+        point_config: configuration of the point encoder; a dict needs `model_type` (default: Point-BERT).
+        projection_dim: width of the space shared with the tower.
+        clip_name_or_path: the tower, loaded when texts or images first need it; None: there is none.
+        clip_config: configuration of a tower whose weights are part of this checkpoint.
+        logit_scale_init_value: initial logarithm of the logit scale (inverse temperature).
+        gather_with_grad: in distributed training, let gradients flow through the gathered embeddings of other processes.
+            The original does not (False); with True the gradient is the one that a single process would compute.
+    """
+
+    model_type = "ulip2"
+    sub_configs = {"point_config": PreTrainedConfig, "clip_config": AutoConfig}
+
+    point_config: dict | PreTrainedConfig | None = None
+    projection_dim: int = 1280
+    clip_name_or_path: str | None = None
+    clip_config: dict | PreTrainedConfig | None = None
+    logit_scale_init_value: float | int = math.log(1 / 0.07)
+    gather_with_grad: bool = True
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.point_config = _point_config(self.point_config)
+        if isinstance(self.clip_config, dict):
+            self.clip_config = _clip_config(self.clip_config)
+        super().__post_init__(**kwargs)
+
+
+def _point_config(value: dict | PreTrainedConfig | None) -> PreTrainedConfig:
+    if isinstance(value, PreTrainedConfig):
+        return value
+    fields = dict(value or {})
+    model_type = fields.pop("model_type", PointBertConfig.model_type)
+    if model_type not in POINT_ENCODERS:
+        raise ValueError(
+            f"point_config.model_type is {model_type!r}; known point encoders are {sorted(POINT_ENCODERS)}. Add your own "
+            "with register_point_encoder before loading."
+        )
+    return POINT_ENCODERS[model_type].config_class(**fields)
+
+
+def _clip_config(value: dict) -> PreTrainedConfig:
+    fields = dict(value)
+    model_type = fields.pop("model_type", None)
+    if model_type not in CONFIG_MAPPING:
+        raise ValueError(
+            f"clip_config.model_type is {model_type!r}, which transformers does not know. Import the package that defines "
+            "this image-text model first."
+        )
+    return CONFIG_MAPPING[model_type](**fields)
+
+
+PointBertConfig.register_for_auto_class()
+Ulip2Config.register_for_auto_class()
+
+__all__ = ["PointBertConfig", "Ulip2Config", "register_point_encoder"]

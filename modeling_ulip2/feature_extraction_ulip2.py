@@ -1,0 +1,191 @@
+"""Point clouds as arrays -> `point_values` (B, N, 3 or 6): the only place that normalises, resamples, fills colour, turns axes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import BatchFeature
+from transformers.feature_extraction_utils import FeatureExtractionMixin
+
+from .point_ops_ulip2 import FPSRule, farthest_point_sample
+
+
+# A cloud without colour is grey: what the published zero-shot protocol uses on ModelNet40.
+FILL_COLOR = 0.4
+
+_AXES = {"y": ((0, 1), (1, 1), (2, 1)), "z": ((0, 1), (2, 1), (1, -1)), "x": ((1, -1), (0, 1), (2, 1))}
+
+
+def unit_sphere(xyz: np.ndarray) -> np.ndarray:
+    """Moves the centroid of a cloud (N, 3) to 0 and scales its farthest point to radius 1 (a single point stays at 0)."""
+    xyz = xyz - xyz.mean(axis=0)
+    radius = np.sqrt((xyz**2).sum(axis=1).max())
+    return xyz / radius if radius > 0 else xyz
+
+
+class Ulip2FeatureExtractor(FeatureExtractionMixin):
+    """Makes `point_values` of coloured or plain point clouds.
+
+    In order: check, turn axes, resample to `num_points`, normalise, fill colour. Every cloud is handled by itself with the
+    same seed, so that a batch gives what its clouds give one by one.
+
+    Args:
+        num_points: points a cloud after resampling.
+        in_channels: 6 for xyz and rgb, 3 for xyz (colour is then left out).
+        normalize: centroid to 0 and farthest point to radius 1. False leaves coordinates as they are.
+        fill_color: grey in [0, 1] of clouds without colour.
+        sampling: how a cloud with another number of points gets `num_points`: "random" draws without repetition, "fps"
+            takes farthest points, and both repeat random points of a cloud that has too few; "none" leaves clouds as they
+            are (all clouds of a batch must then have the same size).
+        up_axis: which axis of the input points up: "y" (as the models were trained), "z" or "x"; clouds are turned y up.
+        seed: of "random" sampling; None draws anew each time.
+    """
+
+    model_input_names = ["point_values"]
+
+    def __init__(
+        self,
+        num_points: int = 10000,
+        in_channels: int = 6,
+        normalize: bool = True,
+        fill_color: float = FILL_COLOR,
+        sampling: str = "random",
+        up_axis: str = "y",
+        seed: int | None = 0,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if num_points < 1:
+            raise ValueError(f"num_points must be at least 1, got {num_points}.")
+        if in_channels not in (3, 6):
+            raise ValueError(f"in_channels must be 3 (xyz) or 6 (xyz and rgb), got {in_channels}.")
+        if sampling not in ("random", "fps", "none"):
+            raise ValueError(f"sampling must be 'random', 'fps' or 'none', got {sampling!r}.")
+        if up_axis not in _AXES:
+            raise ValueError(f"up_axis must be one of {sorted(_AXES)}, got {up_axis!r}.")
+        if not 0 <= fill_color <= 1:
+            raise ValueError(f"fill_color must lie in [0, 1], got {fill_color}.")
+        self.num_points = num_points
+        self.in_channels = in_channels
+        self.normalize = normalize
+        self.fill_color = fill_color
+        self.sampling = sampling
+        self.up_axis = up_axis
+        self.seed = seed
+
+    def __call__(self, clouds: Any, colors: Any = None, return_tensors: str | None = "pt") -> BatchFeature:
+        """Prepares one cloud or a batch.
+
+        Args:
+            clouds: array or tensor (N, 3) or (N, 6), (B, N, 3 or 6), a list of such clouds of any sizes, or a mapping with
+                "xyz" and optionally "rgb" (or a list of mappings). Coordinates in any unit.
+            colors: rgb of `clouds`, (N, 3) or a list of them: uint8, or floats in [0, 1] (sRGB).
+            return_tensors: "pt", "np" or None (a list of arrays).
+
+        Returns:
+            BatchFeature with `point_values` (B, num_points, in_channels) float32.
+
+        Raises:
+            ValueError: wrong shape or dtype, no points, NaN or infinite values, colours out of range, clouds of different
+                sizes with `sampling="none"`. The message names the cloud.
+        """
+        batch = [self._prepare(index, *cloud) for index, cloud in enumerate(_split_batch(clouds, colors))]
+        sizes = {len(cloud) for cloud in batch}
+        if return_tensors is not None and len(sizes) > 1:
+            raise ValueError(
+                f"Clouds of {min(sizes)} to {max(sizes)} points cannot be stacked: use sampling='random' or 'fps', or "
+                "return_tensors=None."
+            )
+        return BatchFeature({"point_values": batch if return_tensors is None else np.stack(batch)}, return_tensors)
+
+    def _prepare(self, index: int, cloud: Any, color: Any) -> np.ndarray:
+        xyz, rgb = _checked_cloud(index, cloud, color)
+        xyz = np.stack([sign * xyz[:, axis] for axis, sign in _AXES[self.up_axis]], axis=1)  # (N, 3)
+        keep = self._sample(xyz)  # (num_points,)
+        xyz = xyz[keep]
+        if self.normalize:
+            xyz = unit_sphere(xyz)
+        if self.in_channels == 3:
+            return xyz.astype(np.float32)
+        colors = np.full_like(xyz, self.fill_color) if rgb is None else rgb[keep]
+        return np.concatenate([xyz, colors], axis=1).astype(np.float32)  # (num_points, 6)
+
+    def _sample(self, xyz: np.ndarray) -> np.ndarray:
+        size = len(xyz)
+        if self.sampling == "none" or size == self.num_points:
+            return np.arange(size)
+        rng = np.random.default_rng(self.seed)
+        if size < self.num_points:
+            return np.concatenate([np.arange(size), rng.integers(size, size=self.num_points - size)])
+        if self.sampling == "fps":
+            # relative to the centroid: float32 would lose the shape of a cloud far from the origin
+            points = torch.from_numpy(unit_sphere(xyz).astype(np.float32))
+            return farthest_point_sample(points[None], self.num_points, FPSRule())[0].numpy()
+        return rng.permutation(size)[: self.num_points]
+
+
+def _split_batch(clouds: Any, colors: Any) -> list[tuple[Any, Any]]:
+    """The clouds of a batch, each with its colour or None."""
+    if isinstance(clouds, Mapping):
+        return _split_batch(clouds["xyz"], clouds.get("rgb") if colors is None else colors)
+    if hasattr(clouds, "ndim") and clouds.ndim == 2:
+        clouds, colors = [clouds], None if colors is None else [colors]
+    if not isinstance(clouds, Sequence) and not (hasattr(clouds, "ndim") and clouds.ndim == 3):
+        shape = f" of shape {tuple(clouds.shape)}" if hasattr(clouds, "shape") else ""
+        raise ValueError(
+            f"clouds must be an array (N, 3) or (N, 6), a batch (B, N, 3 or 6) or a list of arrays, got "
+            f"{type(clouds).__name__}{shape}."
+        )
+    if len(clouds) == 0:
+        raise ValueError("clouds is empty: there is nothing to prepare.")
+    if isinstance(clouds, Sequence) and isinstance(clouds[0], Mapping):
+        if colors is not None:
+            raise ValueError("Give colours either inside the mappings as 'rgb' or as `colors`, not both.")
+        return [(cloud["xyz"], cloud.get("rgb")) for cloud in clouds]
+    if colors is not None and len(colors) != len(clouds):
+        raise ValueError(f"There are {len(clouds)} clouds but {len(colors)} colours.")
+    return list(zip(clouds, [None] * len(clouds) if colors is None else colors, strict=True))
+
+
+def _checked_cloud(index: int, cloud: Any, color: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """xyz (N, 3) float64 and rgb (N, 3) in [0, 1] or None."""
+    points = _array(index, "points", cloud)
+    if points.ndim != 2 or points.shape[1] not in (3, 6):
+        raise ValueError(f"Cloud {index} must have shape (points, 3) or (points, 6), got {points.shape}.")
+    if len(points) == 0:
+        raise ValueError(f"Cloud {index} has no points.")
+    if points.shape[1] == 6:
+        if color is not None:
+            raise ValueError(f"Cloud {index} has colour in its last three columns and in `colors`.")
+        points, color = points[:, :3], points[:, 3:]
+    xyz = points.astype(np.float64)
+    if not np.isfinite(xyz).all():
+        bad = int((~np.isfinite(xyz)).any(axis=1).sum())
+        raise ValueError(f"Cloud {index} has NaN or infinite coordinates in {bad} of its {len(xyz)} points.")
+    if color is None:
+        return xyz, None
+    rgb = _array(index, "colours", color)
+    if rgb.shape != xyz.shape:
+        raise ValueError(f"Colours of cloud {index} must have shape {xyz.shape}, got {rgb.shape}.")
+    rgb = rgb.astype(np.float64) / (255 if rgb.dtype == np.uint8 else 1)
+    if not ((rgb >= -1e-3) & (rgb <= 1 + 1e-3)).all():  # also false for NaN
+        raise ValueError(
+            f"Colours of cloud {index} must be uint8 or lie in [0, 1], got values from {rgb.min():g} to {rgb.max():g}. "
+            "Divide colours of 0 to 255 by 255."
+        )
+    return xyz, rgb.clip(0, 1)
+
+
+def _array(index: int, what: str, value: Any) -> np.ndarray:
+    array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"The {what} of cloud {index} must be numbers, got an array of {array.dtype}.")
+    return array
+
+
+Ulip2FeatureExtractor.register_for_auto_class()
+
+__all__ = ["Ulip2FeatureExtractor"]

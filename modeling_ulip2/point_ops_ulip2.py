@@ -1,0 +1,291 @@
+"""Point operators: farthest point sampling, nearest neighbours, gather. Pure torch, any device, no custom build.
+
+Where numba is installed, tensors on the CPU take a compiled path with the same results: the same sampling indices to the
+last one, the same neighbour sets. The torch path is the reference, and tests compare the two.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class FPSRule:
+    """What farthest point sampling leaves open, as the published kernels settle it.
+
+    min_squared_norm: a point p with |p|^2 <= this is never chosen (the start excepted); None: every point may be.
+    tie_cap: among points at equal distance the smallest bit-reversed value of (index mod T) wins, then the smallest
+        index, where T = min(tie_cap, 2^floor(log2 N)). This is the order in which a CUDA block of T threads reduces.
+        `tie_cap=1` is plain "lowest index wins".
+    """
+
+    min_squared_norm: float | None = None
+    tie_cap: int = 1
+
+
+FPS_POINTBERT = FPSRule(min_squared_norm=1e-3, tie_cap=512)
+FPS_POINTNEXT = FPSRule(min_squared_norm=None, tie_cap=1024)
+
+# "Infinity" of the published kernels: the distance of a point to the empty set.
+_FAR = 1e10
+# Elements of the distance matrix held at once by the torch path of `nearest_neighbors`.
+_MAX_DISTANCES = 1 << 26
+
+
+@torch.compiler.disable
+def farthest_point_sample(
+    xyz: torch.Tensor, num_samples: int, rule: FPSRule = FPS_POINTBERT, backend: str = "auto"
+) -> torch.Tensor:
+    """Farthest point sampling (FPS) that starts at point 0, exactly as the published models were trained with.
+
+    Squared distances are computed in float32 as (dx*dx + dy*dy) + dz*dz, whatever the autocast state. Where no point may
+    be chosen under `rule`, index 0 is returned; with more samples than points, indices repeat.
+
+    Args:
+        xyz: (B, N, 3) floating coordinates, finite, N >= 1.
+        num_samples: number of indices per cloud.
+        rule: near-origin and tie rule.
+        backend: "auto" (numba for CPU tensors where it is installed), "torch" or "numba".
+
+    Returns:
+        (B, num_samples) int64 indices into the N points.
+    """
+    _check_points("xyz", xyz)
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, got {num_samples}.")
+    xyz = xyz.detach().float()  # (B, N, 3)
+    order = _tie_order(xyz.shape[1], rule.tie_cap, xyz.device)  # (N,)
+    ordered = xyz[:, order].transpose(1, 2).contiguous()  # (B, 3, N): equal distances are now won by the first point
+    x, y, z = ordered.unbind(1)
+    if rule.min_squared_norm is None:
+        candidates = torch.ones_like(x, dtype=torch.bool)  # (B, N)
+    else:
+        # in double, as the kernels compare a float with a double literal
+        candidates = (x * x + y * y + z * z).double() > rule.min_squared_norm  # (B, N)
+    kernels = _kernels_for(xyz, backend)
+    if kernels is None:
+        chosen = _fps_torch(ordered, candidates, num_samples)  # (B, num_samples)
+    else:
+        chosen = torch.empty(xyz.shape[0], num_samples, dtype=torch.int64)
+        _over_clouds(kernels.fps, ordered, candidates, chosen)
+    return order[chosen]  # (B, num_samples)
+
+
+def _fps_torch(ordered: torch.Tensor, candidates: torch.Tensor, num_samples: int) -> torch.Tensor:
+    x, y, z = ordered.unbind(1)  # (B, N) each
+    # a negative distance keeps a point from being chosen; if all are negative, arg-max takes position 0, which is index 0
+    distance = torch.where(candidates, _FAR, -1.0).to(x.dtype)  # (B, N)
+    last = torch.zeros(x.shape[0], 1, dtype=torch.int64, device=x.device)  # (B, 1): position 0 is index 0
+    chosen = [last]
+    for _ in range(num_samples - 1):
+        dx, dy, dz = x - x.gather(1, last), y - y.gather(1, last), z - z.gather(1, last)
+        distance = torch.minimum(distance, dx * dx + dy * dy + dz * dz)
+        last = distance.argmax(dim=1, keepdim=True)  # the first of equals
+        chosen.append(last)
+    return torch.cat(chosen, dim=1)
+
+
+@functools.lru_cache(maxsize=64)
+def _tie_order(num_points: int, tie_cap: int, device: torch.device) -> torch.Tensor:
+    """Permutation (N,) of the indices such that among equal distances the first one wins."""
+    bits = min(tie_cap, num_points).bit_length() - 1  # T = 2^bits
+    index = torch.arange(num_points)
+    residue = index & ((1 << bits) - 1)
+    reversed_residue = torch.zeros_like(residue)
+    for bit in range(bits):
+        reversed_residue |= ((residue >> bit) & 1) << (bits - 1 - bit)
+    return reversed_residue.argsort(stable=True).to(device)
+
+
+@torch.compiler.disable
+def nearest_neighbors(query: torch.Tensor, xyz: torch.Tensor, k: int, backend: str = "auto") -> torch.Tensor:
+    """The k nearest points of each query point. Their order, and the choice among exact ties, are unspecified.
+
+    Computed in float32 from coordinate differences, whatever the autocast state and matmul precision, so that the groups
+    do not depend on either.
+
+    Args:
+        query: (B, G, 3) floating coordinates.
+        xyz: (B, N, 3) floating coordinates, N >= k.
+        k: number of neighbours.
+        backend: "auto" (numba for CPU tensors where it is installed), "torch" or "numba".
+
+    Returns:
+        (B, G, k) int64 indices into the N points.
+    """
+    _check_points("query", query)
+    _check_points("xyz", xyz)
+    batch, num_points = xyz.shape[:2]
+    if not 1 <= k <= num_points:
+        raise ValueError(f"Cannot take {k} nearest neighbours in a cloud of {num_points} points.")
+    query, xyz = query.detach().float(), xyz.detach().float()
+    query, xyz = query.transpose(1, 2).contiguous(), xyz.transpose(1, 2).contiguous()  # (B, 3, G), (B, 3, N)
+    kernels = _kernels_for(xyz, backend)
+    if kernels is not None:
+        neighbors = torch.empty(batch, query.shape[2], k, dtype=torch.int64)
+        _over_clouds(kernels.knn, query, xyz, neighbors)
+        return neighbors
+    chunk = max(1, _MAX_DISTANCES // (batch * num_points))
+    return torch.cat([_knn_torch(part, xyz, k) for part in query.split(chunk, dim=2)], dim=1)  # (B, G, k)
+
+
+def _knn_torch(query: torch.Tensor, xyz: torch.Tensor, k: int) -> torch.Tensor:
+    distance = query.new_zeros(())
+    for axis in range(3):
+        difference = query[:, axis, :, None] - xyz[:, axis, None, :]  # (B, G, N)
+        distance = distance + difference.square_()
+    return distance.topk(k, dim=-1, largest=False, sorted=False).indices  # (B, G, k)
+
+
+def gather_points(values: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """Rows of `values` (B, N, C) at `indices` (B, ...) of any further shape, as (B, ..., C)."""
+    flat = indices.flatten(1)  # (B, M)
+    rows = values.gather(1, flat.unsqueeze(-1).expand(-1, -1, values.shape[-1]))  # (B, M, C)
+    return rows.view(*indices.shape, values.shape[-1])
+
+
+def _check_points(name: str, points: torch.Tensor) -> None:
+    if points.ndim != 3 or points.shape[-1] != 3 or points.shape[1] == 0 or not points.is_floating_point():
+        raise ValueError(
+            f"{name} must be a floating tensor of shape (batch, points, 3) with at least one point, got "
+            f"{tuple(points.shape)} of {points.dtype}."
+        )
+
+
+# --- the compiled path -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Kernels:
+    fps: Callable[..., None]
+    knn: Callable[..., None]
+
+
+def _kernels_for(xyz: torch.Tensor, backend: str) -> _Kernels | None:
+    if backend not in ("auto", "torch", "numba"):
+        raise ValueError(f"backend must be 'auto', 'torch' or 'numba', got {backend!r}.")
+    if backend == "torch" or (backend == "auto" and xyz.device.type != "cpu"):
+        return None
+    kernels = _compiled_kernels()
+    if backend == "numba" and (kernels is None or xyz.device.type != "cpu"):
+        raise ValueError(f"backend='numba' needs numba and CPU tensors, got a tensor on {xyz.device}.")
+    return kernels
+
+
+def _over_clouds(kernel: Callable[..., None], *arrays: torch.Tensor) -> None:
+    """Runs `kernel` on every cloud of the batch, in as many threads as torch may use (the kernels release the GIL)."""
+    clouds = list(zip(*(array.numpy() for array in arrays), strict=True))
+    threads = min(len(clouds), torch.get_num_threads())
+    if threads <= 1:
+        for cloud in clouds:
+            kernel(*cloud)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda cloud: kernel(*cloud), clouds))
+
+
+@functools.cache
+def _compiled_kernels() -> _Kernels | None:
+    try:
+        import numba
+        import numpy as np
+    except ImportError:
+        return None
+
+    def compiled(function: Callable[..., None]) -> Callable[..., None]:
+        options: dict[str, Any] = {
+            "nogil": True,
+            "boundscheck": False,
+        }  # no fastmath: sums keep the order of the torch path
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except RuntimeError:  # nowhere to write the cache
+            return numba.njit(**options)(function)
+
+    block = 256
+    far = np.float32(_FAR)
+
+    def fps(points, candidates, chosen):  # type: ignore[no-untyped-def]
+        """points (3, N) in tie order, candidates (N,), chosen (num_samples,): filled with positions."""
+        chosen[:] = 0
+        count = candidates.sum()
+        if count == 0:
+            return
+        # only candidates are kept, padded to whole blocks with copies of the first (which never win against it)
+        padded = (count + block - 1) // block * block
+        position = np.zeros(padded, dtype=np.int64)
+        kept = 0
+        for i in range(candidates.size):
+            if candidates[i]:
+                position[kept] = i
+                kept += 1
+        position[kept:] = position[0]
+        x, y, z = points[0][position], points[1][position], points[2][position]
+        distance = np.full(padded, far, dtype=np.float32)
+        # distances are not negative, so their bits compare like integers, and integer maxima vectorise
+        bits = distance.view(np.int32)
+        blocks = np.empty(padded // block, dtype=np.int32)
+        last = 0
+        for sample in range(1, chosen.size):
+            cx, cy, cz = points[0][last], points[1][last], points[2][last]
+            for b in range(blocks.size):
+                for i in range(b * block, (b + 1) * block):
+                    dx, dy, dz = x[i] - cx, y[i] - cy, z[i] - cz
+                    distance[i] = min(distance[i], dx * dx + dy * dy + dz * dz)
+                largest = np.int32(-1)
+                for i in range(b * block, (b + 1) * block):
+                    largest = max(largest, bits[i])
+                blocks[b] = largest
+            first = blocks.argmax()
+            largest = blocks[first]
+            i = first * block
+            while bits[i] != largest:
+                i += 1
+            last = position[i]
+            chosen[sample] = last
+
+    def knn(query, points, neighbors):  # type: ignore[no-untyped-def]
+        """query (3, G), points (3, N), neighbors (G, k): filled with indices."""
+        x, y, z = points[0], points[1], points[2]
+        k = neighbors.shape[1]
+        distance = np.empty(x.size, dtype=np.float32)
+        heap = np.empty(k, dtype=np.float32)
+        for g in range(neighbors.shape[0]):
+            cx, cy, cz = query[0, g], query[1, g], query[2, g]
+            for i in range(x.size):
+                dx, dy, dz = cx - x[i], cy - y[i], cz - z[i]
+                distance[i] = dx * dx + dy * dy + dz * dz
+            # a max-heap of the k best so far: nearly every further point fails one comparison with its root
+            index = neighbors[g]
+            for i in range(x.size):
+                if i < k:
+                    child = i
+                    while child > 0 and heap[(child - 1) // 2] < distance[i]:
+                        heap[child] = heap[(child - 1) // 2]
+                        index[child] = index[(child - 1) // 2]
+                        child = (child - 1) // 2
+                    heap[child] = distance[i]
+                    index[child] = i
+                elif distance[i] < heap[0]:
+                    parent = 0
+                    while True:
+                        child = 2 * parent + 1
+                        if child >= k:
+                            break
+                        if child + 1 < k and heap[child + 1] > heap[child]:
+                            child += 1
+                        if heap[child] <= distance[i]:
+                            break
+                        heap[parent] = heap[child]
+                        index[parent] = index[child]
+                        parent = child
+                    heap[parent] = distance[i]
+                    index[parent] = i
+
+    return _Kernels(fps=compiled(fps), knn=compiled(knn))

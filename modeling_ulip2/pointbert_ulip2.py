@@ -1,0 +1,324 @@
+"""Point-BERT, the point encoder of ULIP and ULIP-2 (arXiv 2111.14819; ULIP-2: arXiv 2305.08275, section 3.3).
+
+points -> patches around sampled centres -> one token a patch (mini-PointNet) -> transformer -> [CLS, max of the tokens]
+
+Parameters carry the names and shapes of the published checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import ModelOutput
+
+from .configuration_ulip2 import PointBertConfig, register_point_encoder
+from .point_ops_ulip2 import FPS_POINTBERT, farthest_point_sample, gather_points, nearest_neighbors
+
+
+@dataclass
+class PointEncoderOutput(ModelOutput):
+    """What every point encoder returns.
+
+    tokens: (B, G, C) one feature per patch.
+    pooled: (B, D) one feature per cloud.
+    centers: (B, G, 3) where the patches lie, in the coordinates of the input.
+    hidden_states: with `output_hidden_states`, the input of the first block and the output of every block.
+    attentions: with `output_attentions`, (B, heads, G + 1, G + 1) for every block.
+    """
+
+    tokens: torch.Tensor | None = None
+    pooled: torch.Tensor | None = None
+    centers: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+def group_points(
+    point_values: torch.Tensor, num_groups: int, group_size: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Cuts clouds into patches: sampled centres, the points nearest to each, xyz relative to the centre.
+
+    Runs in float32 whatever the autocast state: half precision would choose other points.
+
+    Returns:
+        neighborhood (B, G, M, C), centers (B, G, 3), indices of the centres (B, G), of the neighbours (B, G, M).
+    """
+    with torch.autocast(point_values.device.type, enabled=False):
+        point_values = point_values.float()
+        xyz = point_values[..., :3]  # (B, N, 3)
+        center_index = farthest_point_sample(xyz, num_groups, FPS_POINTBERT)  # (B, G)
+        centers = gather_points(xyz, center_index)  # (B, G, 3)
+        neighbor_index = nearest_neighbors(centers, xyz, group_size)  # (B, G, M)
+        neighborhood = gather_points(point_values, neighbor_index)  # (B, G, M, C)
+        offset = F.pad(centers, (0, point_values.shape[-1] - 3))  # (B, G, C): colour stays as it is
+        return neighborhood - offset.unsqueeze(2), centers, center_index, neighbor_index
+
+
+class PointBertPatchEncoder(nn.Module):
+    """Mini-PointNet: a patch of points -> one token (Point-BERT, section 3.1).
+
+    The modules are 1x1 convolutions because published weights have their shapes; the computation keeps channels last. The
+    second stage sees [max over the patch, point] of which only the second half differs from point to point: its product is
+    split in two, and the first half is computed once a patch. Outside training, BatchNorm is folded into the product
+    before it.
+    """
+
+    def __init__(self, config: PointBertConfig):
+        super().__init__()
+        self.first_conv = nn.Sequential(
+            nn.Conv1d(config.in_channels, 128, 1), nn.BatchNorm1d(128), nn.ReLU(inplace=True), nn.Conv1d(128, 256, 1)
+        )
+        self.second_conv = nn.Sequential(
+            nn.Conv1d(512, 512, 1), nn.BatchNorm1d(512), nn.ReLU(inplace=True), nn.Conv1d(512, config.encoder_dims, 1)
+        )
+
+    def forward(self, neighborhood: torch.Tensor) -> torch.Tensor:
+        """(B, G, M, C) -> (B, G, encoder_dims)."""
+        conv, norm, relu, project = self.first_conv
+        weight, bias = _linear_of(conv, norm)
+        points = relu(_normed(F.linear(neighborhood.to(conv.weight.dtype), weight, bias), norm))  # (B, G, M, 128)
+        points = F.linear(points, project.weight.squeeze(-1), project.bias)  # (B, G, M, 256)
+        patch = points.max(dim=2, keepdim=True).values  # (B, G, 1, 256)
+
+        conv, norm, relu, project = self.second_conv
+        weight, bias = _linear_of(conv, norm)
+        weight_patch, weight_point = weight.chunk(2, dim=1)
+        points = F.linear(points, weight_point) + F.linear(patch, weight_patch, bias)  # (B, G, M, 512)
+        points = relu(_normed(points, norm))
+        points = F.linear(points, project.weight.squeeze(-1), project.bias)  # (B, G, M, encoder_dims)
+        return points.max(dim=2).values
+
+
+def _linear_of(conv: nn.Conv1d, norm: nn.BatchNorm1d) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight (out, in) and bias of a 1x1 convolution, with the BatchNorm behind it folded in unless in training."""
+    weight, bias = conv.weight.squeeze(-1), conv.bias
+    if norm.training:
+        return weight, bias
+    scale = norm.weight.float() * torch.rsqrt(norm.running_var.float() + norm.eps)  # (out,)
+    folded = scale * (bias.float() - norm.running_mean.float()) + norm.bias.float()
+    return (weight * scale[:, None]).to(weight.dtype), folded.to(bias.dtype)
+
+
+def _normed(values: torch.Tensor, norm: nn.BatchNorm1d) -> torch.Tensor:
+    return norm(values.flatten(0, -2)).view_as(values) if norm.training else values
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: object,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention written out; (B, heads, tokens, channels) each -> (B, tokens, heads, channels), weights."""
+    weights = torch.matmul(query, key.transpose(-2, -1)) * scaling  # (B, heads, T, T)
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = weights.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = F.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+class PointBertAttention(nn.Module):
+    def __init__(self, config: PointBertConfig):
+        super().__init__()
+        self.config = config
+        self.num_heads = config.num_attention_heads
+        self.scaling = (config.hidden_size // config.num_attention_heads) ** -0.5
+        self.is_causal = False
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=False)
+        self.proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        batch, tokens, channels = hidden_states.shape
+        qkv = self.qkv(hidden_states).view(batch, tokens, 3, self.num_heads, -1)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, T, C / heads) each
+        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        attended, weights = attend(self, query, key, value, None, dropout=0.0, scaling=self.scaling)
+        return self.proj(attended.reshape(batch, tokens, channels)), weights
+
+
+class PointBertMLP(nn.Module):
+    def __init__(self, config: PointBertConfig):
+        super().__init__()
+        inner = int(config.mlp_ratio * config.hidden_size)
+        self.fc1 = nn.Linear(config.hidden_size, inner)
+        self.act = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(inner, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.act(self.fc1(hidden_states)))
+
+
+class PointBertBlock(GradientCheckpointingLayer):
+    """Pre-norm transformer block with stochastic depth (whole branches dropped, sample by sample)."""
+
+    def __init__(self, config: PointBertConfig, drop_path_rate: float):
+        super().__init__()
+        self.drop_path_rate = drop_path_rate
+        self.norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = PointBertMLP(config)
+        self.attn = PointBertAttention(config)
+
+    def forward(self, hidden_states: torch.Tensor, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        # the position is added before EVERY block and stays in the residual stream
+        hidden_states = hidden_states + position  # (B, T, C)
+        attended, weights = self.attn(self.norm1(hidden_states))
+        hidden_states = hidden_states + self._drop_path(attended)
+        return hidden_states + self._drop_path(self.mlp(self.norm2(hidden_states))), weights
+
+    def _drop_path(self, branch: torch.Tensor) -> torch.Tensor:
+        if self.drop_path_rate == 0 or not self.training:
+            return branch
+        keep = 1 - self.drop_path_rate
+        return branch * branch.new_empty(branch.shape[0], 1, 1).bernoulli_(keep).div_(keep)
+
+
+class PointBertBlocks(nn.Module):
+    """The blocks; a module of its own only because published weights are named `blocks.blocks.<i>`."""
+
+    def __init__(self, config: PointBertConfig):
+        super().__init__()
+        rates = torch.linspace(0, config.drop_path_rate, config.num_hidden_layers, device="cpu").tolist()
+        self.blocks = nn.ModuleList(PointBertBlock(config, rate) for rate in rates)
+
+
+class PointBertPreTrainedModel(PreTrainedModel):
+    config_class = PointBertConfig
+    base_model_prefix = "point_model"
+    main_input_name = "point_values"
+    input_modalities = ("point",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["PointBertBlock", "PointBertPatchEncoder"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """As published: linear layers and tokens from a truncated normal; convolutions as torch makes them."""
+        std = self.config.initializer_range
+        if isinstance(module, nn.Linear):
+            init.trunc_normal_(module.weight, std=std)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv1d):
+            init.kaiming_uniform_(module.weight, a=5**0.5)
+            bound = module.weight[0].numel() ** -0.5
+            init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, PointBertModel):
+            init.trunc_normal_(module.cls_token, std=std)
+            init.trunc_normal_(module.cls_pos, std=std)
+        else:
+            super()._init_weights(module)
+
+
+class PointBertModel(PointBertPreTrainedModel):
+    """Point-BERT encoder."""
+
+    def __init__(self, config: PointBertConfig):
+        super().__init__(config)
+        width = config.hidden_size
+        self.encoder = PointBertPatchEncoder(config)
+        self.reduce_dim = nn.Linear(config.encoder_dims, width)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.cls_pos = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Sequential(nn.Linear(3, 128), nn.GELU(), nn.Linear(128, width))
+        self.blocks = PointBertBlocks(config)
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.post_init()
+
+    def forward(
+        self,
+        point_values: torch.Tensor,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> PointEncoderOutput:
+        """Encodes clouds.
+
+        Args:
+            point_values: (B, N, in_channels) float32, xyz in the unit sphere (y up), then rgb in [0, 1]. N may be any
+                number from `group_size` on; with fewer points than groups, centres repeat.
+            output_hidden_states: also return the input of the first block and the output of every block.
+            output_attentions: also return attention weights (needs `attn_implementation="eager"`).
+
+        Returns:
+            PointEncoderOutput with tokens (B, G, C), pooled (B, 2 C) and centers (B, G, 3).
+
+        Raises:
+            ValueError: wrong shape or dtype, fewer points than `group_size`, or values that are NaN or infinite.
+        """
+        config = self.config
+        check_point_values(point_values, config.in_channels, min_points=config.group_size)
+        if output_attentions and config._attn_implementation != "eager":
+            raise ValueError(
+                f"output_attentions needs attn_implementation='eager', not {config._attn_implementation!r}."
+            )
+        neighborhood, centers, _, _ = group_points(point_values, config.num_groups, config.group_size)
+        tokens = self.reduce_dim(self.encoder(neighborhood))  # (B, G, C)
+        position = self.pos_embed(centers.to(self.pos_embed[0].weight.dtype))  # (B, G, C)
+        batch = tokens.shape[0]
+        hidden_states = torch.cat(
+            [self.cls_token.expand(batch, -1, -1).to(tokens.dtype), tokens], dim=1
+        )  # (B, G+1, C)
+        position = torch.cat([self.cls_pos.expand(batch, -1, -1).to(position.dtype), position], dim=1)  # (B, G+1, C)
+
+        all_hidden_states, all_attentions = [hidden_states], []
+        for block in self.blocks.blocks:
+            hidden_states, weights = block(hidden_states, position)
+            all_hidden_states.append(hidden_states)
+            all_attentions.append(weights)
+        hidden_states = self.norm(hidden_states)
+        cls, tokens = hidden_states[:, 0], hidden_states[:, 1:]
+        return PointEncoderOutput(
+            tokens=tokens,
+            pooled=torch.cat([cls, tokens.max(dim=1).values], dim=-1),
+            centers=centers,
+            hidden_states=tuple(all_hidden_states) if output_hidden_states else None,
+            attentions=tuple(all_attentions) if output_attentions else None,
+        )
+
+
+def check_point_values(point_values: torch.Tensor, in_channels: int, min_points: int) -> None:
+    """Raises ValueError unless `point_values` is a finite floating (B, N, in_channels) with N >= min_points."""
+    if not isinstance(point_values, torch.Tensor) or not point_values.is_floating_point():
+        kind = point_values.dtype if isinstance(point_values, torch.Tensor) else type(point_values).__name__
+        raise ValueError(f"point_values must be a floating tensor, got {kind}.")
+    if point_values.ndim != 3 or point_values.shape[-1] != in_channels:
+        hint = ""
+        if point_values.ndim == 3 and (point_values.shape[-1], in_channels) == (3, 6):
+            hint = " The encoder expects rgb after xyz; for clouds without colour append 0.4 grey (the feature extractor does)."
+        raise ValueError(
+            f"point_values must have shape (batch, points, {in_channels}), got {tuple(point_values.shape)}.{hint}"
+        )
+    if point_values.shape[1] < min_points:
+        raise ValueError(
+            f"point_values has {point_values.shape[1]} points a cloud; a patch alone takes group_size = {min_points}. Sample "
+            "more points from the surface, or repeat points."
+        )
+    if not torch.compiler.is_compiling():
+        finite = point_values.isfinite().flatten(1).all(dim=1)  # (B,)
+        if not finite.all():
+            clouds = (~finite).nonzero().flatten().tolist()
+            raise ValueError(f"point_values holds NaN or infinite values in the clouds {clouds[:10]} of the batch.")
+
+
+register_point_encoder(PointBertConfig.model_type, PointBertConfig, PointBertModel)
+PointBertModel.register_for_auto_class("AutoModel")
+
+__all__ = ["PointBertModel", "PointBertPreTrainedModel", "PointEncoderOutput"]
