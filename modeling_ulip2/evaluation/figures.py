@@ -1,0 +1,269 @@
+"""Pictures of an evaluation, as PNG: retrieval sheet, confusion matrix, loss curves, caption sheet."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
+from scipy.cluster.hierarchy import leaves_list, linkage
+from torch import Tensor
+
+from modeling_ulip2.evaluation.zero_shot import ZeroShotResult
+
+INK, MUTED, HAIRLINE = "#1f2933", "#6b7785", "#d8dee4"
+RIGHT, WRONG = "#1b7f5c", "#b4462c"
+LINES = ("#2b5f8a", "#c7772e", "#4a8f6d", "#8a4f7d", "#6b7785")
+SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", "#cfe0ee", "#6d9fc7", "#1d4e79"])
+# Fonts that matplotlib brings along, so that a picture looks the same everywhere.
+FONT = {"family": "DejaVu Sans", "color": INK}
+DPI = 110
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One shape of a row: `image` (H, W, 3) uint8 or PIL, `correct` None where nobody knows."""
+
+    image: Image.Image | np.ndarray
+    name: str
+    score: float
+    correct: bool | None = None
+
+
+def retrieval_sheet(path: str | Path, rows: Mapping[str, Sequence[Hit]], title: str = "") -> Path:
+    """A row for each query, its best shapes from left to right with cosine and, where known, a tick or a cross."""
+    if not rows or not all(rows.values()):
+        raise ValueError("a retrieval sheet needs at least one query, and a shape for each")
+    columns = max(len(hits) for hits in rows.values())
+    tile, label, foot, head = 1.45, 1.9, 0.42, 0.5 if title else 0.15
+    width, height = label + columns * (tile + 0.12), head + len(rows) * (tile + foot)
+    canvas = _canvas(width, height)
+    if title:
+        canvas.text(0.12 / width, 1 - 0.26 / height, title, fontsize=12, weight="bold", va="center", **FONT)
+    for row, (query, hits) in enumerate(rows.items()):
+        top = head + row * (tile + foot)
+        middle = 1 - (top + tile / 2) / height
+        words = textwrap.fill(query, 20, max_lines=5, placeholder=" …")
+        canvas.text(0.12 / width, middle, words, fontsize=10.5, va="center", linespacing=1.35, **FONT)
+        for column, hit in enumerate(hits):
+            left = label + column * (tile + 0.12)
+            axes = canvas.add_axes((left / width, 1 - (top + tile) / height, tile / width, tile / height))
+            _image(axes, hit.image)
+            name = textwrap.shorten(hit.name, 22, placeholder="…") or hit.name[:22]
+            axes.text(0, -0.045, name, fontsize=7.5, va="top", transform=axes.transAxes, **FONT)
+            score = FONT | {"color": MUTED}
+            axes.text(0, -0.155, f"{hit.score:.3f}", fontsize=7, va="top", transform=axes.transAxes, **score)
+            if hit.correct is not None:
+                mark, color = ("✓", RIGHT) if hit.correct else ("✗", WRONG)
+                for side in axes.spines.values():
+                    side.set(visible=True, color=color, linewidth=1.6)
+                mark_font = FONT | {"color": color}
+                axes.text(
+                    1,
+                    -0.045,
+                    mark,
+                    fontsize=10,
+                    ha="right",
+                    va="top",
+                    weight="bold",
+                    transform=axes.transAxes,
+                    **mark_font,
+                )
+    return _save(canvas, path)
+
+
+def confusion_matrix(
+    path: str | Path,
+    result: ZeroShotResult,
+    class_embeds: Tensor | None = None,
+    title: str = "",
+    max_classes: int = 60,
+) -> Path:
+    """True classes down, predicted classes across, shaded by the share of the row, with counts in the cells.
+
+    Args:
+        class_embeds: (C, D); with them similar classes stand side by side, so that near misses lie near the diagonal.
+            Without them classes come in the order of their test shapes.
+        max_classes: the classes with most shapes (and most predictions) are shown, the rest left out and counted.
+    """
+    confusion = result.confusion  # (C, C)
+    counts = result.class_counts  # (C,)
+    weight = counts * len(result.labels) + confusion.sum(dim=0)  # shapes first, then predictions
+    shown = weight.sort(descending=True, stable=True).indices[: min(max_classes, int((weight > 0).sum()))]
+    if class_embeds is not None and len(shown) > 2:
+        shown = shown[_order_by_similarity(torch.as_tensor(class_embeds)[shown])]
+    true = [int(label) for label in shown if counts[label] > 0]
+    # classes that are only predicted come last, so that the diagonal stays straight
+    predicted = true + [int(label) for label in shown if counts[label] == 0]
+    cells = confusion[true][:, predicted].numpy()  # (rows, columns)
+    share = cells / counts[true].numpy()[:, None]
+
+    names = [result.class_names[label] for label in predicted]
+    rows = [f"{result.class_names[label]} ({int(counts[label])})" for label in true]
+    cell, letter = 0.2, 0.066  # inches
+    margin_left, margin_top = (0.2 + letter * max(map(len, side)) for side in (rows, names))
+    head, foot = 0.5 if title else 0.1, 0.55
+    width = max(margin_left + cell * len(predicted) + 0.3, 5.5)
+    height = head + margin_top + cell * len(true) + foot
+    canvas = _canvas(width, height)
+    if title:
+        canvas.text(0.12 / width, 1 - 0.28 / height, title, fontsize=12, weight="bold", va="center", **FONT)
+    axes = canvas.add_axes(
+        (margin_left / width, foot / height, cell * len(predicted) / width, cell * len(true) / height)
+    )
+    axes.imshow(share, cmap=SHADES, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    for row, column in zip(*cells.nonzero(), strict=True):
+        color = "white" if share[row, column] > 0.55 else INK
+        place = {"ha": "center", "va": "center_baseline"}
+        axes.text(column, row, str(cells[row, column]), fontsize=6.5, **place, **FONT | {"color": color})
+    axes.set_xticks(range(len(predicted)), names, rotation=90, fontsize=7.5)
+    axes.set_yticks(range(len(true)), rows, fontsize=7.5)
+    for name, label in zip(axes.get_xticklabels(), predicted, strict=True):
+        name.set_color(INK if counts[label] else MUTED)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0, pad=3)
+    axes.set_xticks(np.arange(len(predicted) + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(true) + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color=HAIRLINE, linewidth=0.5)
+    axes.tick_params(which="minor", length=0)
+    for side in axes.spines.values():
+        side.set_color(HAIRLINE)
+    hidden = int((counts > 0).sum()) - len(true)
+    note = "rows: true class (test shapes), shaded by the share of the row; columns: predicted class"
+    note += f"; {hidden} classes with fewer shapes not shown" if hidden else ""
+    canvas.text(0.12 / width, 0.22 / height, note, fontsize=7.5, va="center", **FONT | {"color": MUTED})
+    return _save(canvas, path)
+
+
+def loss_curves(path: str | Path, log_history: Sequence[Mapping[str, Any]], title: str = "") -> Path:
+    """Training and evaluation losses over steps, and beside them the zero-shot accuracies that were logged.
+
+    Args:
+        log_history: `trainer.state.log_history`, a list of dicts with "step". `loss`, `loss_*` and `eval_loss*` are losses;
+            other `eval_*top*` and `eval_*accuracy` are accuracies, as fractions.
+    """
+    losses, scores = _series(log_history)
+    if not losses:
+        raise ValueError("the log history holds no loss")
+    panels = 2 if scores else 1
+    width, height = 4.6 * panels + 0.3, 3.5
+    canvas = _canvas(width, height)
+    bottom, top = 0.15, 0.80 if title else 0.88
+    if title:
+        canvas.text(0.12 / width, 1 - 0.24 / height, title, fontsize=12, weight="bold", va="center", **FONT)
+    for panel, (series, name) in enumerate([(losses, "loss"), (scores, "zero-shot accuracy")][:panels]):
+        axes = canvas.add_axes((0.65 / width + panel * 4.6 / width, bottom, 3.75 / width, top - bottom))
+        axes.set_title(name, fontsize=9.5, loc="left", color=INK, fontfamily=FONT["family"])
+        for color, (label, points) in zip(LINES * len(series), series.items(), strict=False):
+            steps, values = zip(*points, strict=True)
+            evaluated = label.startswith("eval")
+            style = {"marker": "o", "markersize": 3.2} if evaluated or len(steps) < 3 else {}
+            axes.plot(steps, values, color=color, linewidth=1.6, label=label.replace("_", " "), **style)
+        axes.set_xlabel("step", fontsize=8.5, color=MUTED)
+        axes.set_ylim(bottom=0)
+        if panel:
+            axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.tick_params(colors=MUTED, labelsize=8, length=0)
+        axes.grid(color=HAIRLINE, linewidth=0.6)
+        axes.set_axisbelow(True)
+        for side in ("top", "right", "left"):
+            axes.spines[side].set_visible(False)
+        axes.spines["bottom"].set_color(HAIRLINE)
+        axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="best")
+    return _save(canvas, path)
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """A shape of a caption sheet: some views, and (caption, score) pairs, best first."""
+
+    name: str
+    views: Sequence[Image.Image | np.ndarray]
+    captions: Sequence[tuple[str, float]]
+
+
+def caption_sheet(path: str | Path, shapes: Sequence[Captioned], title: str = "", max_captions: int = 6) -> Path:
+    """A row for each shape: its name and views on the left, its captions with their scores on the right."""
+    if not shapes:
+        raise ValueError("a caption sheet needs at least one shape")
+    columns = max(len(shape.views) for shape in shapes)
+    tile, gap, words, head = 1.35, 0.2, 4.5, 0.5 if title else 0.15
+    width, height = 0.12 + columns * (tile + 0.08) + words, head + len(shapes) * (tile + gap)
+    canvas = _canvas(width, height)
+    if title:
+        canvas.text(0.12 / width, 1 - 0.26 / height, title, fontsize=12, weight="bold", va="center", **FONT)
+    for row, shape in enumerate(shapes):
+        top = head + row * (tile + gap)
+        for column, view in enumerate(shape.views):
+            left = 0.12 + column * (tile + 0.08)
+            _image(canvas.add_axes((left / width, 1 - (top + tile) / height, tile / width, tile / height)), view)
+        left = 0.12 + columns * (tile + 0.08) + 0.14
+        canvas.text(
+            left / width, 1 - (top + 0.08) / height, shape.name, fontsize=9.5, weight="bold", va="center", **FONT
+        )
+        for line, (caption, score) in enumerate(shape.captions[:max_captions]):
+            y = 1 - (top + 0.31 + 0.19 * line) / height
+            color = INK if line == 0 else MUTED
+            canvas.text(left / width, y, f"{score:.3f}", fontsize=7.5, va="center", **FONT | {"color": MUTED})
+            text = textwrap.shorten(caption, 64, placeholder=" …")
+            canvas.text((left + 0.46) / width, y, text, fontsize=8, va="center", **FONT | {"color": color})
+    return _save(canvas, path)
+
+
+def _series(log_history: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list], dict[str, list]]:
+    """Splits the log into losses and accuracies: name -> [(step, value), ...]."""
+    losses: dict[str, list] = {}
+    scores: dict[str, list] = {}
+    for entry in log_history:
+        for key, value in entry.items():
+            if not isinstance(value, (int, float)) or not np.isfinite(value) or "step" not in entry:
+                continue
+            bare = key.removeprefix("eval_")
+            if bare == "loss" or bare.startswith("loss_"):
+                losses.setdefault(key, []).append((entry["step"], value))
+            elif bare != key and ("top" in bare or bare.endswith("accuracy")):
+                scores.setdefault(key, []).append((entry["step"], value))
+    return losses, scores
+
+
+def _order_by_similarity(class_embeds: Tensor) -> list[int]:
+    """Leaf order of an average-linkage tree over cosines, which puts similar classes side by side."""
+    embeds = torch.nn.functional.normalize(class_embeds.double(), dim=-1).cpu().numpy()  # (C, D)
+    return leaves_list(linkage(embeds, method="average", metric="cosine", optimal_ordering=True)).tolist()
+
+
+def _canvas(width: float, height: float) -> Canvas:
+    """A white page in inches, drawn by Agg without touching the caller's pyplot state."""
+    canvas = Canvas(figsize=(width, height), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(canvas)
+    return canvas
+
+
+def _image(axes: Axes, image: Image.Image | np.ndarray) -> None:
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
+    axes.imshow(np.asarray(picture.convert("RGB")), interpolation="antialiased")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for side in axes.spines.values():
+        side.set_visible(False)
+
+
+def _save(canvas: Canvas, path: str | Path) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    canvas.savefig(temporary, format="png")
+    os.replace(temporary, path)
+    return path
