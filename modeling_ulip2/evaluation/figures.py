@@ -26,8 +26,8 @@ INK, MUTED, HAIRLINE = "#1f2933", "#6b7785", "#d8dee4"
 RIGHT, WRONG = "#1b7f5c", "#b4462c"
 LINES = ("#2b5f8a", "#c7772e", "#4a8f6d", "#8a4f7d", "#6b7785")
 SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", "#cfe0ee", "#6d9fc7", "#1d4e79"])
-# Fonts that matplotlib brings along, so that a picture looks the same everywhere.
-FONT = {"family": "DejaVu Sans", "color": INK}
+# A font that matplotlib brings along, so that a picture looks the same everywhere.
+FONT = "DejaVu Sans"
 DPI = 110
 
 
@@ -50,35 +50,34 @@ def retrieval_sheet(path: str | Path, rows: Mapping[str, Sequence[Hit]], title: 
     width, height = label + columns * (tile + 0.12), head + len(rows) * (tile + foot)
     canvas = _canvas(width, height)
     if title:
-        canvas.text(0.12 / width, 1 - 0.26 / height, title, fontsize=12, weight="bold", va="center", **FONT)
+        _text(canvas, 0.12 / width, 1 - 0.26 / height, title, size=12, weight="bold", va="center")
     for row, (query, hits) in enumerate(rows.items()):
         top = head + row * (tile + foot)
         middle = 1 - (top + tile / 2) / height
         words = textwrap.fill(query, 20, max_lines=5, placeholder=" …")
-        canvas.text(0.12 / width, middle, words, fontsize=10.5, va="center", linespacing=1.35, **FONT)
+        _text(canvas, 0.12 / width, middle, words, size=10.5, va="center", linespacing=1.35)
         for column, hit in enumerate(hits):
             left = label + column * (tile + 0.12)
             axes = canvas.add_axes((left / width, 1 - (top + tile) / height, tile / width, tile / height))
             _image(axes, hit.image)
             name = textwrap.shorten(hit.name, 22, placeholder="…") or hit.name[:22]
-            axes.text(0, -0.045, name, fontsize=7.5, va="top", transform=axes.transAxes, **FONT)
-            score = FONT | {"color": MUTED}
-            axes.text(0, -0.155, f"{hit.score:.3f}", fontsize=7, va="top", transform=axes.transAxes, **score)
+            _text(axes, 0, -0.045, name, size=7.5, va="top", transform=axes.transAxes)
+            _text(axes, 0, -0.155, f"{hit.score:.3f}", size=7, va="top", transform=axes.transAxes, color=MUTED)
             if hit.correct is not None:
                 mark, color = ("✓", RIGHT) if hit.correct else ("✗", WRONG)
                 for side in axes.spines.values():
                     side.set(visible=True, color=color, linewidth=1.6)
-                mark_font = FONT | {"color": color}
-                axes.text(
+                _text(
+                    axes,
                     1,
                     -0.045,
                     mark,
-                    fontsize=10,
+                    size=10,
                     ha="right",
                     va="top",
                     weight="bold",
                     transform=axes.transAxes,
-                    **mark_font,
+                    color=color,
                 )
     return _save(canvas, path)
 
@@ -118,15 +117,14 @@ def confusion_matrix(
     height = head + margin_top + cell * len(true) + foot
     canvas = _canvas(width, height)
     if title:
-        canvas.text(0.12 / width, 1 - 0.28 / height, title, fontsize=12, weight="bold", va="center", **FONT)
+        _text(canvas, 0.12 / width, 1 - 0.28 / height, title, size=12, weight="bold", va="center")
     axes = canvas.add_axes(
         (margin_left / width, foot / height, cell * len(predicted) / width, cell * len(true) / height)
     )
     axes.imshow(share, cmap=SHADES, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     for row, column in zip(*cells.nonzero(), strict=True):
         color = "white" if share[row, column] > 0.55 else INK
-        place = {"ha": "center", "va": "center_baseline"}
-        axes.text(column, row, str(cells[row, column]), fontsize=6.5, **place, **FONT | {"color": color})
+        _text(axes, column, row, str(cells[row, column]), size=6.5, ha="center", va="center_baseline", color=color)
     axes.set_xticks(range(len(predicted)), names, rotation=90, fontsize=7.5)
     axes.set_yticks(range(len(true)), rows, fontsize=7.5)
     for name, label in zip(axes.get_xticklabels(), predicted, strict=True):
@@ -142,7 +140,7 @@ def confusion_matrix(
     hidden = int((counts > 0).sum()) - len(true)
     note = "rows: true class (test shapes), shaded by the share of the row; columns: predicted class"
     note += f"; {hidden} classes with fewer shapes not shown" if hidden else ""
-    canvas.text(0.12 / width, 0.22 / height, note, fontsize=7.5, va="center", **FONT | {"color": MUTED})
+    _text(canvas, 0.12 / width, 0.22 / height, note, size=7.5, va="center", color=MUTED)
     return _save(canvas, path)
 
 
@@ -150,7 +148,7 @@ def loss_curves(path: str | Path, log_history: Sequence[Mapping[str, Any]], titl
     """Training and evaluation losses over steps, and beside them the zero-shot accuracies that were logged.
 
     Args:
-        log_history: `trainer.state.log_history`, a list of dicts with "step". `loss`, `loss_*` and `eval_loss*` are losses;
+        log_history: `trainer.state.log_history`, dicts with "step". `loss`, `loss_*` and `eval_loss*` are losses;
             other `eval_*top*` and `eval_*accuracy` are accuracies, as fractions.
     """
     losses, scores = _series(log_history)
@@ -161,14 +159,14 @@ def loss_curves(path: str | Path, log_history: Sequence[Mapping[str, Any]], titl
     canvas = _canvas(width, height)
     bottom, top = 0.15, 0.80 if title else 0.88
     if title:
-        canvas.text(0.12 / width, 1 - 0.24 / height, title, fontsize=12, weight="bold", va="center", **FONT)
+        _text(canvas, 0.12 / width, 1 - 0.24 / height, title, size=12, weight="bold", va="center")
     for panel, (series, name) in enumerate([(losses, "loss"), (scores, "zero-shot accuracy")][:panels]):
         axes = canvas.add_axes((0.65 / width + panel * 4.6 / width, bottom, 3.75 / width, top - bottom))
-        axes.set_title(name, fontsize=9.5, loc="left", color=INK, fontfamily=FONT["family"])
+        axes.set_title(name, fontsize=9.5, loc="left", color=INK, fontfamily=FONT)
         for color, (label, points) in zip(LINES * len(series), series.items(), strict=False):
             steps, values = zip(*points, strict=True)
             evaluated = label.startswith("eval")
-            style = {"marker": "o", "markersize": 3.2} if evaluated or len(steps) < 3 else {}
+            style: dict[str, Any] = {"marker": "o", "markersize": 3.2} if evaluated or len(steps) < 3 else {}
             axes.plot(steps, values, color=color, linewidth=1.6, label=label.replace("_", " "), **style)
         axes.set_xlabel("step", fontsize=8.5, color=MUTED)
         axes.set_ylim(bottom=0)
@@ -203,22 +201,20 @@ def caption_sheet(path: str | Path, shapes: Sequence[Captioned], title: str = ""
     width, height = 0.12 + columns * (tile + 0.08) + words, head + len(shapes) * (tile + gap)
     canvas = _canvas(width, height)
     if title:
-        canvas.text(0.12 / width, 1 - 0.26 / height, title, fontsize=12, weight="bold", va="center", **FONT)
+        _text(canvas, 0.12 / width, 1 - 0.26 / height, title, size=12, weight="bold", va="center")
     for row, shape in enumerate(shapes):
         top = head + row * (tile + gap)
         for column, view in enumerate(shape.views):
             left = 0.12 + column * (tile + 0.08)
             _image(canvas.add_axes((left / width, 1 - (top + tile) / height, tile / width, tile / height)), view)
         left = 0.12 + columns * (tile + 0.08) + 0.14
-        canvas.text(
-            left / width, 1 - (top + 0.08) / height, shape.name, fontsize=9.5, weight="bold", va="center", **FONT
-        )
+        _text(canvas, left / width, 1 - (top + 0.08) / height, shape.name, size=9.5, weight="bold", va="center")
         for line, (caption, score) in enumerate(shape.captions[:max_captions]):
             y = 1 - (top + 0.31 + 0.19 * line) / height
             color = INK if line == 0 else MUTED
-            canvas.text(left / width, y, f"{score:.3f}", fontsize=7.5, va="center", **FONT | {"color": MUTED})
+            _text(canvas, left / width, y, f"{score:.3f}", size=7.5, va="center", color=MUTED)
             text = textwrap.shorten(caption, 64, placeholder=" …")
-            canvas.text((left + 0.46) / width, y, text, fontsize=8, va="center", **FONT | {"color": color})
+            _text(canvas, (left + 0.46) / width, y, text, size=8, va="center", color=color)
     return _save(canvas, path)
 
 
@@ -249,6 +245,11 @@ def _canvas(width: float, height: float) -> Canvas:
     canvas = Canvas(figsize=(width, height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(canvas)
     return canvas
+
+
+def _text(where: Canvas | Axes, x: float, y: float, words: str, size: float, color: str = INK, **style: Any) -> None:
+    """Writes in our font; in fractions of the page, or in the data coordinates of axes."""
+    where.text(x, y, words, fontsize=size, color=color, fontfamily=FONT, **style)
 
 
 def _image(axes: Axes, image: Image.Image | np.ndarray) -> None:
