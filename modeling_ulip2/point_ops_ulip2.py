@@ -1,7 +1,7 @@
-"""Point operators: farthest point sampling, nearest neighbours, gather. Pure torch, any device, no custom build.
+"""Point operators: farthest point sampling, nearest neighbours, ball query, gather. Pure torch, any device.
 
-Where numba is installed, tensors on the CPU take a compiled path with the same results: the same sampling indices to the
-last one, the same neighbour sets. The torch path is the reference, and tests compare the two.
+Where numba is installed, tensors on the CPU take a compiled path with the same results: the same sampling indices to
+the last one, the same neighbour sets. The torch path is the reference, and tests compare the two.
 """
 
 from __future__ import annotations
@@ -23,14 +23,18 @@ class FPSRule:
     tie_cap: among points at equal distance the smallest bit-reversed value of (index mod T) wins, then the smallest
         index, where T = min(tie_cap, 2^floor(log2 N)). This is the order in which a CUDA block of T threads reduces.
         `tie_cap=1` is plain "lowest index wins".
+    bit_reversed: False: the smallest (index mod tie_cap) wins instead, then the smallest index.
     """
 
     min_squared_norm: float | None = None
     tie_cap: int = 1
+    bit_reversed: bool = True
 
 
 FPS_POINTBERT = FPSRule(min_squared_norm=1e-3, tie_cap=512)
 FPS_POINTNEXT = FPSRule(min_squared_norm=None, tie_cap=1024)
+FPS_PPAT = FPSRule(min_squared_norm=None, tie_cap=1024, bit_reversed=False)
+FPS_LOWEST_INDEX = FPSRule()
 
 # "Infinity" of the published kernels: the distance of a point to the empty set.
 _FAR = 1e10
@@ -40,18 +44,23 @@ _MAX_DISTANCES = 1 << 26
 
 @torch.compiler.disable
 def farthest_point_sample(
-    xyz: torch.Tensor, num_samples: int, rule: FPSRule = FPS_POINTBERT, backend: str = "auto"
+    xyz: torch.Tensor,
+    num_samples: int,
+    rule: FPSRule = FPS_POINTBERT,
+    backend: str = "auto",
+    start: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Farthest point sampling (FPS) that starts at point 0, exactly as the published models were trained with.
+    """Farthest point sampling (FPS), exactly as the published models were trained with.
 
-    Squared distances are computed in float32 as (dx*dx + dy*dy) + dz*dz, whatever the autocast state. Where no point may
-    be chosen under `rule`, index 0 is returned; with more samples than points, indices repeat.
+    Squared distances are computed in float32 as (dx*dx + dy*dy) + dz*dz, whatever the autocast state. Where no point
+    may be chosen under `rule`, index 0 is returned; with more samples than points, indices repeat.
 
     Args:
         xyz: (B, N, 3) floating coordinates, finite, N >= 1.
         num_samples: number of indices per cloud.
         rule: near-origin and tie rule.
         backend: "auto" (numba for CPU tensors where it is installed), "torch" or "numba".
+        start: (B,) index of the first sample of each cloud; default: point 0.
 
     Returns:
         (B, num_samples) int64 indices into the N points.
@@ -60,7 +69,7 @@ def farthest_point_sample(
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}.")
     xyz = xyz.detach().float()  # (B, N, 3)
-    order = _tie_order(xyz.shape[1], rule.tie_cap, xyz.device)  # (N,)
+    order = _tie_order(xyz.shape[1], rule.tie_cap, rule.bit_reversed, xyz.device)  # (N,)
     ordered = xyz[:, order].transpose(1, 2).contiguous()  # (B, 3, N): equal distances are now won by the first point
     x, y, z = ordered.unbind(1)
     if rule.min_squared_norm is None:
@@ -68,20 +77,33 @@ def farthest_point_sample(
     else:
         # in double, as the kernels compare a float with a double literal
         candidates = (x * x + y * y + z * z).double() > rule.min_squared_norm  # (B, N)
+    first = torch.zeros(xyz.shape[0], dtype=torch.int64, device=xyz.device)  # (B,): position 0 is index 0
+    if start is not None:
+        first = order.argsort()[_checked_start(start, xyz)]
     kernels = _kernels_for(xyz, backend)
     if kernels is None:
-        chosen = _fps_torch(ordered, candidates, num_samples)  # (B, num_samples)
+        chosen = _fps_torch(ordered, candidates, first, num_samples)  # (B, num_samples)
     else:
         chosen = torch.empty(xyz.shape[0], num_samples, dtype=torch.int64)
+        chosen[:, 0] = first
         _over_clouds(kernels.fps, ordered, candidates, chosen)
     return order[chosen]  # (B, num_samples)
 
 
-def _fps_torch(ordered: torch.Tensor, candidates: torch.Tensor, num_samples: int) -> torch.Tensor:
+def _checked_start(start: torch.Tensor, xyz: torch.Tensor) -> torch.Tensor:
+    batch, num_points = xyz.shape[:2]
+    if start.shape != (batch,) or start.is_floating_point() or bool(((start < 0) | (start >= num_points)).any()):
+        raise ValueError(
+            f"start must hold one index in [0, {num_points}) for each of the {batch} clouds, got {start.tolist()}."
+        )
+    return start.to(xyz.device)
+
+
+def _fps_torch(ordered: torch.Tensor, candidates: torch.Tensor, first: torch.Tensor, num_samples: int) -> torch.Tensor:
     x, y, z = ordered.unbind(1)  # (B, N) each
-    # a negative distance keeps a point from being chosen; if all are negative, arg-max takes position 0, which is index 0
+    # a negative distance keeps a point from being chosen; if all are negative, arg-max takes position 0: index 0
     distance = torch.where(candidates, _FAR, -1.0).to(x.dtype)  # (B, N)
-    last = torch.zeros(x.shape[0], 1, dtype=torch.int64, device=x.device)  # (B, 1): position 0 is index 0
+    last = first[:, None]  # (B, 1)
     chosen = [last]
     for _ in range(num_samples - 1):
         dx, dy, dz = x - x.gather(1, last), y - y.gather(1, last), z - z.gather(1, last)
@@ -92,8 +114,10 @@ def _fps_torch(ordered: torch.Tensor, candidates: torch.Tensor, num_samples: int
 
 
 @functools.lru_cache(maxsize=64)
-def _tie_order(num_points: int, tie_cap: int, device: torch.device) -> torch.Tensor:
+def _tie_order(num_points: int, tie_cap: int, bit_reversed: bool, device: torch.device) -> torch.Tensor:
     """Permutation (N,) of the indices such that among equal distances the first one wins."""
+    if not bit_reversed:
+        return (torch.arange(num_points) % tie_cap).argsort(stable=True).to(device)
     bits = min(tie_cap, num_points).bit_length() - 1  # T = 2^bits
     index = torch.arange(num_points)
     residue = index & ((1 << bits) - 1)
@@ -107,8 +131,8 @@ def _tie_order(num_points: int, tie_cap: int, device: torch.device) -> torch.Ten
 def nearest_neighbors(query: torch.Tensor, xyz: torch.Tensor, k: int, backend: str = "auto") -> torch.Tensor:
     """The k nearest points of each query point. Their order, and the choice among exact ties, are unspecified.
 
-    Computed in float32 from coordinate differences, whatever the autocast state and matmul precision, so that the groups
-    do not depend on either.
+    Computed in float32 from coordinate differences, whatever the autocast state and matmul precision, so that the
+    groups do not depend on either.
 
     Args:
         query: (B, G, 3) floating coordinates.
@@ -136,11 +160,72 @@ def nearest_neighbors(query: torch.Tensor, xyz: torch.Tensor, k: int, backend: s
 
 
 def _knn_torch(query: torch.Tensor, xyz: torch.Tensor, k: int) -> torch.Tensor:
+    return _squared_distances(query, xyz).topk(k, dim=-1, largest=False, sorted=False).indices  # (B, G, k)
+
+
+@torch.compiler.disable
+def ball_query(
+    query: torch.Tensor,
+    xyz: torch.Tensor,
+    radius: float,
+    k: int,
+    include_boundary: bool = False,
+    backend: str = "auto",
+) -> torch.Tensor:
+    """The first k points, by index, within `radius` of each query point.
+
+    Where fewer than k lie inside, the first of them fills up the row; where none does, index 0. Squared distances are
+    computed in float32 from coordinate differences, whatever the autocast state.
+
+    Args:
+        query: (B, G, 3) floating coordinates.
+        xyz: (B, N, 3) floating coordinates.
+        radius: in the unit of the coordinates.
+        k: indices a row.
+        include_boundary: whether a point at exactly `radius` counts as inside.
+        backend: "auto" (numba for CPU tensors where it is installed), "torch" or "numba".
+
+    Returns:
+        (B, G, k) int64 indices into the N points.
+    """
+    _check_points("query", query)
+    _check_points("xyz", xyz)
+    if k < 1 or not radius > 0:
+        raise ValueError(f"A ball query needs k >= 1 and radius > 0, got k={k} and radius={radius}.")
+    batch, num_points = xyz.shape[:2]
+    query, xyz = query.detach().float(), xyz.detach().float()
+    query, xyz = query.transpose(1, 2).contiguous(), xyz.transpose(1, 2).contiguous()  # (B, 3, G), (B, 3, N)
+    kernels = _kernels_for(xyz, backend)
+    if kernels is not None:
+        inside = torch.empty(batch, query.shape[2], k, dtype=torch.int64)
+        # in float32, as torch compares a float32 tensor with a number
+        limit = torch.tensor(radius**2, dtype=torch.float32).numpy()[()]
+        _over_clouds(functools.partial(kernels.ball, limit, include_boundary), query, xyz, inside)
+        return inside
+    chunk = max(1, _MAX_DISTANCES // (batch * num_points))
+    parts = [_ball_torch(part, xyz, radius**2, k, include_boundary) for part in query.split(chunk, dim=2)]
+    return torch.cat(parts, dim=1)  # (B, G, k)
+
+
+def _squared_distances(query: torch.Tensor, xyz: torch.Tensor) -> torch.Tensor:
+    """(B, 3, G), (B, 3, N) -> (B, G, N)."""
     distance = query.new_zeros(())
     for axis in range(3):
         difference = query[:, axis, :, None] - xyz[:, axis, None, :]  # (B, G, N)
         distance = distance + difference.square_()
-    return distance.topk(k, dim=-1, largest=False, sorted=False).indices  # (B, G, k)
+    return distance
+
+
+def _ball_torch(query: torch.Tensor, xyz: torch.Tensor, limit: float, k: int, include_boundary: bool) -> torch.Tensor:
+    distance = _squared_distances(query, xyz)  # (B, G, N)
+    inside = distance <= limit if include_boundary else distance < limit
+    num_points = xyz.shape[2]
+    index = torch.arange(num_points, dtype=torch.int32, device=xyz.device)  # (N,)
+    index = torch.where(inside, index, num_points)  # (B, G, N): points outside come last
+    index = index.topk(min(k, num_points), dim=-1, largest=False, sorted=True).values.long()  # (B, G, min(k, N))
+    index = torch.nn.functional.pad(index, (0, k - index.shape[-1]), value=num_points)  # (B, G, k)
+    first = index[..., :1] % num_points  # (B, G, 1): 0 where none is inside
+    return torch.where(index == num_points, first, index)
 
 
 def gather_points(values: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
@@ -165,6 +250,7 @@ def _check_points(name: str, points: torch.Tensor) -> None:
 class _Kernels:
     fps: Callable[..., None]
     knn: Callable[..., None]
+    ball: Callable[..., None]
 
 
 def _kernels_for(xyz: torch.Tensor, backend: str) -> _Kernels | None:
@@ -212,8 +298,8 @@ def _compiled_kernels() -> _Kernels | None:
     far = np.float32(_FAR)
 
     def fps(points, candidates, chosen):  # type: ignore[no-untyped-def]
-        """points (3, N) in tie order, candidates (N,), chosen (num_samples,): filled with positions."""
-        chosen[:] = 0
+        """points (3, N) in tie order, candidates (N,), chosen (num_samples,): positions after the first are set."""
+        chosen[1:] = 0
         count = candidates.sum()
         if count == 0:
             return
@@ -231,7 +317,7 @@ def _compiled_kernels() -> _Kernels | None:
         # distances are not negative, so their bits compare like integers, and integer maxima vectorise
         bits = distance.view(np.int32)
         blocks = np.empty(padded // block, dtype=np.int32)
-        last = 0
+        last = chosen[0]
         for sample in range(1, chosen.size):
             cx, cy, cz = points[0][last], points[1][last], points[2][last]
             for b in range(blocks.size):
@@ -288,4 +374,21 @@ def _compiled_kernels() -> _Kernels | None:
                     heap[parent] = distance[i]
                     index[parent] = i
 
-    return _Kernels(fps=compiled(fps), knn=compiled(knn))
+    def ball(limit, include_boundary, query, points, inside):  # type: ignore[no-untyped-def]
+        """query (3, G), points (3, N), inside (G, k): filled with indices."""
+        x, y, z = points[0], points[1], points[2]
+        k = inside.shape[1]
+        for g in range(inside.shape[0]):
+            cx, cy, cz = query[0, g], query[1, g], query[2, g]
+            count = 0
+            for i in range(x.size):
+                dx, dy, dz = cx - x[i], cy - y[i], cz - z[i]
+                distance = dx * dx + dy * dy + dz * dz
+                if distance < limit or (include_boundary and distance == limit):
+                    inside[g, count] = i
+                    count += 1
+                    if count == k:
+                        break
+            inside[g, count:] = inside[g, 0] if count else 0
+
+    return _Kernels(fps=compiled(fps), knn=compiled(knn), ball=compiled(ball))
