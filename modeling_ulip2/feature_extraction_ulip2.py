@@ -1,4 +1,7 @@
-"""Point clouds as arrays -> `point_values` (B, N, 3 or 6): the only place that normalises, resamples, fills colour, turns axes."""
+"""Point clouds as arrays -> `point_values` (B, N, 3 or 6).
+
+This is the only place that turns axes, resamples, normalises and fills colour.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ from transformers.feature_extraction_utils import FeatureExtractionMixin
 
 from .point_ops_ulip2 import FPSRule, farthest_point_sample
 
-
 # A cloud without colour is grey: what the published zero-shot protocol uses on ModelNet40.
 FILL_COLOR = 0.4
 
@@ -20,7 +22,7 @@ _AXES = {"y": ((0, 1), (1, 1), (2, 1)), "z": ((0, 1), (2, 1), (1, -1)), "x": ((1
 
 
 def unit_sphere(xyz: np.ndarray) -> np.ndarray:
-    """Moves the centroid of a cloud (N, 3) to 0 and scales its farthest point to radius 1 (a single point stays at 0)."""
+    """Moves the centroid of a cloud (N, 3) to 0 and its farthest point to radius 1 (equal points all become 0)."""
     xyz = xyz - xyz.mean(axis=0)
     radius = np.sqrt((xyz**2).sum(axis=1).max())
     return xyz / radius if radius > 0 else xyz
@@ -29,8 +31,8 @@ def unit_sphere(xyz: np.ndarray) -> np.ndarray:
 class Ulip2FeatureExtractor(FeatureExtractionMixin):
     """Makes `point_values` of coloured or plain point clouds.
 
-    In order: check, turn axes, resample to `num_points`, normalise, fill colour. Every cloud is handled by itself with the
-    same seed, so that a batch gives what its clouds give one by one.
+    In order: check, turn axes, resample to `num_points`, normalise, fill colour. Every cloud is handled by itself with
+    the same seed, so that a batch gives what its clouds give one by one.
 
     Args:
         num_points: points a cloud after resampling.
@@ -38,9 +40,10 @@ class Ulip2FeatureExtractor(FeatureExtractionMixin):
         normalize: centroid to 0 and farthest point to radius 1. False leaves coordinates as they are.
         fill_color: grey in [0, 1] of clouds without colour.
         sampling: how a cloud with another number of points gets `num_points`: "random" draws without repetition, "fps"
-            takes farthest points, and both repeat random points of a cloud that has too few; "none" leaves clouds as they
-            are (all clouds of a batch must then have the same size).
-        up_axis: which axis of the input points up: "y" (as the models were trained), "z" or "x"; clouds are turned y up.
+            takes farthest points, and both repeat random points of a cloud that has too few; "none" leaves clouds as
+            they are (all clouds of a batch must then have the same size).
+        up_axis: which axis of the input points up: "y" (as the models were trained), "z" or "x"; clouds are turned y
+            up.
         seed: of "random" sampling; None draws anew each time.
     """
 
@@ -80,8 +83,8 @@ class Ulip2FeatureExtractor(FeatureExtractionMixin):
         """Prepares one cloud or a batch.
 
         Args:
-            clouds: array or tensor (N, 3) or (N, 6), (B, N, 3 or 6), a list of such clouds of any sizes, or a mapping with
-                "xyz" and optionally "rgb" (or a list of mappings). Coordinates in any unit.
+            clouds: array or tensor (N, 3) or (N, 6), (B, N, 3 or 6), a list of such clouds of any sizes, or a mapping
+                with "xyz" and optionally "rgb" (or a list of mappings). Coordinates in any unit.
             colors: rgb of `clouds`, (N, 3) or a list of them: uint8, or floats in [0, 1] (sRGB).
             return_tensors: "pt", "np" or None (a list of arrays).
 
@@ -89,8 +92,8 @@ class Ulip2FeatureExtractor(FeatureExtractionMixin):
             BatchFeature with `point_values` (B, num_points, in_channels) float32.
 
         Raises:
-            ValueError: wrong shape or dtype, no points, NaN or infinite values, colours out of range, clouds of different
-                sizes with `sampling="none"`. The message names the cloud.
+            ValueError: wrong shape or dtype, no points, NaN or infinite values, colours out of range, clouds of
+                different sizes with `sampling="none"`. The message names the cloud.
         """
         batch = [self._prepare(index, *cloud) for index, cloud in enumerate(_split_batch(clouds, colors))]
         sizes = {len(cloud) for cloud in batch}
@@ -173,8 +176,8 @@ def _checked_cloud(index: int, cloud: Any, color: Any) -> tuple[np.ndarray, np.n
     rgb = rgb.astype(np.float64) / (255 if rgb.dtype == np.uint8 else 1)
     if not ((rgb >= -1e-3) & (rgb <= 1 + 1e-3)).all():  # also false for NaN
         raise ValueError(
-            f"Colours of cloud {index} must be uint8 or lie in [0, 1], got values from {rgb.min():g} to {rgb.max():g}. "
-            "Divide colours of 0 to 255 by 255."
+            f"Colours of cloud {index} must be uint8 or lie in [0, 1], got values from {rgb.min():g} to "
+            f"{rgb.max():g}. Divide colours of 0 to 255 by 255."
         )
     return xyz, rgb.clip(0, 1)
 

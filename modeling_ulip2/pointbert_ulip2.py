@@ -1,6 +1,7 @@
 """Point-BERT, the point encoder of ULIP and ULIP-2 (arXiv 2111.14819; ULIP-2: arXiv 2305.08275, section 3.3).
 
-points -> patches around sampled centres -> one token a patch (mini-PointNet) -> transformer -> [CLS, max of the tokens]
+points -> patches around sampled centres -> one token a patch (mini-PointNet) -> transformer -> [CLS, max of the
+tokens]
 
 Parameters carry the names and shapes of the published checkpoints.
 """
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -66,10 +67,10 @@ def group_points(
 class PointBertPatchEncoder(nn.Module):
     """Mini-PointNet: a patch of points -> one token (Point-BERT, section 3.1).
 
-    The modules are 1x1 convolutions because published weights have their shapes; the computation keeps channels last. The
-    second stage sees [max over the patch, point] of which only the second half differs from point to point: its product is
-    split in two, and the first half is computed once a patch. Outside training, BatchNorm is folded into the product
-    before it.
+    The modules are 1x1 convolutions because published weights have their shapes; the computation keeps channels last.
+    The second stage sees [max over the patch, point] of which only the second half differs from point to point: its
+    product is split in two, and the first half is computed once a patch. Outside training, BatchNorm is folded into
+    the product before it.
     """
 
     def __init__(self, config: PointBertConfig):
@@ -164,6 +165,14 @@ class PointBertMLP(nn.Module):
         return self.fc2(self.act(self.fc1(hidden_states)))
 
 
+def drop_path(branch: torch.Tensor, rate: float, training: bool) -> torch.Tensor:
+    """Stochastic depth: leaves out the branch (B, T, C) of a random share `rate` of the samples, in training only."""
+    if rate == 0 or not training:
+        return branch
+    keep = 1 - rate
+    return branch * branch.new_empty(branch.shape[0], 1, 1).bernoulli_(keep).div_(keep)
+
+
 class PointBertBlock(GradientCheckpointingLayer):
     """Pre-norm transformer block with stochastic depth (whole branches dropped, sample by sample)."""
 
@@ -179,14 +188,9 @@ class PointBertBlock(GradientCheckpointingLayer):
         # the position is added before EVERY block and stays in the residual stream
         hidden_states = hidden_states + position  # (B, T, C)
         attended, weights = self.attn(self.norm1(hidden_states))
-        hidden_states = hidden_states + self._drop_path(attended)
-        return hidden_states + self._drop_path(self.mlp(self.norm2(hidden_states))), weights
-
-    def _drop_path(self, branch: torch.Tensor) -> torch.Tensor:
-        if self.drop_path_rate == 0 or not self.training:
-            return branch
-        keep = 1 - self.drop_path_rate
-        return branch * branch.new_empty(branch.shape[0], 1, 1).bernoulli_(keep).div_(keep)
+        hidden_states = hidden_states + drop_path(attended, self.drop_path_rate, self.training)
+        branch = self.mlp(self.norm2(hidden_states))  # (B, T, C)
+        return hidden_states + drop_path(branch, self.drop_path_rate, self.training), weights
 
 
 class PointBertBlocks(nn.Module):
@@ -211,19 +215,15 @@ class PointBertPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """As published: linear layers and tokens from a truncated normal; convolutions as torch makes them."""
-        std = self.config.initializer_range
-        if isinstance(module, nn.Linear):
-            init.trunc_normal_(module.weight, std=std)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, nn.Conv1d):
-            init.kaiming_uniform_(module.weight, a=5**0.5)
+        """As published: torch's defaults, a CLS token of zeros and its position from a standard normal."""
+        if isinstance(module, (nn.Linear, nn.Conv1d)):
             bound = module.weight[0].numel() ** -0.5
-            init.uniform_(module.bias, -bound, bound)
+            init.uniform_(module.weight, -bound, bound)
+            if module.bias is not None:
+                init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, PointBertModel):
-            init.trunc_normal_(module.cls_token, std=std)
-            init.trunc_normal_(module.cls_pos, std=std)
+            init.zeros_(module.cls_token)
+            init.normal_(module.cls_pos)
         else:
             super()._init_weights(module)
 
@@ -265,10 +265,7 @@ class PointBertModel(PointBertPreTrainedModel):
         """
         config = self.config
         check_point_values(point_values, config.in_channels, min_points=config.group_size)
-        if output_attentions and config._attn_implementation != "eager":
-            raise ValueError(
-                f"output_attentions needs attn_implementation='eager', not {config._attn_implementation!r}."
-            )
+        check_attention_output(config, output_attentions)
         neighborhood, centers, _, _ = group_points(point_values, config.num_groups, config.group_size)
         tokens = self.reduce_dim(self.encoder(neighborhood))  # (B, G, C)
         position = self.pos_embed(centers.to(self.pos_embed[0].weight.dtype))  # (B, G, C)
@@ -294,6 +291,12 @@ class PointBertModel(PointBertPreTrainedModel):
         )
 
 
+def check_attention_output(config: PreTrainedConfig, output_attentions: bool) -> None:
+    """Raises ValueError if attention weights are asked of an implementation that does not make them."""
+    if output_attentions and config._attn_implementation != "eager":
+        raise ValueError(f"output_attentions needs attn_implementation='eager', not {config._attn_implementation!r}.")
+
+
 def check_point_values(point_values: torch.Tensor, in_channels: int, min_points: int) -> None:
     """Raises ValueError unless `point_values` is a finite floating (B, N, in_channels) with N >= min_points."""
     if not isinstance(point_values, torch.Tensor) or not point_values.is_floating_point():
@@ -302,14 +305,14 @@ def check_point_values(point_values: torch.Tensor, in_channels: int, min_points:
     if point_values.ndim != 3 or point_values.shape[-1] != in_channels:
         hint = ""
         if point_values.ndim == 3 and (point_values.shape[-1], in_channels) == (3, 6):
-            hint = " The encoder expects rgb after xyz; for clouds without colour append 0.4 grey (the feature extractor does)."
+            hint = " The encoder expects rgb after xyz; without colour append 0.4 grey, as the feature extractor does."
         raise ValueError(
             f"point_values must have shape (batch, points, {in_channels}), got {tuple(point_values.shape)}.{hint}"
         )
     if point_values.shape[1] < min_points:
         raise ValueError(
-            f"point_values has {point_values.shape[1]} points a cloud; a patch alone takes group_size = {min_points}. Sample "
-            "more points from the surface, or repeat points."
+            f"point_values has {point_values.shape[1]} points a cloud; a patch alone takes group_size = {min_points}. "
+            "Sample more points from the surface, or repeat points."
         )
     if not torch.compiler.is_compiling():
         finite = point_values.isfinite().flatten(1).all(dim=1)  # (B,)

@@ -1,4 +1,4 @@
-"""One processor for the three modalities: the feature extractor for clouds, and the tower's tokenizer and image processor."""
+"""One processor for three modalities: a feature extractor for clouds, the tower's tokenizer and image processor."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Ulip2Processor(ProcessorMixin):
 
         Args:
             point_clouds, colors: see `Ulip2FeatureExtractor.__call__`.
-            text: one caption, a caption per shape, or a list of captions per shape (of any lengths). Captions longer than
-                the tower reads are cut.
+            text: one caption, a caption per shape, or a list of captions per shape (of any lengths). Captions longer
+                than the tower reads are cut.
             images: see the image processor of the tower.
             return_tensors: "pt" or "np".
-            text_kwargs: to the tokenizer; by default padding to the longest (to the tower's length where that is what the
-                tower was trained with) and truncation.
+            text_kwargs: to the tokenizer; by default padding to the longest (to the tower's length where that is what
+                the tower was trained with) and truncation.
 
         Returns:
             BatchFeature with `point_values`; `input_ids` and what else the tokenizer makes, (B, L) or, for lists of

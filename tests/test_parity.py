@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from tests.parity import Case, NotBuilt, NotUnderstood, discover, module_of
+from tests.parity import DEVIATION, Case, NotBuilt, NotUnderstood, discover, module_of
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -12,12 +14,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("what", [what for _, what in found], ids=[name for name, _ in found])
 
 
-def test_parity(what: Case | NotUnderstood | NotBuilt) -> None:
+def test_parity(what: Case | NotUnderstood | NotBuilt, record_property: Callable[[str, object], None]) -> None:
     if isinstance(what, NotBuilt):
         pytest.skip(what.reason)
     if isinstance(what, NotUnderstood):
         pytest.fail(what.what, pytrace=False)
     module = module_of(what.folder)
     assert module is not None
-    module.check(what)
-    what.assert_everything_was_read()
+    try:
+        module.check(what)
+        what.assert_everything_was_read()
+    finally:
+        if what.deviations:
+            worst = max(what.deviations, key=lambda deviation: deviation.of_tolerance)
+            record_property(DEVIATION, [what.folder, what.name, *worst, len(what.deviations)])

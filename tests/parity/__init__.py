@@ -1,10 +1,10 @@
 """How reference vectors are checked, one module per folder of vectors.
 
-A directory of vectors holds folders (`point_ops`, `pointbert_xyz`, ...) of safetensors and JSON files. The folder `foo` is
-understood by the module `tests/parity/foo.py`, which offers two functions:
+A directory of vectors holds folders (`point_ops`, `pointbert_xyz`, ...) of safetensors and JSON files. The folder
+`foo` is understood by the module `tests/parity/foo.py`, which offers two functions:
 
-    cases(folder: Path) -> Iterable[Case]     # walk the folder; the JSON files say which configuration and case it is
-    check(case: Case) -> None                 # run our code, compare with `case.close` / `case.equal`; raise on a difference
+    cases(folder: Path) -> Iterable[Case]   # walk the folder; its JSON files say which configuration and case it is
+    check(case: Case) -> None               # run our code, compare with `case.close` and `case.equal`
 
 `tests/test_parity.py` finds the modules by name, so a new folder needs a new module and nothing else. Nothing may pass
 unseen: a folder without a module, a file that no case claims, and a tensor that a check never read all fail by name.
@@ -18,11 +18,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
-
 
 # Folders of the published layout whose model is not part of the package yet: skipped with this reason, never silently.
 # The entry goes when the module `tests/parity/<folder>.py` comes.
@@ -35,27 +34,23 @@ NOT_BUILT_YET: dict[str, str] = {
     "ulip1_wrapper": "the first-generation wrapper (SLIP towers) is not built yet",
 }
 
+# Name under which a test reports the largest deviation of its case; `tests/conftest.py` prints them by folder.
+DEVIATION = "deviation from reference vectors"
+
 # The suggested tolerance of the vectors: 1e-5 absolute or 1e-4 relative.
 ATOL, RTOL = 1e-5, 1e-4
 
 
-@dataclass(frozen=True)
-class Deviation:
-    """Largest absolute difference seen in one comparison, and its size in units of the tolerance."""
+class Deviation(NamedTuple):
+    """Largest absolute difference in one comparison, and its size in units of the tolerance."""
 
-    folder: str
-    case: str
     tensor: str
     absolute: float
     of_tolerance: float
 
 
-# Every comparison of a run, for the summary that `tests/conftest.py` prints.
-DEVIATIONS: list[Deviation] = []
-
-
 class TensorFile(Mapping[str, torch.Tensor]):
-    """A safetensors file, or the part of it whose names start with `prefix`, that remembers which tensors were read."""
+    """A safetensors file, or the part of it whose names start with `prefix`; knows which tensors were read."""
 
     def __init__(self, path: Path, prefix: str = ""):
         self.path, self.prefix = path, prefix
@@ -78,16 +73,17 @@ class TensorFile(Mapping[str, torch.Tensor]):
 
 @dataclass
 class Case:
-    """One thing to check: `files` are the paths it accounts for, `data` is whatever its module wants to carry along."""
+    """One thing to check: `files` are the paths it accounts for, `data` whatever its module wants to carry along."""
 
     folder: str
     name: str
     files: list[Path]
     data: Any = None
+    deviations: list[Deviation] = field(default_factory=list, repr=False)
     _opened: list[TensorFile] = field(default_factory=list, repr=False)
 
     def open(self, path: Path, prefix: str = "") -> TensorFile:
-        """Opens a safetensors file; each tensor in it (whose name starts with `prefix`) must then be read by the check."""
+        """Opens a safetensors file; each tensor in it (those starting with `prefix`) must be read by the check."""
         tensors = TensorFile(path, prefix)
         self._opened.append(tensors)
         return tensors
@@ -103,7 +99,7 @@ class Case:
         ratio = difference / expected.abs().mul(rtol).clamp(min=atol)
         largest = difference.max().item() if difference.numel() else 0.0
         of_tolerance = ratio.max().item() if ratio.numel() else 0.0
-        DEVIATIONS.append(Deviation(self.folder, self.name, name, largest, of_tolerance))
+        self.deviations.append(Deviation(name, largest, of_tolerance))
         # `not <=` rather than `>`: a NaN must fail
         if not of_tolerance <= 1:
             raise AssertionError(
@@ -118,7 +114,7 @@ class Case:
             f"{self.folder}/{self.name}: {name} has shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
         )
         wrong = int((actual != expected).sum())
-        DEVIATIONS.append(Deviation(self.folder, self.name, name, float(wrong), float(wrong)))
+        self.deviations.append(Deviation(name, float(wrong), float(wrong)))
         assert wrong == 0, f"{self.folder}/{self.name}: {name} differs in {wrong} of {expected.numel()} places"
 
     def assert_everything_was_read(self) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from modeling_ulip2.point_ops_ulip2 import FPS_POINTBERT, FPS_POINTNEXT, farthest_point_sample
 from tests.parity import Case, TensorFile, read_json
 
-
 RULES = {"fps_a": FPS_POINTBERT, "fps_b": FPS_POINTNEXT}
 
 
