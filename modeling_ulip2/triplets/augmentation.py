@@ -118,6 +118,9 @@ class PointAugmentation:
         return points
 
 
+PUBLISHED = PointAugmentation()
+
+
 def _with_xyz(points: np.ndarray, xyz: np.ndarray) -> np.ndarray:
     """`points` with its first three columns replaced, in the dtype of `points`."""
     changed = points.copy()

@@ -1,0 +1,81 @@
+"""Settings of a pre-training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import SchedulerType, TrainingArguments
+
+
+@dataclass
+class Ulip2TrainingArguments(TrainingArguments):
+    """`TrainingArguments` with the defaults of ULIP's pre-training and four settings of its own.
+
+    ULIP-2's optimiser settings were never published. The defaults are those of the first ULIP for Point-BERT and
+    PointNet++ (its PointMLP and PointNeXt used a learning rate of 1e-3): AdamW, 250 epochs, 64 clouds on each of 8
+    GPUs. No gradient clipping was published, so there is none by default.
+
+    With `lr_scheduler_type="cosine"` the learning rate rises linearly from `start_learning_rate` for `warmup_epochs`
+    (or for `warmup_steps`, where those are given) and then follows half a cosine to `final_learning_rate`, step by
+    step; other schedulers are those of transformers.
+
+    Not to be changed lightly: `remove_unused_columns=False`, as the collator reads the columns;
+    `dataloader_drop_last=True`, as a smaller batch has fewer negatives and another loss; and
+    `logging_nan_inf_filter=False`, as the trainer stops at the first loss that is not finite instead of hiding it.
+    Gradient accumulation gives larger batches but no more negatives.
+    """
+
+    learning_rate: float = field(default=3e-3, metadata={"help": "Peak learning rate (ULIP: 3e-3 for Point-BERT)."})
+    start_learning_rate: float = field(default=1e-6, metadata={"help": "Learning rate of the first warm-up step."})
+    final_learning_rate: float = field(default=1e-5, metadata={"help": "Learning rate at the end of the cosine."})
+    warmup_epochs: float = field(default=1.0, metadata={"help": "Length of the warm-up, in epochs of the schedule."})
+    sync_batch_norm: bool = field(
+        default=True,
+        metadata={"help": "Compute BatchNorm statistics over all processes, so that their number changes nothing."},
+    )
+
+    weight_decay: float = field(default=0.1, metadata={"help": "Decay of matrices; vectors and biases feel none."})
+    adam_beta1: float = field(default=0.9, metadata={"help": "First beta of AdamW."})
+    adam_beta2: float = field(default=0.98, metadata={"help": "Second beta of AdamW."})
+    adam_epsilon: float = field(default=1e-8, metadata={"help": "Epsilon of AdamW."})
+    max_grad_norm: float = field(default=0.0, metadata={"help": "Norm to clip gradients to; 0: no clipping."})
+    num_train_epochs: float = field(default=250.0, metadata={"help": "Passes over the data."})
+    per_device_train_batch_size: int = field(default=64, metadata={"help": "Clouds a device and step."})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Clouds a device and evaluation step."})
+    lr_scheduler_type: SchedulerType | str = field(default="cosine", metadata={"help": "Learning-rate schedule."})
+    logging_steps: float = field(default=10, metadata={"help": "Log the loss every so many steps."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep."})
+
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay False."})
+    dataloader_drop_last: bool = field(default=True, metadata={"help": "Leave out the last, smaller batch of a pass."})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses that are not finite."})
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "See TrainingArguments."})
+    accelerator_config: Any = field(
+        # every process reads its own part of a stream; by default process 0 would read for all of them
+        default_factory=lambda: {"dispatch_batches": False},
+        metadata={"help": "See TrainingArguments."},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.remove_unused_columns:
+            raise ValueError("remove_unused_columns must stay False: the collator reads the columns of the triplets")
+        if self.uses_published_schedule and self.warmup_steps == 0 and self.warmup_epochs >= self.num_train_epochs:
+            raise ValueError(
+                f"warmup_epochs ({self.warmup_epochs}) must be less than num_train_epochs ({self.num_train_epochs}); "
+                "a fraction of an epoch will do"
+            )
+
+    @property
+    def uses_published_schedule(self) -> bool:
+        return SchedulerType(self.lr_scheduler_type) is SchedulerType.COSINE
+
+    def warmup_steps_of(self, num_training_steps: int) -> int:
+        """Warm-up steps of a run of `num_training_steps`, from `warmup_steps` or else from `warmup_epochs`.
+
+        Where `max_steps` sets the length of the run, `num_train_epochs` is the number of epochs that it stands for.
+        """
+        if self.warmup_steps:
+            return self.get_warmup_steps(num_training_steps)
+        return round(num_training_steps * self.warmup_epochs / self.num_train_epochs)

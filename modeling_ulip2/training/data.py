@@ -1,0 +1,190 @@
+"""Rows of a triplets dataset as the collator wants them: numpy views of Arrow memory, images still encoded.
+
+`TripletDataset` serves a dataset on disk (memory-mapped, so its size does not matter), `stream_triplets` one that is
+read as it arrives. Either joins each row with the frozen towers' embeddings where those were computed beforehand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset, IterableDataset, load_dataset
+from torch.utils.data import Dataset as TorchDataset
+from transformers.utils import logging
+
+from modeling_ulip2.triplets.schema import TRIPLETS_CONFIG
+
+logger = logging.get_logger(__name__)
+
+# What the collator reads. With precomputed embeddings the images and the captions stay on disk.
+POINT_COLUMNS = ("id", "xyz", "rgb")
+RAW_COLUMNS = ("views", "depths", "captions")
+FEATURE_COLUMNS = ("image_embeds", "depth_embeds", "text_embeds")
+
+Row = dict[str, Any]
+
+
+def read_triplets(dataset: str, streaming: bool = False) -> Dataset | IterableDataset:
+    """The `triplets` config of a dataset folder or of a hub repository; all its rows.
+
+    Raises:
+        FileNotFoundError: `dataset` looks like a path and is not a folder, or holds no triplets.
+    """
+    looks_local = dataset.startswith((".", "/", "~")) or Path(dataset).exists()
+    folder = Path(dataset).expanduser()
+    if looks_local and not folder.is_dir():
+        raise FileNotFoundError(f"{dataset} is not a folder; build one with dataset_scripts/build_triplets.py")
+    if looks_local and not any(folder.glob("**/*.parquet")):
+        raise FileNotFoundError(f"{dataset} holds no parquet shard: not a triplets folder, or not built yet")
+    return load_dataset(str(folder) if looks_local else dataset, TRIPLETS_CONFIG, split="train", streaming=streaming)
+
+
+def read_split(path: str | Path) -> dict[str, list[str]]:
+    """`{"train": [ids], "test": [ids]}` from a JSON file. Raises ValueError where a list is missing or they
+    overlap."""
+    split = json.loads(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(split, dict) or not all(isinstance(split.get(part), list) for part in ("train", "test")):
+        raise ValueError(f'{path} must hold {{"train": [ids], "test": [ids]}}')
+    common = set(split["train"]) & set(split["test"])
+    if common:
+        raise ValueError(f"{path}: {len(common)} ids are both in train and in test, e.g. {sorted(common)[0]!r}")
+    return {part: split[part] for part in ("train", "test")}
+
+
+def select_ids(dataset: Dataset, ids: Iterable[str], what: str) -> Dataset:
+    """The rows of `dataset` whose `id` is in `ids`, in the order of the dataset; ids without a row are logged."""
+    wanted = set(ids)
+    present = dataset.with_format("arrow").data.column("id") if dataset._indices is None else dataset["id"]
+    names = present.to_pylist() if isinstance(present, pa.ChunkedArray) else list(present)
+    rows = [index for index, name in enumerate(names) if name in wanted]
+    if not rows:
+        raise ValueError(f"none of the {len(wanted)} {what} ids is in the dataset, whose first id is {names[0]!r}")
+    if len(rows) < len(wanted):
+        missing = sorted(wanted - {names[index] for index in rows})
+        logger.warning(f"{len(missing)} of {len(wanted)} {what} ids are not in the dataset, e.g. {missing[0]!r}")
+    return dataset.select(rows)
+
+
+class TripletDataset(TorchDataset):
+    """Triplets by index.
+
+    Args:
+        triplets: the `triplets` config, or some of its rows.
+        features: the towers' embeddings (columns `id`, `image_embeds`, `text_embeds`, perhaps `depth_embeds`) of at
+            least these rows, in any order. None: rows carry encoded images and captions instead.
+    """
+
+    def __init__(self, triplets: Dataset, features: Dataset | None = None):
+        columns = POINT_COLUMNS + (RAW_COLUMNS if features is None else ())
+        self.ids: list[str] = list(triplets["id"])
+        self._triplets = _arrow(triplets, columns)
+        self._features, self._feature_rows = None, None
+        if features is not None:
+            place = {name: row for row, name in enumerate(features["id"])}
+            missing = [name for name in self.ids if name not in place]
+            if missing:
+                raise ValueError(f"{len(missing)} of {len(self.ids)} rows have no tower features, e.g. {missing[0]!r}")
+            self._feature_rows = [place[name] for name in self.ids]
+            self._features = _arrow(features, FEATURE_COLUMNS)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Row:
+        """Columns of one triplet, decoded as by `decode_row`."""
+        row = decode_row(self._triplets[index])
+        if self._features is not None and self._feature_rows is not None:
+            row |= decode_row(self._features[self._feature_rows[index]])
+        return row
+
+
+def stream_triplets(
+    triplets: IterableDataset, ids: Iterable[str] | None = None, seed: int = 0, shuffle_buffer: int = 0
+) -> IterableDataset:
+    """Endless passes over a streamed dataset; each row tells its pass in `epoch`, which the augmentation needs.
+
+    Trainer resumes an endless stream by skipping rows, whatever number of passes they make. Files are spread over
+    processes and workers where there are enough of them.
+
+    Args:
+        triplets: `load_dataset(..., "triplets", streaming=True)`.
+        ids: rows to keep; None: all.
+        seed, shuffle_buffer: rows are shuffled within a buffer of this many, otherwise in each pass; 0: as they come.
+    """
+    columns = [name for name in POINT_COLUMNS + RAW_COLUMNS if name in (triplets.column_names or POINT_COLUMNS)]
+    wanted = None if ids is None else frozenset(ids)
+    return IterableDataset.from_generator(
+        _endless_rows,
+        gen_kwargs={
+            "shards": list(range(triplets.num_shards)),
+            "triplets": triplets.select_columns(columns),
+            "wanted": wanted,
+            "seed": seed,
+            "shuffle_buffer": shuffle_buffer,
+        },
+    )
+
+
+def _endless_rows(
+    shards: list[int], triplets: IterableDataset, wanted: frozenset[str] | None, seed: int, shuffle_buffer: int
+) -> Iterator[Row]:
+    parts = [triplets.shard(triplets.num_shards, shard).with_format("arrow") for shard in shards]
+    for epoch in count():
+        rows = 0
+        order = np.random.default_rng([seed, epoch]).permutation(len(parts)) if shuffle_buffer else range(len(parts))
+        for part in order:
+            source = parts[part]
+            if shuffle_buffer:
+                source = source.shuffle(seed=seed + epoch, buffer_size=shuffle_buffer)
+            for table in source:
+                row = decode_row(table)
+                if wanted is None or row["id"] in wanted:
+                    rows += 1
+                    yield row | {"epoch": epoch}
+        if not rows:
+            raise ValueError("the stream holds no row of the training split")
+
+
+def decode_row(table: pa.Table) -> Row:
+    """The only row of an Arrow table as a dict: numbers as numpy arrays that share its memory, all else as Python."""
+    return {name: _nested(table.column(name).combine_chunks())[0] for name in table.column_names}
+
+
+def _nested(array: pa.Array | pa.ChunkedArray) -> Any:
+    """n entries as an array (n, ...), or as a list of arrays where lengths differ; strings and images as Python."""
+    if isinstance(array, pa.ChunkedArray):
+        array = array.chunk(0) if array.num_chunks == 1 else pa.concat_arrays(array.chunks)
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if pa.types.is_fixed_size_list(array.type):
+        inner = _nested(array.flatten())
+        if isinstance(inner, np.ndarray):
+            return inner.reshape(len(array), array.type.list_size, *inner.shape[1:])
+        return [inner[i : i + array.type.list_size] for i in range(0, len(inner), array.type.list_size)]
+    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+        if array.null_count:
+            raise ValueError("a list in the dataset is null")
+        inner, ends = _nested(array.flatten()), array.offsets.to_numpy() - array.offsets[0].as_py()
+        lengths = np.diff(ends)
+        if isinstance(inner, np.ndarray) and len(lengths) and (lengths == lengths[0]).all():
+            return inner.reshape(len(array), lengths[0], *inner.shape[1:])
+        return [inner[start:end] for start, end in zip(ends[:-1], ends[1:], strict=True)]
+    if pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
+        return array.to_numpy(zero_copy_only=False)
+    return array.to_pylist()
+
+
+def _arrow(dataset: Dataset, columns: Iterable[str]) -> Dataset:
+    return dataset.select_columns([name for name in columns if name in dataset.column_names]).with_format("arrow")
+
+
+def usable_views(row: Mapping[str, Any]) -> list[int]:
+    """Views of a row that have a caption."""
+    texts = row["text_embeds"] if "text_embeds" in row else row["captions"]
+    return [view for view, captions in enumerate(texts) if len(captions)]

@@ -1,0 +1,162 @@
+"""Embeddings of the frozen tower, taken from the dataset or computed once: training then never runs the tower.
+
+A row holds, by `id`, `image_embeds` (V, D), `text_embeds` [V](k, D) and, where depth views are used, `depth_embeds`
+(V, D), all float16 and L2-normalised.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from accelerate import PartialState
+from datasets import Dataset, Features, List, Value, load_dataset
+from huggingface_hub import constants as hub_constants
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from tqdm.auto import tqdm
+from transformers.utils import logging
+
+from modeling_ulip2.towers import Tower
+from modeling_ulip2.triplets.images import open_depth, open_view
+from modeling_ulip2.triplets.schema import FEATURES_CONFIG, features_features
+from modeling_ulip2.triplets.shards import MANIFEST, shard_path, write_parquet
+
+logger = logging.get_logger(__name__)
+
+DEFAULT_CACHE = Path(hub_constants.HF_HOME) / "ulip2" / "features"
+# Work that is lost when a computation is stopped, at most.
+ROWS_PER_SHARD = 128
+
+
+def tower_features(
+    dataset: str, triplets: Dataset, tower: Tower, use_depth: bool = False, cache_dir: Path = DEFAULT_CACHE
+) -> Dataset:
+    """Embeddings of the rows of `triplets`: the dataset's own where the same tower made them, else from the cache.
+
+    Args:
+        dataset: the folder or hub repository of `triplets`.
+        triplets: the `triplets` config, or some of its rows.
+        tower: the frozen image-text model.
+        use_depth: depth views are needed too.
+        cache_dir: where computed embeddings are kept, by tower and rows.
+    """
+    published = published_features(dataset, tower)
+    if published is not None and use_depth and "depth_embeds" not in published.column_names:
+        logger.warning_once("the dataset's own features leave out depth views: they are computed")
+        published = None
+    if published is not None:
+        missing = set(triplets["id"]) - set(published["id"])
+        if not missing:
+            logger.warning_once(f"using the dataset's own features of {tower.name} ({tower.fingerprint})")
+            return published
+        logger.warning_once(f"the dataset's own features lack {len(missing)} rows: they are computed")
+    return computed_features(triplets, tower, use_depth, cache_dir)
+
+
+def published_features(dataset: str, tower: Tower) -> Dataset | None:
+    """The `features` config of a dataset if its manifest says that `tower` made it, else None (the log says why)."""
+    manifest = _manifest(dataset)
+    if manifest is None:
+        logger.warning_once(f"{dataset} has no {MANIFEST}: its features, if any, are not used")
+        return None
+    made_by = {stage["fingerprint"] for stage in manifest.get("stages", {}).values() if "fingerprint" in stage}
+    if made_by != {tower.fingerprint}:
+        other = ", ".join(sorted(made_by)) or "no tower"
+        logger.warning_once(f"the features of {dataset} come from {other}, not from {tower.fingerprint}: not used")
+        return None
+    try:
+        return load_dataset(dataset, FEATURES_CONFIG, split="train")
+    except (ValueError, FileNotFoundError) as error:
+        logger.warning_once(f"the features of {dataset} cannot be read ({error}): not used")
+        return None
+
+
+def _manifest(dataset: str) -> dict[str, Any] | None:
+    folder = Path(dataset).expanduser()
+    if folder.is_dir():
+        path = folder / MANIFEST
+    else:
+        try:
+            path = Path(hf_hub_download(dataset, MANIFEST, repo_type="dataset"))
+        except (EntryNotFoundError, LocalEntryNotFoundError):
+            return None
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def computed_features(
+    triplets: Dataset, tower: Tower, use_depth: bool = False, cache_dir: Path = DEFAULT_CACHE
+) -> Dataset:
+    """Embeddings of all views and captions of `triplets`, computed shard by shard; whole shards are never computed
+    twice.
+
+    With several processes each computes a part of the shards.
+    """
+    if use_depth and "depths" not in triplets.column_names:
+        raise ValueError("use_depth needs a dataset with depth views; this one has no column `depths`")
+    folder = Path(cache_dir) / _cache_key(triplets, tower, use_depth)
+    features = _features(tower.dim, use_depth)
+    num_shards = -(-len(triplets) // ROWS_PER_SHARD)
+    paths = [shard_path(folder, FEATURES_CONFIG, shard, num_shards) for shard in range(num_shards)]
+    state = PartialState()
+    missing = [shard for shard, path in enumerate(paths) if not _is_whole(path)]
+    mine = missing[state.process_index :: state.num_processes]
+    if missing:
+        logger.warning_once(
+            f"embedding {len(triplets)} triplets with {tower.name}: {len(missing)} shards into {folder}"
+        )
+    else:
+        logger.warning_once(f"using the features of {tower.name} ({tower.fingerprint}) in {folder}")
+    for shard in tqdm(mine, desc="tower features", unit="shard", disable=not mine or not state.is_local_main_process):
+        rows = triplets.select(range(shard * ROWS_PER_SHARD, min((shard + 1) * ROWS_PER_SHARD, len(triplets))))
+        write_parquet(paths[shard], [_embed(row, tower, use_depth) for row in rows], features)
+    state.wait_for_everyone()
+    return load_dataset("parquet", data_files=[str(path) for path in paths], split="train", features=features)
+
+
+def _embed(row: Mapping[str, Any], tower: Tower, use_depth: bool) -> dict[str, Any]:
+    captions = row["captions"]  # [V][k]
+    distinct = sorted({caption for own in captions for caption in own})
+    if not distinct:
+        raise ValueError(f"the triplet {row['id']!r} has no caption")
+    encoded = dict(zip(distinct, _half(tower.encode_text(distinct)), strict=True))
+    embeds: dict[str, Any] = {
+        "id": row["id"],
+        "image_embeds": _half(tower.encode_images([open_view(view) for view in row["views"]])),  # (V, D)
+        "text_embeds": [[encoded[caption] for caption in own] for own in captions],  # [V][k](D,)
+    }
+    if use_depth:
+        embeds["depth_embeds"] = _half(tower.encode_images([open_depth(view) for view in row["depths"]]))  # (V, D)
+    return embeds
+
+
+def _half(embeds: Any) -> np.ndarray:
+    return embeds.cpu().numpy().astype(np.float16)
+
+
+def _features(dim: int, use_depth: bool) -> Features:
+    features = features_features(dim)
+    if use_depth:
+        features["depth_embeds"] = List(List(Value("float16"), length=dim))
+    return features
+
+
+def _cache_key(triplets: Dataset, tower: Tower, use_depth: bool) -> str:
+    # datasets' fingerprint changes with the files and with the selection of rows
+    text = json.dumps([tower.fingerprint, triplets._fingerprint, use_depth, ROWS_PER_SHARD])
+    return f"{tower.fingerprint}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _is_whole(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        pq.read_metadata(path)
+    except (OSError, ValueError):
+        return False
+    return True

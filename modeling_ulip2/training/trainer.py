@@ -1,0 +1,95 @@
+"""`Ulip2Trainer`: `transformers.Trainer` for the alignment of a point encoder with a frozen image-text space."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
+from transformers import Trainer
+
+from modeling_ulip2.training.arguments import Ulip2TrainingArguments
+from modeling_ulip2.training.callbacks import CollatorEpoch, LogitScaleClamp, LossGuard
+from modeling_ulip2.training.param_groups import decay_parameter_names
+from modeling_ulip2.training.schedule import warmup_cosine_scheduler
+from modeling_ulip2.training.sync_batch_norm import synchronize_batch_norm
+from modeling_ulip2.triplets.collator import TripletCollator
+
+
+class Ulip2Trainer(Trainer):
+    """Trainer of a `Ulip2Model` on triplets; takes what `Trainer` takes.
+
+    Beyond `Trainer`: ULIP's parameter groups and learning-rate schedule, the clamp of the logit scale, augmentation
+    that follows the epoch, BatchNorm over all processes, and a clear stop when the loss is lost. The contrastive
+    loss itself is the model's: each process compares its clouds with the texts and images of all.
+
+    `data_collator` should be a `TripletCollator`; evaluation uses it without augmentation.
+    """
+
+    args: Ulip2TrainingArguments
+
+    def __init__(self, *arguments: Any, **kwargs: Any):
+        super().__init__(*arguments, **kwargs)
+        # the loss is a mean over the batch, not a sum over tokens to be divided by their number
+        self.model_accepts_loss_kwargs = False
+        self._check_batch()
+        if self.args.world_size > 1 and self.args.sync_batch_norm and self.model is not None:
+            self.model = self.model_wrapped = synchronize_batch_norm(self.model)
+        self.loss_guard = LossGuard()
+        self.add_callback(LogitScaleClamp())
+        if isinstance(self.data_collator, TripletCollator):
+            self.add_callback(CollatorEpoch(self.data_collator))
+
+    def _check_batch(self) -> None:
+        if self.train_dataset is None:
+            return
+        needed = self.args.train_batch_size * self.args.world_size
+        if needed < 2:
+            raise ValueError("a contrastive loss needs at least 2 clouds a step: raise per_device_train_batch_size")
+        size = _length(self.train_dataset)
+        if size is not None and size < needed and self.args.dataloader_drop_last:
+            raise ValueError(
+                f"{size} training triplets do not fill one batch of {needed}: lower per_device_train_batch_size"
+            )
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        return decay_parameter_names(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
+        optimizer = optimizer or self.optimizer
+        if self.lr_scheduler is not None or optimizer is None or not self.args.uses_published_schedule:
+            return super().create_scheduler(num_training_steps, optimizer)
+        self.lr_scheduler = warmup_cosine_scheduler(
+            optimizer,
+            num_training_steps,
+            self.args.warmup_steps_of(num_training_steps),
+            self.args.start_learning_rate,
+            self.args.final_learning_rate,
+        )
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *arguments: Any, **kwargs: Any) -> torch.Tensor:
+        loss = super().training_step(model, inputs, *arguments, **kwargs)
+        # before the optimiser uses the gradients; costs one synchronisation a step, as Trainer's own filter does
+        self.loss_guard.check(loss.item(), f"step {self.state.global_step + 1}")
+        return loss
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        training_collator = self.data_collator
+        if isinstance(training_collator, TripletCollator):
+            self.data_collator = training_collator.for_evaluation()
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = training_collator
+
+
+def _length(dataset: Any) -> int | None:
+    try:
+        return len(dataset)
+    except TypeError:
+        return None

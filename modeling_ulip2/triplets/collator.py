@@ -1,0 +1,133 @@
+"""Rows of triplets -> one batch of model inputs: a random view a shape, its best captions, an augmented cloud."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import ProcessorMixin
+
+from modeling_ulip2.triplets.augmentation import PUBLISHED, PointAugmentation, random_sample
+from modeling_ulip2.triplets.images import open_depth, open_view
+
+
+class TripletCollator:
+    """Turns triplet rows into inputs of `Ulip2Model`.
+
+    What is drawn for a row (view, points, augmentation) depends on `seed`, the pass over the data and the row's `id`
+    alone: not on the batch, the number of workers or processes, or on whether the run was resumed.
+
+    A row holds `id`, `xyz` (N, 3), `rgb` (N, 3) uint8 (optional) and either the towers' embeddings (`image_embeds`
+    (V, D), `text_embeds` [V](k, D), optional `depth_embeds` (V, D)) or raw data (`views` [V], `captions` [V][k],
+    optional `depths` [V]). Captions come best first. `epoch` in a row overrides `set_epoch`.
+
+    Args:
+        processor: a `Ulip2Processor`. Rows with embeddings need its feature extractor only.
+        top_k: captions of the view that are used (the loss averages their embeddings). ULIP-2 uses the best one.
+        use_depth: draw among RGB and depth views; False: RGB only.
+        augmentation: changes to the cloud; None: no changes, and the same view and points in every pass.
+        seed: of all draws.
+    """
+
+    def __init__(
+        self,
+        processor: ProcessorMixin,
+        top_k: int = 1,
+        use_depth: bool = False,
+        augmentation: PointAugmentation | None = PUBLISHED,
+        seed: int = 0,
+    ):
+        if top_k < 1:
+            raise ValueError(f"top_k must be at least 1, not {top_k}")
+        self.processor = processor
+        self.top_k = top_k
+        self.use_depth = use_depth
+        self.augmentation = augmentation
+        self.seed = seed
+        # in shared memory, so that workers that outlive an epoch see it change
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tells which pass over the data follows; workers that already run see it too."""
+        self._epoch.fill_(epoch)
+
+    def for_evaluation(self) -> TripletCollator:
+        """The same without augmentation: every pass sees the same points and views."""
+        other = copy.copy(self)
+        other.augmentation = None
+        return other
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """B rows -> `point_values` (B, N, 3 or 6) float32 and `return_loss`, with, for rows
+
+        - with embeddings: `image_embeds` (B, D) and `text_embeds` (B, K, D) float32,
+          and `text_mask` (B, K) bool, False where a row has fewer than K captions
+        - with raw data: `pixel_values` (B, 3, H, W) and what the tokenizer makes of B lists of captions
+        """
+        rngs = [self._rng(row) for row in rows]
+        views = [self._choose_view(row, rng) for row, rng in zip(rows, rngs, strict=True)]
+        batch: dict[str, Any] = {"point_values": self._points(rows, rngs)}
+        batch |= self._embeddings(rows, views) if "text_embeds" in rows[0] else self._raw(rows, views)
+        return batch | {"return_loss": True}
+
+    def _rng(self, row: Mapping[str, Any]) -> np.random.Generator:
+        digest = blake2b(str(row["id"]).encode(), digest_size=8).digest()
+        epoch = 0 if self.augmentation is None else int(row.get("epoch", self._epoch))
+        return np.random.default_rng([self.seed, epoch, int.from_bytes(digest, "big")])
+
+    def _choose_view(self, row: Mapping[str, Any], rng: np.random.Generator) -> tuple[int, bool]:
+        """Index of a view that has captions, and whether its depth is meant rather than its colours."""
+        captions = row["text_embeds"] if "text_embeds" in row else row["captions"]
+        usable = [view for view, own in enumerate(captions) if len(own)]
+        if not usable:
+            raise ValueError(f"the triplet {row['id']!r} has no caption")
+        depths = row.get("depth_embeds", row.get("depths")) if self.use_depth else None
+        if self.use_depth and depths is None:
+            raise ValueError(f"use_depth=True, but the triplet {row['id']!r} has no depth views")
+        choice = int(rng.integers(len(usable) * (1 + self.use_depth)))
+        return usable[choice % len(usable)], choice >= len(usable)
+
+    def _points(self, rows: Sequence[Mapping[str, Any]], rngs: list[np.random.Generator]) -> torch.Tensor:
+        extractor = self.processor.feature_extractor
+        clouds = []
+        for row, rng in zip(rows, rngs, strict=True):
+            xyz, rgb = np.asarray(row["xyz"]), row.get("rgb")
+            # other points in every pass; also where all are kept, as dropout and grouping favour the first one
+            if self.augmentation is not None and extractor.sampling == "random" and len(xyz) >= extractor.num_points:
+                chosen = random_sample(np.arange(len(xyz)), extractor.num_points, rng)
+                xyz, rgb = xyz[chosen], None if rgb is None else np.asarray(rgb)[chosen]
+            clouds.append({"xyz": xyz, "rgb": rgb})
+        values = extractor(clouds, return_tensors="np")["point_values"]  # (B, N, C)
+        if self.augmentation is not None:
+            values = np.stack([self.augmentation(cloud, rng) for cloud, rng in zip(values, rngs, strict=True)])
+        return torch.from_numpy(values)
+
+    def _embeddings(self, rows: Sequence[Mapping[str, Any]], views: list[tuple[int, bool]]) -> dict[str, torch.Tensor]:
+        chosen = list(zip(rows, views, strict=True))
+        texts = [row["text_embeds"][view][: self.top_k] for row, (view, _) in chosen]
+        images = [row["depth_embeds" if deep else "image_embeds"][view] for row, (view, deep) in chosen]
+        counts = [len(own) for own in texts]
+        padded = np.zeros((len(rows), max(counts), texts[0].shape[-1]), dtype=np.float32)  # (B, K, D)
+        for i, own in enumerate(texts):
+            padded[i, : len(own)] = own
+        return {
+            "image_embeds": torch.from_numpy(np.stack(images).astype(np.float32)),  # (B, D)
+            "text_embeds": torch.from_numpy(padded),
+            "text_mask": _mask(counts),
+        }
+
+    def _raw(self, rows: Sequence[Mapping[str, Any]], views: list[tuple[int, bool]]) -> dict[str, torch.Tensor]:
+        texts = [list(row["captions"][view])[: self.top_k] for row, (view, _) in zip(rows, views, strict=True)]
+        images = []
+        for row, (view, deep) in zip(rows, views, strict=True):
+            images.append(open_depth(row["depths"][view]) if deep else open_view(row["views"][view]))
+        return dict(self.processor(text=texts, images=images, return_tensors="pt"))
+
+
+def _mask(counts: list[int]) -> torch.Tensor:
+    """(B, K) bool: is there a k-th caption?"""
+    return torch.arange(max(counts)) < torch.tensor(counts)[:, None]

@@ -1,0 +1,44 @@
+"""Views of a triplet row as PIL images."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+# Grey of the farthest and of the nearest visible point in a picture of depth.
+FAR_GREY, NEAR_GREY = 64, 255
+
+
+def open_view(view: Any) -> Image.Image:
+    """A view as RGB image: from a PIL image, encoded bytes, a path, or the `{"bytes", "path"}` of a
+    `datasets.Image`."""
+    return _open(view).convert("RGB")
+
+
+def open_depth(view: Any) -> Image.Image:
+    """A depth view (16-bit PNG, 0 where there is nothing) as RGB image: near is white, far dark, nothing black.
+
+    The range is that of the object in this view. How the published triplets drew depth is unknown; this is our choice.
+    """
+    depth = np.asarray(_open(view), dtype=np.float32)  # (H, W)
+    if depth.ndim != 2:
+        raise ValueError(f"a depth view must have one channel, got an array of shape {depth.shape}")
+    seen = depth > 0
+    grey = np.zeros(depth.shape, dtype=np.uint8)
+    if seen.any():
+        near, far = depth[seen].min(), depth[seen].max()
+        share = (far - depth[seen]) / max(far - near, 1e-6)
+        grey[seen] = np.rint(FAR_GREY + share * (NEAR_GREY - FAR_GREY))
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _open(view: Any) -> Image.Image:
+    if isinstance(view, Image.Image):
+        return view
+    if isinstance(view, dict):
+        view = view["bytes"] if view.get("bytes") is not None else view["path"]
+    return Image.open(BytesIO(view) if isinstance(view, bytes) else Path(view))
