@@ -1,0 +1,23 @@
+"""Mesh and point files: read safely, sample, render."""
+
+from .cameras import Camera, camera_ring
+from .errors import MeshError
+from .mesh import Material, Mesh
+from .points import read_points
+from .reading import MESH_SUFFIXES, read_mesh
+from .rendering import Renderer, RenderOutput
+from .sampling import sample_points
+
+__all__ = [
+    "MESH_SUFFIXES",
+    "Camera",
+    "Material",
+    "Mesh",
+    "MeshError",
+    "RenderOutput",
+    "Renderer",
+    "camera_ring",
+    "read_mesh",
+    "read_points",
+    "sample_points",
+]

@@ -1,0 +1,178 @@
+"""What a mesh is: plain arrays, one convention for each of them, and the checks that every reader's result passes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from .errors import MeshError
+
+# Beyond this, squared lengths leave float32; no real file comes near it.
+LARGEST_COORDINATE = 1e15
+
+AlphaMode = Literal["OPAQUE", "MASK", "BLEND"]
+
+
+@dataclass
+class Material:
+    """The colour of a surface, reduced to what a diffuse picture needs.
+
+    Attributes:
+        base_color: (4,) float32, linear RGB and alpha; multiplies texture and vertex colours.
+        texture: (H, W, 4) uint8 or None, sRGB with straight alpha, row 0 at v = 0.
+        wrap: how u and v outside [0, 1) are read: "repeat", "mirror" or "clamp" for each axis.
+        alpha_mode: OPAQUE ignores alpha, MASK cuts at `alpha_cutoff`, BLEND mixes with what is behind.
+        double_sided: False hides faces whose vertices run clockwise on screen.
+    """
+
+    name: str = ""
+    base_color: np.ndarray = field(default_factory=lambda: np.ones(4, dtype=np.float32))
+    texture: np.ndarray | None = None
+    wrap: tuple[str, str] = ("repeat", "repeat")
+    alpha_mode: AlphaMode = "OPAQUE"
+    alpha_cutoff: float = 0.5
+    double_sided: bool = True
+
+
+@dataclass
+class Mesh:
+    """Triangles with their colours, in the file's own frame and scale (y up is a convention of the datasets).
+
+    Every vertex is used by a face, all coordinates are finite and the surface has an area: `finish` sees to it.
+
+    Attributes:
+        vertices: (V, 3) float64.
+        faces: (F, 3) int32, counter-clockwise seen from outside.
+        materials: at least one.
+        face_material: (F,) int32, index into `materials`.
+        normals: (V, 3) float32 unit vectors where the file has them, zeros where it has not; None if it has none.
+        uv: (V, 2) float32, v = 0 at the texture's first row; None if no material is textured.
+        vertex_colors: (V, 4) float32, linear RGB and alpha; None if there are none.
+        face_colors: (F, 4) float32, linear RGB and alpha; None if there are none.
+        warnings: what had to be left out or guessed, one sentence each.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    materials: list[Material] = field(default_factory=lambda: [Material()])
+    face_material: np.ndarray | None = None
+    normals: np.ndarray | None = None
+    uv: np.ndarray | None = None
+    vertex_colors: np.ndarray | None = None
+    face_colors: np.ndarray | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def num_faces(self) -> int:
+        return len(self.faces)
+
+    @property
+    def bounds(self) -> np.ndarray:
+        """(2, 3) float64: smallest and largest coordinates."""
+        return np.stack([self.vertices.min(axis=0), self.vertices.max(axis=0)])
+
+    def face_normals(self) -> np.ndarray:
+        """(F, 3) float64: cross products of the edges, whose length is twice the triangle's area."""
+        a, b, c = (self.vertices[self.faces[:, i]] for i in range(3))  # each (F, 3)
+        return np.cross(b - a, c - a)
+
+    def face_areas(self) -> np.ndarray:
+        """(F,) float64 areas in the file's units, squared."""
+        return 0.5 * np.linalg.norm(self.face_normals(), axis=1)
+
+    def finish(self) -> Mesh:
+        """Bring the arrays into their documented form; called by every reader, and useful for a mesh made by hand.
+
+        Drops vertices that no face uses. Normals that are not finite become zero (flat shading), uv become 0.
+
+        Raises:
+            MeshError: no faces, indices out of range, non-finite coordinates or colours, no surface at all.
+        """
+        faces = np.asarray(self.faces)
+        if faces.size == 0 or len(self.vertices) == 0:
+            raise MeshError("empty", "it holds no triangle")
+        if faces.min() < 0 or faces.max() >= len(self.vertices):
+            raise MeshError("corrupt", f"a face names vertex {faces.max()} of {len(self.vertices)}")
+        self.faces = np.ascontiguousarray(faces, dtype=np.int32)
+        self.vertices = np.asarray(self.vertices, dtype=np.float64)
+        self._drop_unused_vertices()
+        extreme = np.abs(self.vertices).max()
+        if not extreme < LARGEST_COORDINATE:  # False for NaN, too
+            what = "too large" if np.isfinite(extreme) else "NaN or infinite"
+            raise MeshError("non_finite", f"vertex coordinates are {what}")
+        if not self.face_areas().sum() > 0:
+            raise MeshError("zero_area", f"its {len(self.faces)} triangles have no area")
+        if self.face_material is None:
+            self.face_material = np.zeros(len(self.faces), dtype=np.int32)
+        self.face_material = np.ascontiguousarray(self.face_material, dtype=np.int32)
+        if self.normals is not None:
+            normals = np.nan_to_num(np.asarray(self.normals, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+            length = np.linalg.norm(normals, axis=1, keepdims=True)
+            self.normals = np.divide(normals, length, out=np.zeros_like(normals), where=length > 1e-12)
+        if self.uv is not None:
+            self.uv = np.nan_to_num(np.asarray(self.uv, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+        for name in ("vertex_colors", "face_colors"):
+            colors = getattr(self, name)
+            if colors is None:
+                continue
+            colors = np.asarray(colors, dtype=np.float32)
+            if colors.shape[1] == 3:
+                colors = np.column_stack([colors, np.ones(len(colors), dtype=np.float32)])
+            if not np.isfinite(colors).all():
+                raise MeshError("non_finite", f"{name.replace('_', ' ')} are NaN or infinite")
+            setattr(self, name, np.clip(colors, 0.0, 1.0))
+        return self
+
+    def _drop_unused_vertices(self) -> None:
+        used = np.zeros(len(self.vertices), dtype=bool)
+        used[self.faces] = True
+        if used.all():
+            return
+        renumber = np.cumsum(used, dtype=np.int32) - 1
+        self.faces = renumber[self.faces]
+        self.vertices = self.vertices[used]
+        for name in ("normals", "uv", "vertex_colors"):
+            values = getattr(self, name)
+            if values is not None:
+                setattr(self, name, np.asarray(values)[used])
+
+
+@dataclass
+class Part:
+    """A piece of a mesh under construction: one material, attributes or not. Shapes and units as in `Mesh`."""
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    material: int = 0
+    normals: np.ndarray | None = None
+    uv: np.ndarray | None = None
+    vertex_colors: np.ndarray | None = None
+
+
+def join(parts: list[Part], materials: list[Material]) -> Mesh:
+    """Put parts together; a part without normals, uv or colours gets zeros, zeros and white."""
+    if not parts:
+        raise MeshError("empty", "it holds no triangle")
+    sizes = [len(part.vertices) for part in parts]
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+
+    def gather(name: str, width: int, default: float) -> np.ndarray | None:
+        if all(getattr(part, name) is None for part in parts):
+            return None
+        rows = []
+        for part, size in zip(parts, sizes, strict=True):
+            values = getattr(part, name)
+            rows.append(np.full((size, width), default, dtype=np.float32) if values is None else values)
+        return np.concatenate(rows).astype(np.float32, copy=False)
+
+    return Mesh(
+        vertices=np.concatenate([part.vertices for part in parts]),
+        faces=np.concatenate([part.faces + start for part, start in zip(parts, starts, strict=True)]),
+        materials=materials or [Material()],
+        face_material=np.concatenate([np.full(len(part.faces), part.material, dtype=np.int32) for part in parts]),
+        normals=gather("normals", 3, 0.0),
+        uv=gather("uv", 2, 0.0),
+        vertex_colors=gather("vertex_colors", 4, 1.0),
+    )

@@ -1,0 +1,167 @@
+"""OBJ's material files (MTL): base colour, texture, transparency."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from .colors import srgb_to_linear
+from .errors import MeshError
+from .mesh import Material
+from .sandbox import Sandbox
+from .textures import TextureLoader
+
+# Options of a map statement and how many arguments each takes (`-o`, `-s` and `-t` take one to three).
+_OPTIONS = {"-blendu": 1, "-blendv": 1, "-boost": 1, "-cc": 1, "-clamp": 1, "-imfchan": 1, "-mm": 2, "-texres": 1}
+_OPTIONS |= {"-bm": 1, "-type": 1}
+_VECTORS = ("-o", "-s", "-t")
+# Below this share of half-transparent texels, a texture's alpha is a stencil rather than glass.
+_STENCIL_SHARE = 0.05
+
+
+class MaterialLibrary:
+    """The materials of an OBJ file's `mtllib` statements; an image is decoded when a face uses it."""
+
+    def __init__(self, sandbox: Sandbox, strict: bool) -> None:
+        self.warnings: list[str] = []
+        self._sandbox = sandbox
+        self._strict = strict
+        self._entries: dict[str, dict[str, str]] = {}
+        self._textures = TextureLoader(sandbox.read)
+
+    def load(self, names: str) -> None:
+        """Read the file or files of one `mtllib` statement; names may hold spaces."""
+        try:
+            texts = [self._sandbox.read(names)]
+        except MeshError as whole:
+            try:
+                if whole.reason != "missing" or len(names.split()) < 2:
+                    raise whole
+                texts = [self._sandbox.read(name) for name in names.split()]
+            except MeshError as error:
+                self._tolerate(error, "white is used for its materials")
+                return
+        for text in texts:
+            self._parse(text.decode("utf-8", errors="replace"))
+
+    def _parse(self, text: str) -> None:
+        entry: dict[str, str] = {}
+        for line in text.splitlines():
+            keyword, _, value = line.strip().replace("\t", " ").partition(" ")
+            if keyword.lower() == "newmtl":
+                entry = {}
+                self._entries.setdefault(value.strip(), entry)
+            elif value:
+                entry[keyword.lower()] = value.strip()
+
+    def material(self, name: str) -> Material:
+        """The material called `name`; white if there is none."""
+        entry = self._entries.get(name)
+        if entry is None:
+            if name and self._entries:
+                self.warnings.append(f"material {name!r} is not defined; it is shown white")
+            return Material(name=name)
+        color = srgb_to_linear(self._numbers(entry, "kd", [1.0, 1.0, 1.0])[:3])
+        opacity = self._opacity(entry)
+        texture = self._texture(entry, "map_kd")
+        stencil = self._texture(entry, "map_d") if "map_d" in entry else None
+        if stencil is not None:
+            texture = _with_alpha(texture, stencil)
+        if texture is not None and not color.any():
+            color = np.ones(3, dtype=np.float32)  # exporters that write a texture often leave Kd black
+        mode, texture_mode = ("OPAQUE", _alpha_mode(texture))
+        if opacity < 1.0 or texture_mode == "BLEND":
+            mode = "BLEND"
+        elif texture_mode == "MASK":
+            mode = "MASK"
+        return Material(
+            name=name,
+            base_color=np.array([*color, opacity], dtype=np.float32),
+            texture=texture,
+            wrap=("clamp", "clamp") if "-clamp on" in entry.get("map_kd", "") else ("repeat", "repeat"),
+            alpha_mode=mode,  # type: ignore[arg-type]
+        )
+
+    def _texture(self, entry: dict[str, str], keyword: str) -> np.ndarray | None:
+        if keyword not in entry:
+            return None
+        try:
+            return self._textures.load(_file_name(entry[keyword]), expected=self._expected(keyword))
+        except MeshError as error:
+            self._tolerate(error, "the material's plain colour is used")
+            return None
+
+    def _expected(self, keyword: str) -> int:
+        return len({entry[keyword] for entry in self._entries.values() if keyword in entry})
+
+    def _tolerate(self, error: MeshError, instead: str) -> None:
+        if self._strict or error.reason in ("too_large", "texture_too_large"):
+            raise error
+        self.warnings.append(f"{error}; {instead}")
+
+    @staticmethod
+    def _opacity(entry: dict[str, str]) -> float:
+        if "d" in entry:
+            values = entry["d"].replace("-halo", "").split()
+            opacity = _number(values[0], 1.0) if values else 1.0
+        elif "tr" in entry:
+            opacity = 1.0 - _number(entry["tr"].split()[0], 0.0)
+        else:
+            opacity = 1.0
+        # Exporters that mix up d and Tr write 0 for a solid surface; nobody models an invisible one.
+        return 1.0 if opacity <= 0.0 else min(opacity, 1.0)
+
+    @staticmethod
+    def _numbers(entry: dict[str, str], keyword: str, default: list[float]) -> np.ndarray:
+        try:
+            values = [float(value) for value in entry[keyword].split()]
+        except (KeyError, ValueError):
+            return np.array(default)
+        values = values * 3 if len(values) == 1 else values
+        return np.clip(values, 0.0, 1.0) if len(values) >= 3 and np.isfinite(values).all() else np.array(default)
+
+
+def _number(text: str, default: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        return default
+    return value if np.isfinite(value) else default
+
+
+def _file_name(value: str) -> str:
+    """The file name of a map statement, which may hold spaces, behind its options."""
+    words = value.split()
+    index = 0
+    while index < len(words) - 1 and words[index].startswith("-"):
+        option = words[index].lower()
+        index += 1
+        if option in _VECTORS:
+            taken = 0
+            while taken < 3 and index < len(words) - 1 and _number(words[index], np.inf) != np.inf:
+                index, taken = index + 1, taken + 1
+        elif option in _OPTIONS:
+            index += _OPTIONS[option]
+        else:  # a name that begins with a dash
+            index -= 1
+            break
+    return value.split(None, index)[-1] if index else value
+
+
+def _with_alpha(texture: np.ndarray | None, stencil: np.ndarray) -> np.ndarray:
+    """Put a `map_d` image, its alpha if it has one and else its brightness, into the alpha of a texture."""
+    alpha = stencil[..., 3] if stencil[..., 3].min() < 255 else stencil[..., :3].max(axis=2)
+    if texture is None:
+        return np.dstack([np.full((*alpha.shape, 3), 255, dtype=np.uint8), alpha])
+    resized = Image.fromarray(alpha).resize((texture.shape[1], texture.shape[0]), Image.Resampling.BILINEAR)
+    return np.dstack([texture[..., :3], np.asarray(resized)])
+
+
+def _alpha_mode(texture: np.ndarray | None) -> str:
+    if texture is None:
+        return "OPAQUE"
+    alpha = texture[..., 3]
+    if alpha.min() >= 250:
+        return "OPAQUE"
+    between = np.count_nonzero((alpha > 16) & (alpha < 239)) / alpha.size
+    return "MASK" if between < _STENCIL_SHARE else "BLEND"

@@ -1,0 +1,98 @@
+"""OFF and its relatives. trimesh's loader drops the colours of faces (OFF) and of vertices (COFF), so this is ours."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from .colors import srgb_to_linear
+from .errors import MeshError
+from .mesh import Mesh
+from .polygons import fan
+from .sandbox import Sandbox
+
+# Texture coordinates, colours, normals; then the dimensions that are not read. ModelNet glues the counts to the word.
+_HEADER = re.compile(r"\s*(ST)?(C)?(N)?(4)?(n)?OFF\b\s*(BINARY)?|\s*OFF(?=\d)")
+
+
+def read_off(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, strict: bool) -> Mesh:
+    """Parse an OFF, COFF, NOFF, CNOFF or ST… file; see `read_mesh` for the arguments' meaning."""
+    if b"\0" in data[:65536]:
+        raise MeshError("unsupported", "it is a binary OFF file or none at all; only text is read")
+    text = re.sub(r"#[^\n]*", "", data.decode("utf-8", errors="replace"))
+    match = _HEADER.match(text)
+    if match is None:
+        raise MeshError("unsupported", f"it does not begin with OFF but with {text[:20]!r}")
+    _, has_color, has_normal, four, n_dim, binary = match.groups()
+    if four or n_dim or binary:
+        raise MeshError("unsupported", "it is a four- or n-dimensional or binary OFF file; only plain ones are read")
+    lines = [words for line in text[match.end() :].splitlines() if (words := line.split())]
+    try:
+        num_vertices, num_faces = (int(word) for word in lines[0][:2])
+    except (IndexError, ValueError):
+        raise MeshError("corrupt" if lines else "truncated", "its vertex and face counts are missing") from None
+    if num_faces > max_faces:
+        raise MeshError("too_many_faces", f"its header declares {num_faces} faces; at most {max_faces}")
+    if num_vertices < 0 or num_faces < 0 or len(lines) - 1 < num_vertices + num_faces:
+        raise MeshError(
+            "truncated", f"it declares {num_vertices} vertices and {num_faces} faces and has {len(lines) - 1} lines"
+        )
+    try:
+        vertices, normals, vertex_colors = _vertices(lines[1 : num_vertices + 1], bool(has_color), bool(has_normal))
+        faces, face_colors = _faces(lines[num_vertices + 1 : num_vertices + num_faces + 1], max_faces)
+    except (ValueError, IndexError) as error:
+        if isinstance(error, MeshError):
+            raise
+        raise MeshError("corrupt", f"its lines are not made of numbers as OFF has them ({error})") from None
+    return Mesh(vertices=vertices, faces=faces, normals=normals, vertex_colors=vertex_colors, face_colors=face_colors)
+
+
+def _vertices(
+    lines: list[list[str]], has_color: bool, has_normal: bool
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Positions (V, 3), normals (V, 3) and linear colours (V, 4)."""
+    positions = np.array([words[:3] for words in lines], dtype=np.float64).reshape(-1, 3)
+    first = 6 if has_normal else 3
+    normals = np.array([words[3:6] for words in lines], dtype=np.float32) if has_normal and lines else None
+    # Some programs write colours behind a plain OFF's coordinates, too.
+    width = min((len(words) for words in lines), default=0) - first
+    if not lines or width < 3 or (not has_color and width > 4):
+        return positions, normals, None
+    return positions, normals, _colors([words[first : first + min(width, 4)] for words in lines])
+
+
+def _faces(lines: list[list[str]], max_faces: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Triangles (F, 3) and their linear colours (F, 4); a face without colour among coloured ones is white."""
+    sizes = np.array([int(words[0]) for words in lines], dtype=np.int64)
+    if np.maximum(sizes - 2, 0).sum() > max_faces:
+        raise MeshError("too_many_faces", f"its polygons hold more than {max_faces} triangles")
+    for words, size in zip(lines, sizes, strict=True):
+        if size < 0 or len(words) < size + 1:
+            raise MeshError("truncated", f"a face of {size} corners has {len(words) - 1}")
+    corners = [int(index) for words, size in zip(lines, sizes, strict=True) for index in words[1 : size + 1]]
+    triangles, polygon = fan(sizes)
+    faces = np.array(corners, dtype=np.int64)[triangles].reshape(-1, 3)
+    extra = [words[size + 1 :] for words, size in zip(lines, sizes, strict=True)]
+    if not any(len(words) >= 3 for words in extra):
+        return faces, None
+    colors = np.ones((len(lines), 4), dtype=np.float32)
+    colored = [i for i, words in enumerate(extra) if len(words) >= 3]
+    whole = any("." in word for i in colored for word in extra[i])
+    for width in (3, 4):
+        rows = [i for i in colored if min(len(extra[i]), 4) == width]
+        if rows:
+            colors[rows] = _colors([extra[i][:width] for i in rows], fractions=whole)
+    return faces, colors[polygon]
+
+
+def _colors(rows: list[list[str]], fractions: bool | None = None) -> np.ndarray:
+    """(N, 4) linear colours from sRGB words: fractions if any has a point and none exceeds 1, else 0..255."""
+    values = np.array(rows, dtype=np.float64)
+    if fractions is None:
+        fractions = any("." in word for row in rows for word in row)
+    if not (fractions and values.max(initial=0.0) <= 1.0):
+        values = values / 255.0
+    alpha = values[:, 3] if values.shape[1] == 4 else np.ones(len(values))
+    return np.column_stack([srgb_to_linear(values[:, :3]), alpha]).astype(np.float32)

@@ -1,0 +1,426 @@
+"""PLY: a table reader, and the mesh that stands in the tables.
+
+trimesh's loader is not used because it refuses binary files that mix triangles with larger polygons, reads a truncated
+table as an empty one, and leaves vertex colours behind when it splits vertices for a texture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .colors import srgb_to_linear, to_unit
+from .errors import MeshError
+from .mesh import Material, Mesh
+from .polygons import fan
+from .sandbox import Sandbox
+from .textures import TextureLoader
+
+_TYPES = {
+    "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
+    "uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4", "int64": "i8", "uint64": "u8",
+    "float": "f4", "float32": "f4", "double": "f8", "float64": "f8",
+}  # fmt: skip
+_FORMATS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
+
+
+@dataclass
+class PlyProperty:
+    """A column: its type, and the type of the length before each row if its rows are lists."""
+
+    name: str
+    dtype: np.dtype
+    length_dtype: np.dtype | None = None
+
+
+@dataclass
+class PlyElement:
+    """A table. `columns` holds (count,) arrays, and (values, lengths) pairs for columns of lists."""
+
+    name: str
+    count: int
+    properties: list[PlyProperty] = field(default_factory=list)
+    columns: dict[str, Any] = field(default_factory=dict)
+
+    def stack(self, *names: str) -> np.ndarray | None:
+        """(count, len(names)) of these columns, or None if one is absent."""
+        if not all(isinstance(self.columns.get(name), np.ndarray) for name in names):
+            return None
+        return np.column_stack([self.columns[name] for name in names])
+
+    def colors(self) -> np.ndarray | None:
+        """(count, 4) float32, linear RGB and alpha, from sRGB columns under the usual names; None without colour."""
+        for prefix in ("", "diffuse_"):
+            rgb = self.stack(*(prefix + name for name in ("red", "green", "blue")))
+            if rgb is not None:
+                break
+        else:
+            rgb = self.stack("r", "g", "b")
+        if rgb is None:
+            return None
+        rgb = to_unit(rgb)
+        if not np.isfinite(rgb).all():
+            raise MeshError("non_finite", f"the colours of its {self.name} table are NaN or infinite")
+        rgb = rgb / 255.0 if rgb.max(initial=0.0) > 1.0 else rgb  # floats that count to 255
+        alpha = self.columns.get("alpha")
+        alpha = np.ones(self.count) if alpha is None else np.clip(to_unit(alpha), 0.0, 1.0)
+        return np.column_stack([srgb_to_linear(rgb), alpha]).astype(np.float32)
+
+
+@dataclass
+class PlyFile:
+    """The tables of a PLY file and the image that its comments name."""
+
+    elements: dict[str, PlyElement]
+    texture: str | None = None
+
+
+def parse_ply(data: bytes, limits: dict[str, int]) -> PlyFile:
+    """Parse a PLY file, ASCII or binary.
+
+    Args:
+        data: content of the file.
+        limits: largest number of rows of a table, by its name ("vertex", "face").
+
+    Raises:
+        MeshError: "truncated" where the header declares more rows than the file can hold, before they are allocated.
+    """
+    file, endian, body = _parse_header(data)
+    for element in file.elements.values():
+        limit = limits.get(element.name)
+        if limit is not None and element.count > limit:
+            raise MeshError(
+                "too_many_faces" if element.name == "face" else "too_many_points",
+                f"its header declares {element.count} rows of {element.name}; at most {limit}",
+            )
+    _check_size(file, endian, len(body))
+    if endian == "":
+        numbers = np.fromstring(body.decode("ascii", errors="replace"), sep=" ")  # no list of a million words
+        _read_ascii(file, numbers)
+    else:
+        _read_binary(file, body)
+    return file
+
+
+def _parse_header(data: bytes) -> tuple[PlyFile, str, bytes]:
+    end = data.find(b"end_header", 0, 2**20)
+    if not data.startswith(b"ply") or end < 0:
+        raise MeshError("corrupt" if data.startswith(b"ply") else "unsupported", "it has no complete PLY header")
+    newline = data.find(b"\n", end)
+    body = data[newline + 1 :] if newline >= 0 else b""
+    file, endian = PlyFile({}), None
+    current: PlyElement | None = None
+    for line in data[:end].decode("utf-8", errors="replace").splitlines()[1:]:
+        words = line.split()
+        try:
+            if not words:
+                continue
+            if words[0] == "format":
+                endian = _FORMATS[words[1]]
+            elif words[0] == "comment" and len(words) > 2 and words[1].lower() == "texturefile":
+                file.texture = line.split(None, 2)[2].strip()
+            elif words[0] == "element":
+                current = PlyElement(words[1], int(words[2]))
+                if current.count < 0:
+                    raise ValueError
+                file.elements[current.name] = current
+            elif words[0] == "property" and current is not None:
+                order = endian or "<"
+                if words[1] == "list":
+                    length_dtype, dtype = (np.dtype(order + _TYPES[word]) for word in words[2:4])
+                    current.properties.append(PlyProperty(words[4], dtype, length_dtype))
+                else:
+                    current.properties.append(PlyProperty(words[2], np.dtype(order + _TYPES[words[1]])))
+        except (IndexError, KeyError, ValueError):
+            raise MeshError("corrupt", f"its PLY header has the line {line[:80]!r}") from None
+    if endian is None:
+        raise MeshError("corrupt", "its PLY header declares no format")
+    return file, endian, body
+
+
+def _check_size(file: PlyFile, endian: str, available: int) -> None:
+    """Refuse a header that declares more than the file can hold; a list may be empty but for its length."""
+    needed = 0
+    for element in file.elements.values():
+        if endian == "":
+            row = 2 * len(element.properties)  # a digit and a separator each
+        else:
+            row = sum((p.length_dtype or p.dtype).itemsize for p in element.properties)
+        needed += element.count * row
+    if needed > available + 1:
+        raise MeshError("truncated", f"its header declares at least {needed} bytes of data and {available} follow")
+
+
+def _read_ascii(file: PlyFile, numbers: np.ndarray) -> None:
+    position = 0
+    for element in file.elements.values():
+        lists = [p for p in element.properties if p.length_dtype is not None]
+        width = len(element.properties)
+        lengths = np.zeros(0)
+        if lists and element.count:  # rows of one length are common: assume so, then look
+            at = [i for i, p in enumerate(element.properties) if p.length_dtype is not None]
+            if len(lists) == 1 and position + at[0] < len(numbers):
+                width += int(max(0.0, min(numbers[position + at[0]], 1e6)))
+                table = numbers[position : position + element.count * width]
+                lengths = table.reshape(-1, width)[:, at[0]] if len(table) == element.count * width else lengths
+            if not (len(lengths) and (lengths == lengths[0]).all() and lengths[0] == width - len(element.properties)):
+                position = _walk(element, numbers, position)
+                continue
+        table = numbers[position : position + element.count * width]
+        if len(table) < element.count * width:
+            raise _cut_off(element)
+        table = table.reshape(element.count, width)
+        position += table.size
+        column = 0
+        for p in element.properties:
+            if p.length_dtype is None:
+                element.columns[p.name] = _cast(table[:, column], p.dtype)
+                column += 1
+            else:
+                size = width - len(element.properties)
+                values = _cast(table[:, column + 1 : column + 1 + size].reshape(-1), p.dtype)
+                element.columns[p.name] = (values, np.full(element.count, size))
+                column += 1 + size
+
+
+def _walk(element: PlyElement, numbers: np.ndarray, position: int) -> int:
+    """Read rows whose lists differ in length, one by one; gives the position behind them."""
+    scalars: dict[str, list[float]] = {p.name: [] for p in element.properties}
+    pieces: dict[str, list[np.ndarray]] = {p.name: [] for p in element.properties}
+    for _ in range(element.count):
+        for p in element.properties:
+            if position >= len(numbers):
+                raise _cut_off(element)
+            if p.length_dtype is None:
+                scalars[p.name].append(numbers[position])
+                position += 1
+                continue
+            size = numbers[position]
+            if not 0 <= size <= len(numbers) - position - 1:
+                raise _cut_off(element)
+            pieces[p.name].append(numbers[position + 1 : position + 1 + int(size)])
+            position += 1 + int(size)
+    for p in element.properties:
+        if p.length_dtype is None:
+            element.columns[p.name] = _cast(np.array(scalars[p.name]), p.dtype)
+        else:
+            lengths = np.array([len(piece) for piece in pieces[p.name]])
+            element.columns[p.name] = (_cast(np.concatenate(pieces[p.name]), p.dtype), lengths)
+    return position
+
+
+def _read_binary(file: PlyFile, body: bytes) -> None:
+    position = 0
+    for element in file.elements.values():
+        sizes = _first_lengths(element, body, position) if element.count else {}
+        fields: list[Any] = []
+        for number, p in enumerate(element.properties):
+            if p.length_dtype is not None:
+                fields.append((f"length{number}", p.length_dtype))
+                fields.append((f"value{number}", p.dtype, (sizes.get(p.name, 0),)))
+            else:
+                fields.append((f"value{number}", p.dtype))
+        row = np.dtype(fields)
+        if position + row.itemsize * element.count <= len(body):
+            table = np.frombuffer(body, row, element.count, position)
+            if all((table[f"length{i}"] == sizes.get(p.name, 0)).all() for i, p in _lists(element)):
+                position += row.itemsize * element.count
+                for number, p in enumerate(element.properties):
+                    values = table[f"value{number}"]
+                    if p.length_dtype is None:
+                        element.columns[p.name] = values
+                    else:
+                        lengths = np.full(element.count, values.shape[1])
+                        element.columns[p.name] = (values.reshape(-1), lengths)
+                continue
+        if not _lists(element):
+            raise _cut_off(element)
+        position = _walk_binary(element, body, position)
+
+
+def _lists(element: PlyElement) -> list[tuple[int, PlyProperty]]:
+    return [(i, p) for i, p in enumerate(element.properties) if p.length_dtype is not None]
+
+
+def _first_lengths(element: PlyElement, body: bytes, position: int) -> dict[str, int]:
+    """Lengths of the lists in an element's first row."""
+    sizes = {}
+    for p in element.properties:
+        if p.length_dtype is None:
+            position += p.dtype.itemsize
+            continue
+        if position + p.length_dtype.itemsize > len(body):
+            raise _cut_off(element)
+        size = int(np.frombuffer(body, p.length_dtype, 1, position)[0])
+        position += p.length_dtype.itemsize + size * p.dtype.itemsize
+        if size < 0 or position > len(body):
+            raise _cut_off(element)
+        sizes[p.name] = size
+    return sizes
+
+
+def _walk_binary(element: PlyElement, body: bytes, position: int) -> int:
+    """As `_walk`, on bytes: note where each value stands, then gather each column at once."""
+    places: dict[str, list[int]] = {p.name: [] for p in element.properties}
+    lengths: dict[str, list[int]] = {p.name: [] for p in element.properties}
+    for _ in range(element.count):
+        for p in element.properties:
+            size = 1
+            if p.length_dtype is not None:
+                width = p.length_dtype.itemsize
+                order = "big" if p.length_dtype.byteorder == ">" else "little"
+                size = int.from_bytes(body[position : position + width], order)  # type: ignore[arg-type]
+                position += width
+            places[p.name].append(position)
+            lengths[p.name].append(size)
+            position += size * p.dtype.itemsize
+            if position > len(body):
+                raise _cut_off(element)
+    raw = np.frombuffer(body, np.uint8)
+    for p in element.properties:
+        count = np.array(lengths[p.name])
+        start = np.repeat(np.array(places[p.name]), count)
+        within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        at = start + within * p.dtype.itemsize  # first byte of each value
+        values = np.ascontiguousarray(raw[at[:, None] + np.arange(p.dtype.itemsize)]).view(p.dtype)[:, 0]
+        element.columns[p.name] = values if p.length_dtype is None else (values, count)
+    return position
+
+
+def _cast(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """ASCII numbers as the header's type; colours written as fractions under an integer type stay fractions."""
+    if dtype.kind == "f":
+        return values
+    rounded = np.nan_to_num(values)
+    if dtype.kind in "iu" and np.array_equal(rounded, np.round(rounded)):
+        info = np.iinfo(dtype)
+        return np.clip(rounded, info.min, info.max).astype(dtype)
+    return values
+
+
+def _cut_off(element: PlyElement) -> MeshError:
+    return MeshError("truncated", f"its {element.name} table declares {element.count} rows and is cut off")
+
+
+def read_ply(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, strict: bool) -> Mesh:
+    """Parse a PLY mesh; see `read_mesh` for the arguments' meaning."""
+    file = parse_ply(data, {"face": max_faces})
+    vertex, face = file.elements.get("vertex"), file.elements.get("face")
+    positions = vertex.stack("x", "y", "z") if vertex is not None else None
+    if vertex is None or positions is None or vertex.count == 0:
+        raise MeshError("empty", "it holds no vertex")
+    corners, polygon = _faces(file, max_faces)
+    if len(corners) == 0:
+        raise MeshError("empty", "it holds points but no triangle; read_points reads point clouds")
+    indices, positions_in_list = corners
+    if indices.min() < 0 or indices.max() >= vertex.count:
+        raise MeshError("corrupt", f"a face names vertex {indices.max()} of {vertex.count}")
+    warnings: list[str] = []
+    material, uv_of_corner = _texture(file, positions_in_list, sandbox, strict, warnings)
+    normals, colors = vertex.stack("nx", "ny", "nz"), vertex.colors()
+    uv = None
+    if material.texture is not None:
+        uv = vertex_uv(vertex)
+        if uv is not None:
+            uv = uv.astype(np.float32)
+        elif uv_of_corner is not None:  # one vertex per corner: a PLY texture splits them anyhow
+            take = indices.reshape(-1)
+            positions, uv = positions[take], uv_of_corner
+            normals = None if normals is None else normals[take]
+            colors = None if colors is None else colors[take]
+            indices = np.arange(len(take)).reshape(-1, 3)
+        if uv is None:
+            warnings.append("it names a texture but has no texture coordinates")
+            material = Material()
+        else:
+            uv = np.column_stack([uv[:, 0], 1.0 - uv[:, 1]])  # v = 0 is the image's last row
+    face_colors = face.colors() if face is not None else None
+    return Mesh(
+        vertices=positions,
+        faces=indices,
+        materials=[material],
+        normals=normals,
+        uv=uv,
+        vertex_colors=colors,
+        # Where both exist they describe the same surface; the vertices' are the finer ones.
+        face_colors=face_colors[polygon]
+        if face_colors is not None and colors is None and polygon is not None
+        else None,
+        warnings=warnings,
+    )
+
+
+def vertex_uv(vertex: PlyElement) -> np.ndarray | None:
+    """(V, 2) texture coordinates under one of their usual names."""
+    for names in (("texture_u", "texture_v"), ("u", "v"), ("s", "t")):
+        uv = vertex.stack(*names)
+        if uv is not None:
+            return uv
+    return None
+
+
+def _faces(file: PlyFile, max_faces: int) -> tuple[tuple[np.ndarray, np.ndarray] | tuple[()], np.ndarray | None]:
+    """((F, 3) vertex indices, (F, 3) positions among the corners), and (F,) the row of the face table."""
+    for table, names in (
+        ("face", ("vertex_indices", "vertex_index")),
+        ("tristrips", ("vertex_indices", "vertex_index")),
+    ):
+        element = file.elements.get(table)
+        column = next((element.columns[n] for n in names if n in element.columns), None) if element else None
+        if not isinstance(column, tuple) or element is None or element.count == 0:
+            continue
+        values, lengths = column[0].astype(np.int64), column[1]
+        if table == "tristrips":
+            triangles = _strips(values, lengths)
+            if len(triangles) > max_faces:
+                raise MeshError("too_many_faces", f"its strips hold {len(triangles)} triangles; at most {max_faces}")
+            return (values[triangles], triangles), None
+        if np.maximum(lengths - 2, 0).sum() > max_faces:
+            raise MeshError("too_many_faces", f"its polygons hold more than {max_faces} triangles")
+        triangles, polygon = fan(lengths)
+        return ((values[triangles], triangles), polygon) if len(triangles) else ((), None)
+    return (), None
+
+
+def _strips(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """(F, 3) positions of triangle strips, which -1 separates."""
+    end = np.zeros(len(values), dtype=bool)
+    end[np.cumsum(lengths)[lengths > 0] - 1] = True
+    position = np.arange(max(0, len(values) - 2))
+    cut = values < 0
+    broken = end[position] | end[position + 1] | cut[position] | cut[position + 1] | cut[position + 2]
+    # Where the strip of each position began decides which way round its triangle runs.
+    began = np.zeros(len(values), dtype=np.int64)
+    began[1:][end[:-1]] = np.arange(1, len(values))[end[:-1]]
+    after_cut = np.flatnonzero(cut) + 1
+    began[after_cut[after_cut < len(values)]] = after_cut[after_cut < len(values)]
+    began = np.maximum.accumulate(began)
+    odd = (position - began[position]) % 2 == 1
+    triangles = np.column_stack([position, position + 1, position + 2])
+    triangles[odd] = triangles[odd][:, [1, 0, 2]]
+    return triangles[~broken]
+
+
+def _texture(
+    file: PlyFile, corners: np.ndarray, sandbox: Sandbox, strict: bool, warnings: list[str]
+) -> tuple[Material, np.ndarray | None]:
+    """The material of the image that the header names, and (3F, 2) texture coordinates stored with the faces."""
+    if file.texture is None:
+        return Material(), None
+    try:
+        image = TextureLoader(sandbox.read).load(file.texture, expected=1)
+    except MeshError as error:
+        if strict or error.reason in ("too_large", "texture_too_large"):
+            raise
+        warnings.append(f"{error}; the vertex colours or white are used")
+        return Material(), None
+    face = file.elements.get("face")
+    column = face.columns.get("texcoord") if face is not None else None
+    uv = None
+    if isinstance(column, tuple) and len(column[0]) == 2 * (int(corners.max()) + 1):
+        uv = column[0].reshape(-1, 2)[corners.reshape(-1)].astype(np.float32)
+    mode = "OPAQUE" if image[..., 3].min() >= 250 else "MASK"
+    return Material(texture=image, alpha_mode=mode), uv  # type: ignore[arg-type]

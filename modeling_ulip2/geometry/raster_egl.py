@@ -1,0 +1,282 @@
+"""OpenGL without a display, through moderngl and EGL: the same pictures as the numba engine, on a GPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from .cameras import Camera
+from .scene import AMBIENT, GLASS, KEY, KEY_DIRECTION, OPAQUE, SKY, Scene
+
+_WRAP = ("repeat", "mirror", "clamp")
+
+_VERTEX_SHADER = """
+#version 330
+uniform mat3 rotation;
+uniform float distance;
+uniform float focal;      // over half the frame's side
+uniform vec2 depth_range; // nearest and farthest
+in vec3 position;
+in vec3 normal;
+in vec2 uv;
+in vec4 color;
+in vec3 flat_normal;
+out vec3 world_normal;
+out vec2 texture_uv;
+out vec4 tint;
+out vec3 to_camera;
+out float depth;
+flat out vec3 face_normal;
+void main() {
+    vec3 seen = rotation * position;
+    depth = distance - seen.z;
+    to_camera = vec3(-seen.xy / depth, 1.0);
+    world_normal = normal;
+    face_normal = flat_normal;
+    texture_uv = uv;
+    tint = color;
+    float a = depth_range.x, b = depth_range.y;
+    gl_Position = vec4(focal * seen.xy, ((b + a) * depth - 2.0 * a * b) / (b - a), depth);
+}
+"""
+
+_FRAGMENT_SHADER = f"""
+#version 330
+uniform mat3 rotation;
+uniform sampler2D image;
+uniform bool textured;
+uniform float hole_below;
+uniform float solid_from;
+uniform bool blending;
+in vec3 world_normal;
+in vec2 texture_uv;
+in vec4 tint;
+in vec3 to_camera;
+in float depth;
+flat in vec3 face_normal;
+layout(location = 0) out vec4 color;
+layout(location = 1) out float camera_depth;
+vec3 srgb(vec3 linear) {{
+    linear = clamp(linear, 0.0, 1.0);
+    return mix(linear * 12.92, 1.055 * pow(linear, vec3(1.0 / 2.4)) - 0.055, step(0.0031308, linear));
+}}
+void main() {{
+    vec4 albedo = tint;
+    if (textured) albedo *= texture(image, texture_uv);
+    if (albedo.a < hole_below) discard;
+    bool solid = albedo.a >= solid_from;
+    if (solid == blending) discard;
+    vec3 n = dot(world_normal, world_normal) < 1e-12 ? face_normal : normalize(world_normal);
+    vec3 seen = rotation * n;
+    if (dot(seen, to_camera) < 0.0) {{ seen = -seen; n = -n; }}
+    float key = max(0.0, dot(seen, vec3({KEY_DIRECTION[0]:.9f}, {KEY_DIRECTION[1]:.9f}, {KEY_DIRECTION[2]:.9f})));
+    float light = {AMBIENT:.9f} + {KEY:.9f} * key + {SKY:.9f} * 0.5 * (1.0 + n.y);
+    float alpha = solid ? 1.0 : albedo.a;
+    color = vec4(srgb(albedo.rgb) * light * alpha, alpha);
+    camera_depth = depth;
+}}
+"""
+
+
+class EglUnavailableError(RuntimeError):
+    """No OpenGL context can be made; the message says why and what to do."""
+
+
+class EglRasterizer:
+    """An OpenGL 3.3 context and a frame of side x side samples.
+
+    Args:
+        side: samples along the frame's side.
+        device_index: which of EGL's devices; None takes the first, or the one that EGL_DEVICE_ID names.
+    """
+
+    def __init__(self, side: int, device_index: int | None = None) -> None:
+        try:
+            import moderngl
+        except ImportError:
+            raise EglUnavailableError("the EGL engine needs moderngl: pip install moderngl") from None
+        settings: dict[str, Any] = {"backend": "egl"}
+        if device_index is not None:
+            settings["device_index"] = device_index
+        try:
+            self._context = moderngl.create_context(standalone=True, require=330, **settings)
+        except Exception as error:  # glcontext and moderngl raise bare exceptions
+            raise EglUnavailableError(
+                f"no OpenGL 3.3 through EGL ({error}); a GPU driver brings it, or Debian's libegl1 and "
+                "libgl1-mesa-dri; engine='numba' needs neither"
+            ) from None
+        self._moderngl = moderngl
+        self._pid = os.getpid()
+        self.device = str(self._context.info["GL_RENDERER"])
+        self._side = side
+        self._program: Any = self._context.program(vertex_shader=_VERTEX_SHADER, fragment_shader=_FRAGMENT_SHADER)
+        self._color = self._context.texture((side, side), 4, dtype="f4")
+        self._depth = self._context.texture((side, side), 1, dtype="f4")
+        self._frame: Any = self._context.framebuffer(
+            [self._color, self._depth], self._context.depth_renderbuffer((side, side))
+        )
+
+    @property
+    def is_software(self) -> bool:
+        """Whether the CPU draws, which the numba engine does better."""
+        return any(name in self.device.lower() for name in ("llvmpipe", "softpipe", "swrast", "software"))
+
+    def release(self) -> None:
+        """Give the context back."""
+        self._context.release()
+
+    def draw_views(self, scene: Scene, cameras: Sequence[Camera]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """One (frame, depth) for each camera; see `raster_numba.draw_view`."""
+        if os.getpid() != self._pid:
+            raise RuntimeError(
+                "an EGL renderer does not survive a fork; make it in the worker, or start workers by spawn"
+            )
+        loaded = _LoadedScene(self._context, self._program, scene)
+        try:
+            reach = float(np.sqrt((scene.vertices**2).sum(axis=1).max()))
+            for camera in cameras:
+                assert camera.distance is not None
+                self._set_camera(camera, reach)
+                yield self._draw(loaded, camera)
+        finally:
+            loaded.release()
+
+    def _set_camera(self, camera: Camera, reach: float) -> None:
+        assert camera.distance is not None
+        program = self._program
+        program["rotation"].write(np.ascontiguousarray(camera.rotation.T, dtype="f4").tobytes())  # column by column
+        program["distance"].value = camera.distance
+        program["focal"].value = 1.0 / np.tan(np.radians(camera.fov) / 2)
+        program["depth_range"].value = (
+            max(0.5 * (camera.distance - reach), 1e-3 * reach), camera.distance + 1.5 * reach,
+        )  # fmt: skip
+
+    def _draw(self, loaded: _LoadedScene, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+        context, gl = self._context, self._moderngl
+        self._frame.use()
+        context.viewport = (0, 0, self._side, self._side)
+        self._frame.depth_mask = True
+        self._frame.clear(0.0, 0.0, 0.0, 0.0)
+        context.enable_only(gl.DEPTH_TEST)
+        context.depth_func = "<"
+        loaded.draw_solid(context, gl)
+        color = self._read(self._color, 4)
+        depth = self._read(self._depth, 1)[..., 0]
+        if loaded.has_blended:
+            # Blend over the solid surfaces, whose depth stays; then look once more for the nearest surface of all.
+            self._frame.color_mask = ((True,) * 4, (False,) * 4)
+            self._frame.depth_mask = False
+            context.enable_only(gl.DEPTH_TEST | gl.BLEND)
+            context.blend_func = gl.ONE, gl.ONE_MINUS_SRC_ALPHA
+            loaded.draw_blended(context, gl, camera)
+            color = self._read(self._color, 4)
+            self._frame.color_mask = ((False,) * 4, (True,) * 4)
+            self._frame.depth_mask = True
+            context.enable_only(gl.DEPTH_TEST)
+            loaded.draw_blended(context, gl, camera)
+            depth = self._read(self._depth, 1)[..., 0]
+            self._frame.color_mask = ((True,) * 4, (True,) * 4)
+        return color, depth
+
+    def _read(self, texture: Any, channels: int) -> np.ndarray:
+        """(side, side, channels) float32, first row at the top."""
+        values = np.frombuffer(texture.read(), dtype=np.float32).reshape(self._side, self._side, channels)
+        return np.ascontiguousarray(values[::-1])
+
+
+class _LoadedScene:
+    """A scene in the GPU's memory: one vertex per corner, faces grouped by material."""
+
+    def __init__(self, context: Any, program: Any, scene: Scene) -> None:
+        self._scene = scene
+        self._program = program
+        corners = scene.faces.reshape(-1)
+        face_of = np.repeat(np.arange(len(scene.faces)), 3)
+        color = scene.base_colors[scene.face_material[face_of]]
+        if len(scene.vertex_colors) > 1:
+            color = color * scene.vertex_colors[corners]
+        if len(scene.face_colors) == len(scene.faces):
+            color = color * scene.face_colors[face_of]
+        table = np.zeros((len(corners), 15), dtype=np.float32)
+        table[:, 0:3] = scene.vertices[corners]
+        table[:, 3:6] = scene.normals[corners] if len(scene.normals) > 1 else 0.0
+        table[:, 6:8] = scene.uv[corners] if len(scene.uv) > 1 else 0.0
+        table[:, 8:12] = color
+        table[:, 12:15] = scene.face_normals[face_of]
+        self._buffer = context.buffer(table.tobytes())
+        self._indices = context.buffer(reserve=max(4, corners.size * 4), dynamic=True)
+        self._array = context.vertex_array(
+            program,
+            [(self._buffer, "3f 3f 2f 4f 3f", "position", "normal", "uv", "color", "flat_normal")],
+            index_buffer=self._indices,
+            index_element_size=4,
+        )
+        self._textures: dict[int, Any] = {}
+        for first, count in scene.texture_levels:
+            if count > 0 and first not in self._textures:
+                self._textures[first] = self._upload(context, scene, int(first), int(count))
+        self.has_blended = bool(scene.may_blend[scene.face_material].any())
+
+    @staticmethod
+    def _upload(context: Any, scene: Scene, first: int, count: int) -> Any:
+        start, width, height = (int(value) for value in scene.levels[first])
+        texels = scene.texels[start : start + width * height]
+        # sRGB texels, so that the GPU averages in linear light.
+        texture = context.texture((width, height), 4, texels.tobytes(), internal_format=0x8C43)  # GL_SRGB8_ALPHA8
+        texture.build_mipmaps(0, count - 1)
+        return texture
+
+    def release(self) -> None:
+        for resource in (self._array, self._buffer, self._indices, *self._textures.values()):
+            resource.release()
+
+    def draw_solid(self, context: Any, gl: Any) -> None:
+        solid = np.flatnonzero(self._scene.face_kind != GLASS)
+        order = solid[np.argsort(self._scene.face_material[solid], kind="stable")]
+        self._program["blending"].value = False
+        self._draw_runs(context, gl, order)
+
+    def draw_blended(self, context: Any, gl: Any, camera: Camera) -> None:
+        scene = self._scene
+        assert camera.distance is not None
+        blended = np.flatnonzero(scene.may_blend[scene.face_material])
+        depth = camera.distance - scene.vertices @ camera.rotation[2]  # (V,)
+        middle = (1.0 / depth)[scene.faces[blended]].mean(axis=1)
+        self._program["blending"].value = True
+        self._draw_runs(context, gl, blended[np.argsort(middle, kind="stable")])
+
+    def _draw_runs(self, context: Any, gl: Any, order: np.ndarray) -> None:
+        """Draw faces in order, one call for each run of one material."""
+        if len(order) == 0:
+            return
+        scene, program = self._scene, self._program
+        self._indices.write((order[:, None] * 3 + np.arange(3)).astype("u4").tobytes())
+        materials = scene.face_material[order]
+        starts = np.concatenate([[0], np.flatnonzero(np.diff(materials)) + 1, [len(order)]])
+        for begin, end in zip(starts[:-1], starts[1:], strict=True):
+            material = int(materials[begin])
+            always = (scene.face_kind[order[begin]] == OPAQUE) and not scene.may_blend[material]
+            program["hole_below"].value = -1.0 if always else float(scene.hole_below[material])
+            program["solid_from"].value = -1.0 if always else float(scene.solid_from[material])
+            first, count = scene.texture_levels[material]
+            program["textured"].value = bool(count > 0)
+            if count > 0:
+                texture = self._textures[int(first)]
+                modes = [_WRAP[code] for code in scene.wraps[material]]
+                _set_wrap(texture, modes)
+                texture.filter = (gl.LINEAR_MIPMAP_LINEAR, gl.LINEAR)
+                texture.use(0)
+            context.front_face = "ccw"
+            if scene.double_sided[material]:
+                context.disable(gl.CULL_FACE)
+            else:
+                context.enable(gl.CULL_FACE)
+            self._array.render(gl.TRIANGLES, vertices=int(end - begin) * 3, first=int(begin) * 3)
+        context.disable(gl.CULL_FACE)
+
+
+def _set_wrap(texture: Any, modes: list[str]) -> None:
+    texture.repeat_x, texture.repeat_y = (mode != "clamp" for mode in modes)

@@ -1,0 +1,75 @@
+"""`read_mesh`: one door for every mesh format, bounded in bytes and faces before anything large is allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from . import gltf, obj, off, ply, stl
+from .errors import MeshError
+from .mesh import Mesh
+from .sandbox import Sandbox
+
+MAX_FACES = 2_000_000
+MAX_BYTES = 512 * 2**20
+
+_READERS: dict[str, Callable[..., Mesh]] = {
+    ".glb": gltf.read_gltf,
+    ".gltf": gltf.read_gltf,
+    ".obj": obj.read_obj,
+    ".off": off.read_off,
+    ".ply": ply.read_ply,
+    ".stl": stl.read_stl,
+}
+MESH_SUFFIXES: tuple[str, ...] = tuple(sorted(_READERS))
+
+
+def read_mesh(
+    path: str | Path, *, max_faces: int = MAX_FACES, max_bytes: int = MAX_BYTES, strict: bool = True
+) -> Mesh:
+    """Read a mesh with its colours, node transforms baked, in the file's own frame and scale.
+
+    Formats: GLB and glTF 2.0 (Draco with DracoPy), OBJ with MTL, PLY, STL, OFF. Buffers, material files and images are
+    read from the mesh's own folder only.
+
+    Args:
+        path: the file; its suffix names the format.
+        max_faces: largest number of triangles, counted over all instances.
+        max_bytes: largest size of the file together with all files that it names.
+        strict: a material file or image that is missing or cannot be decoded is an error. False shows the surface in
+            its material's plain colour instead and says so in `Mesh.warnings`.
+
+    Raises:
+        MeshError: with `.reason`, one of `errors.REASONS`.
+    """
+    path = Path(path)
+    try:
+        reader = _READERS.get(path.suffix.lower())
+        if reader is None and path.is_file():
+            raise MeshError("unsupported", f"{path.suffix or 'no suffix'} is none of {', '.join(MESH_SUFFIXES)}")
+        data, sandbox = open_bounded(path, max_bytes)
+        assert reader is not None  # a path that is no file was refused
+        return reader(path, data, sandbox, max_faces=max_faces, strict=strict).finish()
+    except MeshError as error:
+        if error.path is None:
+            error.path = path
+        raise
+    except MemoryError:
+        raise MeshError("too_large", "it does not fit into memory", path) from None
+
+
+def open_bounded(path: Path, max_bytes: int) -> tuple[bytes, Sandbox]:
+    """The file's bytes, and the sandbox for what it names, the two within `max_bytes`."""
+    try:
+        if not path.exists():
+            raise MeshError("missing", "there is no such file")
+        if not path.is_file():
+            raise MeshError("unsupported", "it is not a regular file")
+        size = path.stat().st_size
+        if size == 0:
+            raise MeshError("empty", "the file has no bytes")
+        sandbox = Sandbox(path.parent, max_bytes)
+        sandbox.spend(size, "the file itself")
+        return path.read_bytes(), sandbox
+    except OSError as error:
+        raise MeshError("missing", f"it cannot be opened ({error.strerror or error})") from None

@@ -1,0 +1,54 @@
+"""Point clouds from meshes: uniform by area, coloured."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .colors import linear_to_srgb, to_uint8
+from .mesh import Mesh
+from .surface import surface_colors
+
+# Below this opacity a blended surface is air: the cut-out of a leaf, not a pane of glass.
+INVISIBLE_ALPHA = 0.1
+_ROUNDS = 16
+
+
+def sample_points(mesh: Mesh, n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Draw points from a mesh's surface, independently and uniformly by area.
+
+    Points that fall on a material's holes (alpha below the cut-off of MASK, or nearly 0 under BLEND) are drawn again.
+
+    Args:
+        mesh: what to sample.
+        n: number of points.
+        seed: the same seed gives the same points.
+
+    Returns:
+        xyz (n, 3) float32 in the mesh's frame and scale, and rgb (n, 3) uint8, sRGB.
+    """
+    if n < 1:
+        raise ValueError(f"n is {n}; at least one point is needed")
+    assert mesh.face_material is not None
+    rng = np.random.default_rng(seed)
+    cumulative = np.cumsum(mesh.face_areas())
+    cumulative /= cumulative[-1]
+    hole_below = np.array(
+        [{"OPAQUE": -1.0, "MASK": m.alpha_cutoff, "BLEND": INVISIBLE_ALPHA}[m.alpha_mode] for m in mesh.materials]
+    )
+    points, colors, missing = [], [], n
+    for attempt in range(_ROUNDS):
+        face = np.searchsorted(cumulative, rng.random(missing), side="right").clip(max=mesh.num_faces - 1)
+        root, split = np.sqrt(rng.random(missing)), rng.random(missing)
+        barycentric = np.column_stack([1 - root, root * (1 - split), root * split])  # uniform on the triangle
+        rgba = surface_colors(mesh, face, barycentric)
+        solid = rgba[:, 3] >= hole_below[mesh.face_material[face]]
+        if attempt == _ROUNDS - 1:  # all but invisible as a whole: take it as it is
+            solid[:] = True
+        corners = mesh.vertices[mesh.faces[face[solid]]]  # (P, 3, 3)
+        points.append(np.einsum("pk,pkc->pc", barycentric[solid], corners))
+        colors.append(rgba[solid, :3])
+        missing -= int(solid.sum())
+        if missing == 0:
+            break
+    rgb = to_uint8(linear_to_srgb(np.concatenate(colors)))
+    return np.concatenate(points).astype(np.float32), rgb

@@ -1,0 +1,141 @@
+"""A mesh laid out for rasterisation: what both engines draw, and the light they draw it in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from .mesh import Mesh
+from .sampling import INVISIBLE_ALPHA
+
+# Diffuse light: AMBIENT + KEY * (normal . KEY_DIRECTION) + SKY * (1 + normal_y) / 2. The key light is fixed to the
+# camera, so that every view is lit alike. The sum stays below 0.95, or a white object would vanish on white.
+AMBIENT = 0.46
+KEY = 0.38
+SKY = 0.10
+KEY_DIRECTION = np.array([-0.35, 0.5, 0.79]) / np.linalg.norm([-0.35, 0.5, 0.79])  # camera axes: right, up, backward
+LIGHT = np.array([AMBIENT, KEY, SKY, *KEY_DIRECTION])  # (6,) for the engines
+
+# A blended surface of this opacity hides what is behind it.
+SOLID_ALPHA = 0.95
+
+OPAQUE, TESTED, GLASS = 0, 1, 2  # kinds of faces: always solid, alpha looked up at each sample, never solid
+
+
+@dataclass
+class Scene:
+    """Arrays of a mesh, moved so that the box's middle is the origin. Dummies of length 1 stand for absent attributes.
+
+    Attributes:
+        vertices: (V, 3) float64.
+        faces: (F, 3) int32.
+        face_normals: (F, 3) float32 unit vectors.
+        normals: (V, 3) float32, zeros where a vertex has none.
+        uv: (V, 2) float32.
+        vertex_colors, face_colors: (V or F, 4) float32, linear.
+        face_material: (F,) int32.
+        face_kind: (F,) uint8, one of OPAQUE, TESTED, GLASS.
+        base_colors: (M, 4) float32, linear.
+        hole_below: (M,) float32, alpha under which a sample is not drawn.
+        solid_from: (M,) float32, alpha from which a sample hides what is behind it.
+        may_blend: (M,) bool, whether a sample's alpha may lie between hole_below and solid_from.
+        double_sided: (M,) bool.
+        texture_levels: (M, 2) int32, first row in `levels` and number of rows; -1 and 0 without texture.
+        wraps: (M, 2) uint8, 0 repeat, 1 mirror, 2 clamp.
+        levels: (L, 3) int64, first texel, width, height of each mip level.
+        texels: (T, 4) uint8, all levels.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    face_normals: np.ndarray
+    normals: np.ndarray
+    uv: np.ndarray
+    vertex_colors: np.ndarray
+    face_colors: np.ndarray
+    face_material: np.ndarray
+    face_kind: np.ndarray
+    base_colors: np.ndarray
+    hole_below: np.ndarray
+    solid_from: np.ndarray
+    may_blend: np.ndarray
+    double_sided: np.ndarray
+    texture_levels: np.ndarray
+    wraps: np.ndarray
+    levels: np.ndarray
+    texels: np.ndarray
+
+    @classmethod
+    def of(cls, mesh: Mesh) -> Scene:
+        """Lay out a finished mesh."""
+        assert mesh.face_material is not None
+        face_normals = mesh.face_normals()
+        length = np.linalg.norm(face_normals, axis=1, keepdims=True)
+        face_normals = np.divide(face_normals, length, out=np.zeros_like(face_normals), where=length > 0)
+        texture_levels, levels, texels = _mip_chains(mesh)
+        alpha = np.array([m.base_color[3] for m in mesh.materials], dtype=np.float32)
+        modes = np.array([m.alpha_mode for m in mesh.materials])
+        hole_below = np.full(len(modes), -1.0, dtype=np.float32)
+        hole_below[modes == "MASK"] = [m.alpha_cutoff for m in mesh.materials if m.alpha_mode == "MASK"]
+        hole_below[modes == "BLEND"] = np.minimum(INVISIBLE_ALPHA, alpha[modes == "BLEND"] * 0.5)
+        solid_from = np.where(modes == "BLEND", SOLID_ALPHA, hole_below).astype(np.float32)
+        varies = (texture_levels[:, 1] > 0) | (mesh.vertex_colors is not None) | (mesh.face_colors is not None)
+        kind = np.where(modes == "OPAQUE", OPAQUE, np.where(varies, TESTED, OPAQUE))
+        kind[(modes == "BLEND") & (alpha < SOLID_ALPHA)] = GLASS
+        kind[(modes == "MASK") & ~varies & (alpha < hole_below)] = TESTED
+        wrap_codes = {"repeat": 0, "mirror": 1, "clamp": 2}
+        return cls(
+            vertices=np.ascontiguousarray(mesh.vertices - mesh.bounds.mean(axis=0)),
+            faces=np.ascontiguousarray(mesh.faces, dtype=np.int32),
+            face_normals=face_normals.astype(np.float32),
+            normals=_or_dummy(mesh.normals, 3),
+            uv=_or_dummy(mesh.uv, 2),
+            vertex_colors=_or_dummy(mesh.vertex_colors, 4),
+            face_colors=_or_dummy(mesh.face_colors, 4),
+            face_material=np.ascontiguousarray(mesh.face_material, dtype=np.int32),
+            face_kind=kind.astype(np.uint8)[mesh.face_material],
+            base_colors=np.stack([m.base_color for m in mesh.materials]).astype(np.float32),
+            hole_below=hole_below,
+            solid_from=solid_from,
+            may_blend=(modes == "BLEND") & (varies | (alpha < SOLID_ALPHA)),
+            double_sided=np.array([m.double_sided for m in mesh.materials], dtype=np.bool_),
+            texture_levels=texture_levels,
+            wraps=np.array([[wrap_codes[w] for w in m.wrap] for m in mesh.materials], dtype=np.uint8),
+            levels=levels,
+            texels=texels,
+        )
+
+
+def _or_dummy(values: np.ndarray | None, width: int) -> np.ndarray:
+    if values is None:
+        return np.ones((1, width), dtype=np.float32)
+    return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def _mip_chains(mesh: Mesh) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Halve each texture down to one texel: a texel should be about as large as a sample of the picture."""
+    texture_levels = np.tile(np.array([-1, 0], dtype=np.int32), (len(mesh.materials), 1))
+    levels: list[tuple[int, int, int]] = []
+    texels: list[np.ndarray] = []
+    total = 0
+    done: dict[int, tuple[int, int]] = {}  # materials may share an image
+    for index, material in enumerate(mesh.materials):
+        if material.texture is None or mesh.uv is None:
+            continue
+        if id(material.texture) not in done:
+            first = len(levels)
+            image = Image.fromarray(material.texture)
+            while True:
+                levels.append((total, image.width, image.height))
+                texels.append(np.asarray(image).reshape(-1, 4))
+                total += image.width * image.height
+                if max(image.size) == 1:
+                    break
+                image = image.reduce((min(2, image.width), min(2, image.height)))
+            done[id(material.texture)] = (first, len(levels) - first)
+        texture_levels[index] = done[id(material.texture)]
+    if not levels:
+        return texture_levels, np.zeros((1, 3), dtype=np.int64), np.zeros((1, 4), dtype=np.uint8)
+    return texture_levels, np.array(levels, dtype=np.int64), np.concatenate(texels)

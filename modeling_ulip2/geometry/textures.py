@@ -1,0 +1,108 @@
+"""Images of a mesh, decoded within bounds."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .errors import MeshError
+
+# 8192 x 8192, the largest texture in common use. Declared sizes are checked before any pixel is decoded.
+MAX_TEXTURE_PIXELS = 2**26
+# Larger images are halved until they fit: pictures of a few hundred pixels cannot show more.
+MAX_TEXTURE_SIDE = 2048
+# All textures of one mesh together (256 MiB); with more than sixteen images, each may have fewer.
+MAX_MESH_PIXELS = 2**26
+# Plain raster decoders only: no EPS (runs a program), no PSD, no video.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TGA", "GIF", "TIFF", "PPM", "DDS")
+
+
+def decode_texture(data: bytes, name: str = "texture", max_side: int = MAX_TEXTURE_SIDE) -> np.ndarray:
+    """Decode an image file.
+
+    Args:
+        data: content of the file.
+        name: for error messages.
+        max_side: the image is halved until neither side is longer.
+
+    Returns:
+        (H, W, 4) uint8, sRGB with straight alpha.
+
+    Raises:
+        MeshError: "texture_too_large" by the declared size, "texture_corrupt" if it cannot be decoded.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large images; the check below decides
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > MAX_TEXTURE_PIXELS:
+                    raise _too_large(name, f"{width} x {height}")
+                factor = 1
+                while max(width, height) > max_side * factor:
+                    factor *= 2
+                if factor > 1 and image.format == "JPEG":
+                    image.draft("RGB", (max(1, width // factor), max(1, height // factor)))
+                return _to_rgba(image, max_side)
+    except MeshError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise _too_large(name, str(error)) from None
+    except Exception as error:  # each of Pillow's decoders fails in its own way
+        raise MeshError("texture_corrupt", f"the image {name!r} cannot be decoded ({error})") from None
+
+
+class TextureLoader:
+    """Decodes each image of a mesh once, within `MAX_MESH_PIXELS` for all of them.
+
+    Args:
+        read: gives the content of the file that a key names.
+    """
+
+    def __init__(self, read: Callable[[Any], bytes]) -> None:
+        self._read = read
+        self._images: dict[Any, np.ndarray] = {}
+
+    def load(self, key: Any, expected: int) -> np.ndarray:
+        """The image called `key`, (H, W, 4) uint8.
+
+        Args:
+            expected: how many images the mesh has, which bounds the size of each.
+
+        Raises:
+            MeshError: "texture_missing", "texture_corrupt", "texture_too_large", "external_uri" or "too_large".
+        """
+        if key not in self._images:
+            max_side = MAX_TEXTURE_SIDE
+            while expected * max_side**2 > MAX_MESH_PIXELS and max_side > 1:
+                max_side //= 2
+            try:
+                data = self._read(key)
+            except MeshError as error:
+                if error.reason == "missing":
+                    raise MeshError("texture_missing", error.args[0]) from None
+                raise
+            self._images[key] = decode_texture(data, str(key), max_side)
+        return self._images[key]
+
+
+def _too_large(name: str, size: str) -> MeshError:
+    return MeshError(
+        "texture_too_large", f"the image {name!r} declares {size} pixels; at most {MAX_TEXTURE_PIXELS} are decoded"
+    )
+
+
+def _to_rgba(image: Image.Image, max_side: int) -> np.ndarray:
+    if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):  # 16-bit grey: Pillow would clip, not scale
+        grey = np.asarray(image, dtype=np.float32)
+        top = 65535.0 if image.mode != "F" else max(1.0, float(grey.max()))
+        image = Image.fromarray((grey * (255.0 / top)).clip(0, 255).astype(np.uint8))
+    rgba = image.convert("RGBA")
+    while max(rgba.size) > max_side:
+        rgba = rgba.reduce(2)
+    return np.ascontiguousarray(rgba)
