@@ -24,7 +24,6 @@ from transformers.utils import ModelOutput
 from .configuration_ulip2 import POINT_ENCODERS, Ulip2Config
 from .pointbert_ulip2 import PointEncoderOutput
 
-
 # Upper bound of the logarithm of the logit scale, as in the original: a scale of 100.
 MAX_LOGIT_SCALE = 4.6052
 
@@ -91,8 +90,8 @@ def contrastive_loss(
     """Contrastive loss over the global batch (ULIP-2, section 3.3, equation 2).
 
     For point-text and point-image, where both are given: cross-entropy of points against all partners and of partners
-    against all points, halved; the two are summed. Row i of every tensor belongs to shape i. In a distributed group each
-    process compares its own rows with the rows of all processes, which must hold equally many.
+    against all points, halved; the two are summed. Row i of every tensor belongs to shape i. In a distributed group
+    each process compares its own rows with the rows of all processes, which must hold equally many.
 
     Args:
         point_embeds, text_embeds, image_embeds: (B, D) of this process, normalised here.
@@ -154,7 +153,7 @@ class Ulip2PreTrainedModel(PreTrainedModel):
     config_class = Ulip2Config
     base_model_prefix = ""
     main_input_name = "point_values"
-    input_modalities = ("point", "image", "text")
+    input_modalities = ["point", "image", "text"]
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -167,24 +166,32 @@ class Ulip2PreTrainedModel(PreTrainedModel):
             projection = module.point_projection
             # as ULIP initialises its projections, whatever the width of the encoder
             init.normal_(projection.weight, std=512**-0.5)
+            if projection.bias is not None:
+                init.zeros_(projection.bias)
         if isinstance(module, Ulip2Model):
             init.constant_(module.logit_scale, self.config.logit_scale_init_value)
 
 
 def _make_point_model(config: Ulip2Config) -> PreTrainedModel:
-    model_class = POINT_ENCODERS[config.point_config.model_type].model_class
+    point_config: Any = config.point_config
+    model_class = POINT_ENCODERS[point_config.model_type].model_class
     if model_class is None:
         raise ValueError(
-            f"The point encoder {config.point_config.model_type!r} has a configuration but no model class: pass one to "
-            "register_point_encoder, or import the file that defines it."
+            f"The point encoder {point_config.model_type!r} has a configuration but no model class: pass one "
+            "to register_point_encoder, or import the file that defines it."
         )
-    return model_class._from_config(config.point_config)
+    return model_class._from_config(point_config)
+
+
+def _make_projection(config: Ulip2Config) -> nn.Linear:
+    point_config: Any = config.point_config
+    return nn.Linear(point_config.output_dim, config.projection_dim, bias=config.projection_bias)
 
 
 class Ulip2PointModel(Ulip2PreTrainedModel):
     """The point encoder alone, from any ULIP-2 checkpoint."""
 
-    input_modalities = ("point",)
+    input_modalities = ["point"]
     _keys_to_ignore_on_load_unexpected = [r"^clip_model\.", r"^point_projection\.", r"^logit_scale$"]
 
     def __init__(self, config: Ulip2Config):
@@ -204,13 +211,13 @@ class Ulip2PointModel(Ulip2PreTrainedModel):
 class Ulip2PointModelWithProjection(Ulip2PreTrainedModel):
     """The point encoder and its projection into the shared space, from any ULIP-2 checkpoint; no tower needed."""
 
-    input_modalities = ("point",)
+    input_modalities = ["point"]
     _keys_to_ignore_on_load_unexpected = [r"^clip_model\.", r"^logit_scale$"]
 
     def __init__(self, config: Ulip2Config):
         super().__init__(config)
         self.point_model = _make_point_model(config)
-        self.point_projection = nn.Linear(config.point_config.output_dim, config.projection_dim, bias=False)
+        self.point_projection = _make_projection(config)
         self.post_init()
 
     def forward(
@@ -226,9 +233,9 @@ class Ulip2PointModelWithProjection(Ulip2PreTrainedModel):
 class Ulip2Model(Ulip2PreTrainedModel):
     """Point encoder, projection, logit scale, and a frozen image-text tower by reference.
 
-    The tower named by `config.clip_name_or_path` is loaded on the first call that needs it, follows the model's device,
-    never trains and is no part of `state_dict()`. Only in a model loaded from a checkpoint that embeds its tower is it the
-    submodule `clip_model`.
+    The tower named by `config.clip_name_or_path` is loaded on the first call that needs it, follows the model's
+    device, never trains and is no part of `state_dict()`. Only in a model loaded from a checkpoint that embeds its
+    tower is it the submodule `clip_model`.
     """
 
     _keys_to_ignore_on_load_unexpected = [r"^clip_model\."]
@@ -236,26 +243,26 @@ class Ulip2Model(Ulip2PreTrainedModel):
     def __init__(self, config: Ulip2Config):
         super().__init__(config)
         self.point_model = _make_point_model(config)
-        self.point_projection = nn.Linear(config.point_config.output_dim, config.projection_dim, bias=False)
+        self.point_projection = _make_projection(config)
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
         # a list hides a module from torch: this is the tower by reference
-        self._referenced_tower: list[PreTrainedModel] = []
+        self._referenced_tower: list[Any] = []
         if config.clip_config is not None:
             self.clip_model = AutoModel.from_config(config.clip_config).requires_grad_(False).eval()
         self.post_init()
 
     # --- the tower ---------------------------------------------------------------------------------------------------
 
-    def get_clip_model(self) -> PreTrainedModel:
+    def get_clip_model(self) -> Any:
         """The frozen image-text model, loaded now if it has not been, on this model's device."""
         embedded = self._modules.get("clip_model")
         if embedded is not None:
-            return embedded  # type: ignore[return-value]
+            return embedded
         if not self._referenced_tower:
             self.load_clip_model()
         tower = self._referenced_tower[0]
         if tower.device != self.device:
-            tower.to(self.device)  # type: ignore[arg-type]
+            tower.to(self.device)
         return tower
 
     def load_clip_model(self, **kwargs: Any) -> None:
@@ -270,8 +277,8 @@ class Ulip2Model(Ulip2PreTrainedModel):
             tower = AutoModel.from_pretrained(name, **kwargs)
         except (OSError, ValueError) as error:
             raise OSError(
-                f"The image-text tower {name!r} (clip_name_or_path of the configuration) could not be loaded: {error} If "
-                "it lies elsewhere, pass clip_name_or_path=... to from_pretrained."
+                f"The image-text tower {name!r} (clip_name_or_path of the configuration) could not be loaded: {error} "
+                "If it lies elsewhere, pass clip_name_or_path=... to from_pretrained."
             ) from error
         self._refer_to(tower)
 
@@ -294,9 +301,9 @@ class Ulip2Model(Ulip2PreTrainedModel):
             self.clip_model.eval()  # frozen: no dropout
         return self
 
-    def save_pretrained(
+    def save_pretrained(  # type: ignore[override]
         self,
-        save_directory: str | os.PathLike,
+        save_directory: str | os.PathLike[str],
         *,
         include_towers: bool | None = None,
         state_dict: dict[str, torch.Tensor] | None = None,
@@ -372,14 +379,17 @@ class Ulip2Model(Ulip2PreTrainedModel):
     def _caption_features(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Token ids (B, L) -> (B, D), None; (B, K, L) -> (B, K, D) and the mask (B, K) of the captions that are there."""
+        """Token ids (B, L) -> (B, D), None; (B, K, L) -> (B, K, D) and the mask (B, K) of captions that are there."""
+        features: Any
         if input_ids.ndim == 2:
-            return self.get_text_features(input_ids, attention_mask).pooler_output, None
+            features = self.get_text_features(input_ids, attention_mask).pooler_output
+            return features, None
         if attention_mask is None:
-            features = self.get_text_features(input_ids.flatten(0, 1)).pooler_output  # (B * K, D)
-            return features.unflatten(0, input_ids.shape[:2]), None
-        present = attention_mask.bool().any(dim=-1)  # (B, K)
-        features = self.get_text_features(input_ids[present], attention_mask[present]).pooler_output  # (captions, D)
+            present, mask = torch.ones_like(input_ids[..., 0], dtype=torch.bool), None  # (B, K)
+        else:
+            present = attention_mask.bool().any(dim=-1)  # (B, K)
+            mask = attention_mask[present]  # (captions, L)
+        features = self.get_text_features(input_ids[present], mask).pooler_output  # (captions, D)
         padded = features.new_zeros(*present.shape, features.shape[-1])  # (B, K, D)
         padded[present] = features
         return padded, present
@@ -402,8 +412,8 @@ class Ulip2Model(Ulip2PreTrainedModel):
         Args:
             point_values: (B, N, in_channels) clouds.
             pixel_values: (B, 3, H, W) images as the tower's image processor makes them.
-            input_ids, attention_mask: (B, L) one caption a shape, or (B, K, L) several; in the latter a row of zeros in
-                the mask stands for a caption that is not there.
+            input_ids, attention_mask: (B, L) one caption a shape, or (B, K, L) several; in the latter a row of zeros
+                in the mask stands for a caption that is not there.
             image_embeds: (B, D) precomputed tower features; used instead of `pixel_values`.
             text_embeds: (B, D) or (B, K, D) precomputed tower features; used instead of `input_ids`.
             text_mask: (B, K), true for captions that are there, beside `text_embeds` (B, K, D).

@@ -297,7 +297,7 @@ def _compiled_kernels() -> _Kernels | None:
     block = 256
     far = np.float32(_FAR)
 
-    def fps(points, candidates, chosen):  # type: ignore[no-untyped-def]
+    def fps(points, candidates, chosen):
         """points (3, N) in tie order, candidates (N,), chosen (num_samples,): positions after the first are set."""
         chosen[1:] = 0
         count = candidates.sum()
@@ -330,13 +330,13 @@ def _compiled_kernels() -> _Kernels | None:
                 blocks[b] = largest
             first = blocks.argmax()
             largest = blocks[first]
-            i = first * block
+            i = int(first) * block
             while bits[i] != largest:
                 i += 1
             last = position[i]
             chosen[sample] = last
 
-    def knn(query, points, neighbors):  # type: ignore[no-untyped-def]
+    def knn(query, points, neighbors):
         """query (3, G), points (3, N), neighbors (G, k): filled with indices."""
         x, y, z = points[0], points[1], points[2]
         k = neighbors.shape[1]
@@ -374,7 +374,7 @@ def _compiled_kernels() -> _Kernels | None:
                     heap[parent] = distance[i]
                     index[parent] = i
 
-    def ball(limit, include_boundary, query, points, inside):  # type: ignore[no-untyped-def]
+    def ball(limit, include_boundary, query, points, inside):
         """query (3, G), points (3, N), inside (G, k): filled with indices."""
         x, y, z = points[0], points[1], points[2]
         k = inside.shape[1]

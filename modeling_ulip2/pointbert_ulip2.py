@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -84,22 +85,28 @@ class PointBertPatchEncoder(nn.Module):
 
     def forward(self, neighborhood: torch.Tensor) -> torch.Tensor:
         """(B, G, M, C) -> (B, G, encoder_dims)."""
-        conv, norm, relu, project = self.first_conv
+        conv, norm, project = _layers(self.first_conv)
         weight, bias = _linear_of(conv, norm)
-        points = relu(_normed(F.linear(neighborhood.to(conv.weight.dtype), weight, bias), norm))  # (B, G, M, 128)
+        points = F.relu(_normed(F.linear(neighborhood.to(weight.dtype), weight, bias), norm), inplace=True)
         points = F.linear(points, project.weight.squeeze(-1), project.bias)  # (B, G, M, 256)
         patch = points.max(dim=2, keepdim=True).values  # (B, G, 1, 256)
 
-        conv, norm, relu, project = self.second_conv
+        conv, norm, project = _layers(self.second_conv)
         weight, bias = _linear_of(conv, norm)
         weight_patch, weight_point = weight.chunk(2, dim=1)
         points = F.linear(points, weight_point) + F.linear(patch, weight_patch, bias)  # (B, G, M, 512)
-        points = relu(_normed(points, norm))
+        points = F.relu(_normed(points, norm), inplace=True)
         points = F.linear(points, project.weight.squeeze(-1), project.bias)  # (B, G, M, encoder_dims)
         return points.max(dim=2).values
 
 
-def _linear_of(conv: nn.Conv1d, norm: nn.BatchNorm1d) -> tuple[torch.Tensor, torch.Tensor]:
+def _layers(stage: nn.Sequential) -> tuple[Any, Any, Any]:
+    """Convolution, BatchNorm and the convolution behind the activation."""
+    conv, norm, _, project = stage
+    return conv, norm, project
+
+
+def _linear_of(conv: Any, norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight (out, in) and bias of a 1x1 convolution, with the BatchNorm behind it folded in unless in training."""
     weight, bias = conv.weight.squeeze(-1), conv.bias
     if norm.training:
@@ -109,7 +116,7 @@ def _linear_of(conv: nn.Conv1d, norm: nn.BatchNorm1d) -> tuple[torch.Tensor, tor
     return (weight * scale[:, None]).to(weight.dtype), folded.to(bias.dtype)
 
 
-def _normed(values: torch.Tensor, norm: nn.BatchNorm1d) -> torch.Tensor:
+def _normed(values: torch.Tensor, norm: Any) -> torch.Tensor:
     return norm(values.flatten(0, -2)).view_as(values) if norm.training else values
 
 
@@ -206,7 +213,7 @@ class PointBertPreTrainedModel(PreTrainedModel):
     config_class = PointBertConfig
     base_model_prefix = "point_model"
     main_input_name = "point_values"
-    input_modalities = ("point",)
+    input_modalities = ["point"]
     supports_gradient_checkpointing = True
     _no_split_modules = ["PointBertBlock", "PointBertPatchEncoder"]
     _supports_sdpa = True
@@ -268,7 +275,7 @@ class PointBertModel(PointBertPreTrainedModel):
         check_attention_output(config, output_attentions)
         neighborhood, centers, _, _ = group_points(point_values, config.num_groups, config.group_size)
         tokens = self.reduce_dim(self.encoder(neighborhood))  # (B, G, C)
-        position = self.pos_embed(centers.to(self.pos_embed[0].weight.dtype))  # (B, G, C)
+        position = self.pos_embed(centers.to(self.dtype))  # (B, G, C)
         batch = tokens.shape[0]
         hidden_states = torch.cat(
             [self.cls_token.expand(batch, -1, -1).to(tokens.dtype), tokens], dim=1
