@@ -41,7 +41,7 @@ class Arguments:
     )
     split: str = field(default="test", metadata={"help": "Which ids of split_file.", "choices": ["train", "test"]})
     templates: str = field(default="modelnet40_64", metadata={"help": "Prompts of a category: modelnet40_64."})
-    images: bool = field(default=True, metadata={"help": "Measure image -> shape too; encodes all views."})
+    images: bool = field(default=True, metadata={"help": "Measure image -> shape too, one view a shape."})
     tower: str | None = field(default=None, metadata={"help": "Image-text model, where the model's own has moved."})
     batch_size: int = field(default=16, metadata={"help": "Clouds a forward pass."})
     seed: int = field(default=0, metadata={"help": "Of the views that ask, the shuffled control and the bootstrap."})
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
     model, feature_extractor, tower = load_for_evaluation(args.model, args.tower)
     point_embeds = embed_points(model, feature_extractor, triplets, args.batch_size)  # (N, D)
-    view_embeds = embed_views(tower, triplets) if args.images else None
+    view_embeds = embed_views(tower, triplets, draw=args.seed) if args.images else None
 
     categories = set(labels.values())
     queries = {text: text if text in categories else None for text in args.query} or default_queries(triplets, labels)

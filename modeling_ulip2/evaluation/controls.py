@@ -72,7 +72,7 @@ def zero_shot_constant(result: ZeroShotResult) -> dict[str, float]:
     """Accuracies of naming the k largest test classes for every shape: what class imbalance alone can give."""
     counts = result.class_counts.sort(descending=True).values
     present = int((counts > 0).sum())
-    micro = {f"top{k}": (counts[:k].sum() / counts.sum()).item() for k in result.topk}
+    micro = {f"top{k}": int(counts[:k].sum()) / int(counts.sum()) for k in result.topk}
     return micro | {f"top{k}_class_average": min(k, present) / present for k in result.topk}
 
 

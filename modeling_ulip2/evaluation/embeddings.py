@@ -88,27 +88,38 @@ def embed_points(
 
 
 def embed_views(
-    tower: Tower, triplets: Dataset, features: Dataset | None = None, progress: bool = True
+    tower: Tower,
+    triplets: Dataset,
+    features: Dataset | None = None,
+    draw: int | None = None,
+    progress: bool = True,
 ) -> list[Tensor]:
-    """Image embeddings of all views of N shapes, each (V, D) float32 and L2-normalised; V may differ.
+    """Image embeddings of the views of N shapes, each (V, D) float32 and L2-normalised; V may differ from shape to shape.
 
     Args:
         triplets: rows with `id` and `views`.
         features: the `features` config with `image_embeds` of the same tower, if there is one: spares the tower.
             Must hold every shape.
+        draw: seed to draw one view a shape, which gives (1, D); None: all views.
     """
-    if features is not None:
+    if features is None:
+        rows, column = triplets, "views"
+    else:
         place = {name: row for row, name in enumerate(features["id"])}
         missing = [name for name in triplets["id"] if name not in place]
         if missing:
             raise ValueError(f"{len(missing)} of {len(triplets)} shapes have no features, e.g. {missing[0]!r}")
-        rows = features.select([place[name] for name in triplets["id"]]).select_columns("image_embeds")
-        rows = rows.with_format("arrow")
-        embeds = [torch.from_numpy(np.float32(decode_row(rows[index])["image_embeds"])) for index in range(len(rows))]
-        return [F.normalize(own, dim=-1) for own in embeds]
-    rows = triplets.select_columns("views").with_format("arrow")
-    views = [decode_row(rows[index])["views"] for index in range(len(rows))]  # still encoded
+        rows, column = features.select([place[name] for name in triplets["id"]]), "image_embeds"
+    rows = rows.select_columns(column).with_format("arrow")
+    rng = None if draw is None else np.random.default_rng(draw)
     embeds = []
-    for own in logging.tqdm(views, desc="views", unit="shape", disable=not progress):
-        embeds.append(tower.encode_images([open_view(view) for view in own]))  # (V, D)
+    for index in logging.tqdm(range(len(rows)), desc="views", unit="shape", disable=not progress):
+        views = decode_row(rows[index])[column]  # encoded images, or (V, D)
+        if rng is not None:
+            drawn = int(rng.integers(len(views)))
+            views = views[drawn : drawn + 1]
+        if features is None:
+            embeds.append(tower.encode_images([open_view(view) for view in views]))  # (V, D)
+        else:
+            embeds.append(F.normalize(torch.from_numpy(np.float32(views)), dim=-1))  # (V, D)
     return embeds

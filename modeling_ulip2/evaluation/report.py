@@ -182,7 +182,7 @@ def format_lift(figure: Figure) -> str:
 
 def format_duration(seconds: float) -> str:
     """63.2 -> "1 min 03 s"."""
-    if seconds < 60:
+    if seconds < 59.95:  # what would round to 60.0
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

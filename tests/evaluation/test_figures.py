@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from modeling_ulip2.evaluation.figures import (
+    RIGHT,
+    WRONG,
+    Captioned,
+    Hit,
+    _order_by_similarity,
+    _series,
+    caption_sheet,
+    confusion_matrix,
+    loss_curves,
+    retrieval_sheet,
+)
+from modeling_ulip2.evaluation.zero_shot import zero_shot_metrics
+
+
+def picture(color: tuple[int, int, int]) -> np.ndarray:
+    return np.full((24, 24, 3), color, dtype=np.uint8)
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def has_color(path: Path, color: str) -> bool:
+    wanted = [int(color[place : place + 2], 16) for place in (1, 3, 5)]
+    return bool((np.abs(pixels(path) - wanted).sum(axis=-1) < 6).any())
+
+
+def test_retrieval_sheet_shows_every_picture_and_what_is_known(tmp_path: Path):
+    def sheet(name: str, *correct: bool | None) -> Path:
+        shapes = [((200, 30, 200), correct[0]), ((30, 200, 200), correct[1])]
+        hits = [Hit(picture(color), "a shape with quite a long name", 0.5, known) for color, known in shapes]
+        return retrieval_sheet(tmp_path / name, {"a query " * 20: hits, "another": hits[:1]}, "Title")
+
+    both = sheet("both.png", True, False)
+    assert has_color(both, "#c81ec8") and has_color(both, "#1ec8c8")
+    assert has_color(both, RIGHT) and has_color(both, WRONG)
+    right, unknown = sheet("right.png", True, True), sheet("unknown.png", None, None)
+    assert has_color(right, RIGHT) and not has_color(right, WRONG)
+    assert not has_color(unknown, RIGHT) and not has_color(unknown, WRONG)
+    assert pixels(both).shape == pixels(unknown).shape
+    assert not list(tmp_path.glob(".*"))  # no temporary file is left
+
+
+def test_an_empty_sheet_is_an_error(tmp_path: Path):
+    with pytest.raises(ValueError, match="at least one query"):
+        retrieval_sheet(tmp_path / "x.png", {})
+    with pytest.raises(ValueError, match="at least one shape"):
+        caption_sheet(tmp_path / "x.png", [])
+    with pytest.raises(ValueError, match="no loss"):
+        loss_curves(tmp_path / "x.png", [{"step": 1, "learning_rate": 1e-3}])
+
+
+@pytest.mark.parametrize("num_classes", [2, 45, 120])
+def test_confusion_matrix_of_any_size(num_classes: int, tmp_path: Path):
+    generator = torch.Generator().manual_seed(0)
+    classes = torch.randn(num_classes, 8, generator=generator)
+    labels = torch.randint(0, num_classes, (150,), generator=generator)
+    points = classes[labels] + torch.randn(150, 8, generator=generator)
+    result = zero_shot_metrics(points, classes, labels, [f"class number {label}" for label in range(num_classes)])
+    ordered = pixels(confusion_matrix(tmp_path / "a.png", result, classes, "Title"))
+    plain = pixels(confusion_matrix(tmp_path / "b.png", result))
+    assert max(ordered.shape) < 2200  # at most 60 classes are drawn
+    assert ordered.min() < 60 and plain.min() < 60
+
+
+def test_similar_classes_stand_side_by_side():
+    names = list(range(12))
+    random.Random(0).shuffle(names)
+    centers = torch.eye(3, 8)
+    noise = 0.05 * torch.randn(12, 8, generator=torch.Generator().manual_seed(0))
+    embeds = torch.stack([centers[name % 3] for name in names]) + noise
+    order = [names[place] % 3 for place in _order_by_similarity(embeds)]
+    assert sorted(order) == [0] * 4 + [1] * 4 + [2] * 4
+    assert sum(a != b for a, b in zip(order, order[1:], strict=False)) == 2
+
+
+def test_log_history_is_split_into_losses_and_accuracies(tmp_path: Path):
+    history = [
+        {"step": 10, "loss": 3.0, "loss_point_text": 1.0, "learning_rate": 1e-3, "grad_norm": float("nan")},
+        {"step": 20, "loss": 2.0, "loss_point_text": 0.5},
+        {"step": 20, "eval_loss": 2.5, "eval_top1": 0.3, "eval_zero_shot_top5": 0.6, "eval_runtime": 3.0},
+        {"step": 20, "train_runtime": 5.0, "train_loss": 2.5, "total_flos": 0.0},
+    ]
+    losses, scores = _series(history)
+    assert losses == {
+        "loss": [(10, 3.0), (20, 2.0)],
+        "loss_point_text": [(10, 1.0), (20, 0.5)],
+        "eval_loss": [(20, 2.5)],
+    }
+    assert scores == {"eval_top1": [(20, 0.3)], "eval_zero_shot_top5": [(20, 0.6)]}
+    both = pixels(loss_curves(tmp_path / "both.png", history, "Title"))
+    one = pixels(loss_curves(tmp_path / "one.png", history[:2]))
+    assert both.shape[1] > 1.5 * one.shape[1]
+
+
+def test_caption_sheet(tmp_path: Path):
+    shapes = [
+        Captioned("lamp", [picture((250, 120, 10))] * 3, [("a lamp", 0.31), ("a very long caption " * 10, 0.2)]),
+        Captioned("bed", [picture((10, 120, 250))], []),
+    ]
+    path = caption_sheet(tmp_path / "below" / "captions.png", shapes, "Title")
+    assert has_color(path, "#fa780a") and has_color(path, "#0a78fa")
