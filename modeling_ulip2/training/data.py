@@ -7,6 +7,7 @@ read as it arrives. Either joins each row with the frozen towers' embeddings whe
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
@@ -16,11 +17,10 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset, IterableDataset, load_dataset
 from torch.utils.data import Dataset as TorchDataset
-from transformers.utils import logging
 
 from modeling_ulip2.triplets.schema import TRIPLETS_CONFIG
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 # What the collator reads. With precomputed embeddings the images and the captions stay on disk.
 POINT_COLUMNS = ("id", "xyz", "rgb")

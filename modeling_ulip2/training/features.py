@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,13 @@ from huggingface_hub import constants as hub_constants
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from tqdm.auto import tqdm
-from transformers.utils import logging
 
 from modeling_ulip2.towers import Tower
 from modeling_ulip2.triplets.images import open_depth, open_view
 from modeling_ulip2.triplets.schema import FEATURES_CONFIG, features_features
 from modeling_ulip2.triplets.shards import MANIFEST, shard_path, write_parquet
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 DEFAULT_CACHE = Path(hub_constants.HF_HOME) / "ulip2" / "features"
 # Work that is lost when a computation is stopped, at most.
@@ -48,14 +48,14 @@ def tower_features(
     """
     published = published_features(dataset, tower)
     if published is not None and use_depth and "depth_embeds" not in published.column_names:
-        logger.warning_once("the dataset's own features leave out depth views: they are computed")
+        logger.info("the dataset's own features leave out depth views: they are computed")
         published = None
     if published is not None:
         missing = set(triplets["id"]) - set(published["id"])
         if not missing:
-            logger.warning_once(f"using the dataset's own features of {tower.name} ({tower.fingerprint})")
+            logger.info(f"using the dataset's own features of {tower.name} ({tower.fingerprint})")
             return published
-        logger.warning_once(f"the dataset's own features lack {len(missing)} rows: they are computed")
+        logger.info(f"the dataset's own features lack {len(missing)} rows: they are computed")
     return computed_features(triplets, tower, use_depth, cache_dir)
 
 
@@ -63,17 +63,17 @@ def published_features(dataset: str, tower: Tower) -> Dataset | None:
     """The `features` config of a dataset if its manifest says that `tower` made it, else None (the log says why)."""
     manifest = _manifest(dataset)
     if manifest is None:
-        logger.warning_once(f"{dataset} has no {MANIFEST}: its features, if any, are not used")
+        logger.info(f"{dataset} has no {MANIFEST}: its features, if any, are not used")
         return None
     made_by = {stage["fingerprint"] for stage in manifest.get("stages", {}).values() if "fingerprint" in stage}
     if made_by != {tower.fingerprint}:
         other = ", ".join(sorted(made_by)) or "no tower"
-        logger.warning_once(f"the features of {dataset} come from {other}, not from {tower.fingerprint}: not used")
+        logger.info(f"the features of {dataset} come from {other}, not from {tower.fingerprint}: not used")
         return None
     try:
         return load_dataset(dataset, FEATURES_CONFIG, split="train")
     except (ValueError, FileNotFoundError) as error:
-        logger.warning_once(f"the features of {dataset} cannot be read ({error}): not used")
+        logger.info(f"the features of {dataset} cannot be read ({error}): not used")
         return None
 
 
@@ -107,11 +107,9 @@ def computed_features(
     missing = [shard for shard, path in enumerate(paths) if not _is_whole(path)]
     mine = missing[state.process_index :: state.num_processes]
     if missing:
-        logger.warning_once(
-            f"embedding {len(triplets)} triplets with {tower.name}: {len(missing)} shards into {folder}"
-        )
+        logger.info(f"embedding {len(triplets)} triplets with {tower.name}: {len(missing)} shards into {folder}")
     else:
-        logger.warning_once(f"using the features of {tower.name} ({tower.fingerprint}) in {folder}")
+        logger.info(f"using the features of {tower.name} ({tower.fingerprint}) in {folder}")
     for shard in tqdm(mine, desc="tower features", unit="shard", disable=not mine or not state.is_local_main_process):
         rows = triplets.select(range(shard * ROWS_PER_SHARD, min((shard + 1) * ROWS_PER_SHARD, len(triplets))))
         write_parquet(paths[shard], [_embed(row, tower, use_depth) for row in rows], features)
