@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from transformers import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
@@ -22,7 +25,7 @@ class Ulip2Processor(ProcessorMixin):
     def __call__(
         self,
         point_clouds: Any = None,
-        text: str | list[str] | list[list[str]] | None = None,
+        text: str | Sequence[str] | Sequence[Sequence[str]] | None = None,
         images: Any = None,
         *,
         colors: Any = None,
@@ -33,16 +36,19 @@ class Ulip2Processor(ProcessorMixin):
 
         Args:
             point_clouds, colors: see `Ulip2FeatureExtractor.__call__`.
-            text: one caption, a caption per shape, or a list of captions per shape (of any lengths). Captions longer
-                than the tower reads are cut.
+            text: one caption, a caption per shape, or for each shape a list of captions, of any lengths.
             images: see the image processor of the tower.
             return_tensors: "pt" or "np".
-            text_kwargs: to the tokenizer; by default padding to the longest (to the tower's length where that is what
-                the tower was trained with) and truncation.
+            text_kwargs: to the tokenizer. By default captions are cut to what the tower reads, and padded to the
+                longest; to the tower's length where it was trained so, that is where its tokenizer makes no attention
+                mask.
 
         Returns:
             BatchFeature with `point_values`; `input_ids` and what else the tokenizer makes, (B, L) or, for lists of
-            captions, (B, K, L) where missing captions have an attention mask of zeros; `pixel_values`.
+            captions, (B, K, L) with `text_mask` (B, K), false where a shape has fewer than K captions; `pixel_values`.
+
+        Raises:
+            ValueError: nothing to prepare, an empty caption, or what the feature extractor refuses.
         """
         if point_clouds is None and text is None and images is None:
             raise ValueError("Nothing to prepare: pass point_clouds, text or images.")
@@ -50,14 +56,40 @@ class Ulip2Processor(ProcessorMixin):
         if point_clouds is not None:
             features |= self.feature_extractor(point_clouds, colors=colors, return_tensors=return_tensors)
         if text is not None:
-            features |= self._tokenize(text, return_tensors, **text_kwargs)
+            features |= self._prepare_text(text, return_tensors, **text_kwargs)
         if images is not None:
             features |= self.image_processor(images, return_tensors=return_tensors)
         return BatchFeature(features)
 
-    def _tokenize(self, text: Any, return_tensors: str, **kwargs: Any) -> dict[str, Any]:
-        kwargs = {"padding": True, "truncation": True, **kwargs}
-        return dict(self.tokenizer(text, return_tensors=return_tensors, **kwargs))
+    def _prepare_text(self, text: Any, return_tensors: str, **kwargs: Any) -> dict[str, Any]:
+        if isinstance(text, str):
+            text = [text]
+        nested = not all(isinstance(captions, str) for captions in text)
+        flat = [caption for captions in text for caption in captions] if nested else list(text)
+        for index, caption in enumerate(flat):
+            if not isinstance(caption, str) or not caption.strip():
+                raise ValueError(f"Caption {index} is empty or no string: {caption!r}. Leave it out.")
+        if not flat:
+            raise ValueError("text holds no caption.")
+        masked = "attention_mask" in self.tokenizer.model_input_names
+        kwargs = {"padding": True if masked else "max_length", "truncation": True, **kwargs}
+        tokens = self.tokenizer(flat, return_tensors=return_tensors, **kwargs)
+        if not nested:
+            return dict(tokens)
+        most = max(len(captions) for captions in text)
+        present = np.array([[k < len(captions) for k in range(most)] for captions in text])  # (B, K)
+        features = {name: _scattered(value, present) for name, value in tokens.items()}
+        features["text_mask"] = torch.from_numpy(present) if return_tensors == "pt" else present
+        return features
+
+
+def _scattered(rows: Any, present: np.ndarray) -> Any:
+    """Rows (captions, L) put where `present` (B, K) is true, zeros elsewhere: (B, K, L)."""
+    if isinstance(rows, torch.Tensor):
+        return torch.from_numpy(_scattered(rows.numpy(), present))
+    spread = np.zeros((*present.shape, *rows.shape[1:]), dtype=rows.dtype)
+    spread[present] = rows
+    return spread
 
 
 Ulip2Processor.register_for_auto_class()
