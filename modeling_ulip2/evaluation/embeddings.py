@@ -94,7 +94,7 @@ def embed_views(
     draw: int | None = None,
     progress: bool = True,
 ) -> list[Tensor]:
-    """Image embeddings of the views of N shapes, each (V, D) float32 and L2-normalised; V may differ from shape to shape.
+    """Image embeddings of the views of N shapes, each (V, D) float32 and L2-normalised; V may differ.
 
     Args:
         triplets: rows with `id` and `views`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from PIL import Image
 from scipy.cluster.hierarchy import leaves_list, linkage
 from torch import Tensor
 
+from modeling_ulip2.evaluation.report import readable
 from modeling_ulip2.evaluation.zero_shot import ZeroShotResult
 
 INK, MUTED, HAIRLINE = "#1f2933", "#6b7785", "#d8dee4"
@@ -29,6 +31,8 @@ SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", "#cfe0ee", "#6d
 # A font that matplotlib brings along, so that a picture looks the same everywhere.
 FONT = "DejaVu Sans"
 DPI = 110
+
+Curves = dict[str, list[tuple[float, float]]]
 
 
 @dataclass(frozen=True)
@@ -145,11 +149,11 @@ def confusion_matrix(
 
 
 def loss_curves(path: str | Path, log_history: Sequence[Mapping[str, Any]], title: str = "") -> Path:
-    """Training and evaluation losses over steps, and beside them the zero-shot accuracies that were logged.
+    """Losses over steps, and beside them the held-out accuracies that were logged on the way.
 
     Args:
-        log_history: `trainer.state.log_history`, dicts with "step". `loss`, `loss_*` and `eval_loss*` are losses;
-            other `eval_*top*` and `eval_*accuracy` are accuracies, as fractions.
+        log_history: `trainer.state.log_history`, dicts with "step". Drawn are `loss`, `loss_*`, `eval_loss*`, and of the
+            evaluations `eval_*top1` and `eval_*top5`, or where nothing was classified `eval_*recall_at_5`.
     """
     losses, scores = _series(log_history)
     if not losses:
@@ -160,14 +164,14 @@ def loss_curves(path: str | Path, log_history: Sequence[Mapping[str, Any]], titl
     bottom, top = 0.15, 0.80 if title else 0.88
     if title:
         _text(canvas, 0.12 / width, 1 - 0.24 / height, title, size=12, weight="bold", va="center")
-    for panel, (series, name) in enumerate([(losses, "loss"), (scores, "zero-shot accuracy")][:panels]):
+    for panel, (series, name) in enumerate([(losses, "loss"), (scores, "held-out shapes")][:panels]):
         axes = canvas.add_axes((0.65 / width + panel * 4.6 / width, bottom, 3.75 / width, top - bottom))
         axes.set_title(name, fontsize=9.5, loc="left", color=INK, fontfamily=FONT)
         for color, (label, points) in zip(LINES * len(series), series.items(), strict=False):
             steps, values = zip(*points, strict=True)
             evaluated = label.startswith("eval")
             style: dict[str, Any] = {"marker": "o", "markersize": 3.2} if evaluated or len(steps) < 3 else {}
-            axes.plot(steps, values, color=color, linewidth=1.6, label=label.replace("_", " "), **style)
+            axes.plot(steps, values, color=color, linewidth=1.6, label=_curve_name(label), **style)
         axes.set_xlabel("step", fontsize=8.5, color=MUTED)
         axes.set_ylim(bottom=0)
         if panel:
@@ -218,20 +222,29 @@ def caption_sheet(path: str | Path, shapes: Sequence[Captioned], title: str = ""
     return _save(canvas, path)
 
 
-def _series(log_history: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list], dict[str, list]]:
-    """Splits the log into losses and accuracies: name -> [(step, value), ...]."""
-    losses: dict[str, list] = {}
-    scores: dict[str, list] = {}
+def _series(log_history: Sequence[Mapping[str, Any]]) -> tuple[Curves, Curves]:
+    """Losses and accuracies of a log: name -> [(step, value), ...]."""
+    curves: Curves = {}
     for entry in log_history:
         for key, value in entry.items():
-            if not isinstance(value, (int, float)) or not np.isfinite(value) or "step" not in entry:
-                continue
-            bare = key.removeprefix("eval_")
-            if bare == "loss" or bare.startswith("loss_"):
-                losses.setdefault(key, []).append((entry["step"], value))
-            elif bare != key and ("top" in bare or bare.endswith("accuracy")):
-                scores.setdefault(key, []).append((entry["step"], value))
+            if "step" in entry and isinstance(value, (int, float)) and np.isfinite(value):
+                curves.setdefault(key, []).append((entry["step"], value))
+    losses = {key: points for key, points in curves.items() if re.fullmatch(r"(eval_)?loss(_.*)?", key)}
+    for score in (r"eval_(.*_)?top[15]", r"eval_.*_recall_at_5"):
+        scores = {key: points for key, points in curves.items() if re.fullmatch(score, key)}
+        if scores:
+            break
     return losses, scores
+
+
+def _curve_name(key: str) -> str:
+    """`eval_zero_shot_top1` -> "zero-shot top-1", `loss_point_text` -> "training loss, point text"."""
+    held_out, bare = key.startswith("eval_"), key.removeprefix("eval_")
+    if bare == "loss" or bare.startswith("loss_"):
+        pair = bare.removeprefix("loss").replace("_", " ").strip()
+        return ("held-out loss" if held_out else "training loss") + (f", {pair}" if pair else "")
+    what, score = re.fullmatch(r"(.*?)_?(top\d+|recall_at_\d+)", bare).groups()  # type: ignore[union-attr]
+    return f"{what.replace('zero_shot', 'zero-shot').replace('_', ' ')} {readable(score)}".strip()
 
 
 def _order_by_similarity(class_embeds: Tensor) -> list[int]:

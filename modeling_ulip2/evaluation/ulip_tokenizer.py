@@ -16,8 +16,8 @@ CONTEXT_LENGTH = 77
 class UlipTokenizer(SimpleTokenizer):
     """CLIP's byte-pair tokenizer with the two habits in which ULIP's copy differs from open_clip's.
 
-    A text that is too long loses its end token, where open_clip puts one in the last place; and "<|endoftext|>" written
-    in a text is the end token, where open_clip reads it as punctuation and letters. On every other text the ids are
+    A text that is too long loses its end token, where open_clip puts one in the last place; and "<|endoftext|>" inside
+    a text is the end token, where open_clip reads it as punctuation and letters. On every other text the ids are
     equal, and that holds for all prompts of the 64 templates with the class names of this package.
     """
 

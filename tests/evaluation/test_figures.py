@@ -13,6 +13,7 @@ from modeling_ulip2.evaluation.figures import (
     WRONG,
     Captioned,
     Hit,
+    _curve_name,
     _order_by_similarity,
     _series,
     caption_sheet,
@@ -88,10 +89,12 @@ def test_similar_classes_stand_side_by_side():
 
 
 def test_log_history_is_split_into_losses_and_accuracies(tmp_path: Path):
-    history = [
+    history: list[dict[str, float]] = [
         {"step": 10, "loss": 3.0, "loss_point_text": 1.0, "learning_rate": 1e-3, "grad_norm": float("nan")},
         {"step": 20, "loss": 2.0, "loss_point_text": 0.5},
-        {"step": 20, "eval_loss": 2.5, "eval_top1": 0.3, "eval_zero_shot_top5": 0.6, "eval_runtime": 3.0},
+        {"step": 20, "eval_loss": 2.5, "eval_runtime": 3.0},
+        {"step": 20, "eval_zero_shot_top1": 0.3, "eval_zero_shot_top5": 0.6, "eval_zero_shot_top1_class_average": 0.2},
+        {"step": 20, "eval_text_to_shape_recall_at_5": 0.4},
         {"step": 20, "train_runtime": 5.0, "train_loss": 2.5, "total_flos": 0.0},
     ]
     losses, scores = _series(history)
@@ -100,10 +103,26 @@ def test_log_history_is_split_into_losses_and_accuracies(tmp_path: Path):
         "loss_point_text": [(10, 1.0), (20, 0.5)],
         "eval_loss": [(20, 2.5)],
     }
-    assert scores == {"eval_top1": [(20, 0.3)], "eval_zero_shot_top5": [(20, 0.6)]}
+    assert scores == {"eval_zero_shot_top1": [(20, 0.3)], "eval_zero_shot_top5": [(20, 0.6)]}
+    assert _series([history[4]])[1] == {"eval_text_to_shape_recall_at_5": [(20, 0.4)]}
     both = pixels(loss_curves(tmp_path / "both.png", history, "Title"))
     one = pixels(loss_curves(tmp_path / "one.png", history[:2]))
     assert both.shape[1] > 1.5 * one.shape[1]
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("loss", "training loss"),
+        ("loss_point_text", "training loss, point text"),
+        ("eval_loss", "held-out loss"),
+        ("eval_zero_shot_top1", "zero-shot top-1"),
+        ("eval_top5", "top-5"),
+        ("eval_text_to_shape_recall_at_5", "text to shape R@5"),
+    ],
+)
+def test_curves_have_readable_names(key: str, name: str):
+    assert _curve_name(key) == name
 
 
 def test_caption_sheet(tmp_path: Path):
