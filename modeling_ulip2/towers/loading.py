@@ -1,5 +1,6 @@
 """One object that asks any frozen dual encoder: `load_tower("…").encode_text(["a chair"])`."""
 
+import copy
 import hashlib
 import json
 import logging
@@ -39,11 +40,8 @@ _PREPROCESSING = ("do_resize", "size", "resample", "do_center_crop", "crop_size"
 class Tower:
     """A frozen image-text model with its tokenizer and image processor.
 
-    The model is set up for inference only (evaluation mode, no gradients, BatchNorm folded into convolutions); load
-    it anew with `AutoModel` to train or save it.
-
     Args:
-        model: any transformers model with `get_text_features` and `get_image_features`.
+        model: any transformers model with `get_text_features` and `get_image_features`; it is frozen.
         tokenizer: its tokenizer.
         image_processor: its image processor.
         name: what cards and reports call it.
@@ -63,7 +61,8 @@ class Tower:
         self.image_processor = image_processor
         self.name = name
         self.fingerprint = f"{model.config.model_type}-{_digest(model, image_processor)}"
-        self.model = _for_inference(model)
+        self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self._fast_model: Any = fold_batch_norms(self.model)
         self._warned = False
 
     @property
@@ -152,14 +151,16 @@ class Tower:
             self._warn_of_truncation(texts)
         if whole:
             encoded.pop("attention_mask", None)
-        return _normalized(self.model.get_text_features(**encoded.to(self.device)))
+        return _normalized(self._fast_model.get_text_features(**encoded.to(self.device)))
 
     @torch.inference_mode()
     def _image_batch(self, images: Sequence[ImageLike]) -> Tensor:
         rgb = [_as_rgb(image) for image in images]
         pixel_values = self.image_processor(images=rgb, return_tensors="pt")["pixel_values"]
-        pixel_values = pixel_values.to(self.device, self.model.dtype, memory_format=torch.channels_last)
-        return _normalized(self.model.get_image_features(pixel_values=pixel_values))
+        pixel_values = pixel_values.to(
+            self.device, self.model.dtype, memory_format=torch.channels_last
+        )  # (B, 3, H, W)
+        return _normalized(self._fast_model.get_image_features(pixel_values=pixel_values))
 
     def _warn_of_truncation(self, texts: Sequence[str]) -> None:
         for text in texts:
@@ -199,29 +200,21 @@ def load_tower(
     return Tower(model.to(device), tokenizer, image_processor, local.resolve().name if local.is_dir() else name)
 
 
-def _for_inference(model: nn.Module) -> Any:
-    model.eval().requires_grad_(False)
-    fold_batch_norms(model)
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+def fold_batch_norms(model: nn.Module) -> nn.Module:
+    """A copy of a frozen model in which each BatchNorm is folded into its convolution; the model itself if it has none.
 
-
-def fold_batch_norms(model: nn.Module) -> int:
-    """Folds every BatchNorm that directly follows a convolution into it, in place; returns how many.
-
-    Only for evaluation: outputs stay the same up to rounding, the module's parameters do not.
+    In evaluation mode outputs are the same up to rounding, and the image classifier of ConSE runs faster on a CPU.
     """
-    return sum(_fold_children(parent) for parent in list(model.modules()))
-
-
-def _fold_children(parent: nn.Module) -> int:
-    children = list(parent.named_children())
-    folded = 0
-    for (conv_name, conv), (norm_name, norm) in zip(children, children[1:], strict=False):
-        if isinstance(conv, nn.Conv2d) and _is_timm_batch_norm(norm):
-            setattr(parent, conv_name, fuse_conv_bn_eval(conv, cast(_BatchNorm, norm)))
-            setattr(parent, norm_name, norm.act)
-            folded += 1
-    return folded
+    if not any(_is_timm_batch_norm(module) for module in model.modules()):
+        return model
+    model = copy.deepcopy(model)
+    for parent in list(model.modules()):
+        children = list(parent.named_children())
+        for (conv_name, conv), (norm_name, norm) in zip(children, children[1:], strict=False):
+            if isinstance(conv, nn.Conv2d) and _is_timm_batch_norm(norm):
+                setattr(parent, conv_name, fuse_conv_bn_eval(conv, cast(_BatchNorm, norm)))
+                setattr(parent, norm_name, norm.act)
+    return model
 
 
 def _is_timm_batch_norm(module: nn.Module) -> bool:

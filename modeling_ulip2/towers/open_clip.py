@@ -227,7 +227,7 @@ def _text_options(model: Any, text: Any) -> dict[str, bool]:
     projection = text.text_projection
     return {
         "text_cfg.no_causal_mask": text.attn_mask is None,
-        "text_cfg.embed_cls": getattr(text, "cls_emb", None) is not None,
+        "text_cfg.embed_cls": text.positional_embedding.shape[0] != text.context_length,
         f"text_cfg.pool_type={pool_type!r}": pool_type not in ("argmax", "eos"),
         f"text_cfg.eos_id={eos_id}": pool_type == "eos" and eos_id == _ARGMAX_EOS_TOKEN_ID,
         "text_cfg.proj_type='none'": projection is None,
