@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from datasets import Array2D, Features, Image, List, Value
 
-
 TRIPLETS_CONFIG = "triplets"
 FEATURES_CONFIG = "features"
 
@@ -67,6 +66,11 @@ def error_features() -> Features:
     return Features(
         {"id": Value("string"), "reason": Value("string"), "message": Value("string"), "shard": Value("int32")}
     )
+
+
+def warning_features() -> Features:
+    """Columns of `warnings.parquet`: what had to be left out or guessed about a shape that did become a triplet."""
+    return Features({"id": Value("string"), "message": Value("string"), "shard": Value("int32")})
 
 
 def pack_xyz(xyz: np.ndarray) -> np.ndarray:

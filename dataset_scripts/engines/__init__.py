@@ -1,0 +1,1 @@
+"""How the stages are run: `local` uses processes of this machine."""

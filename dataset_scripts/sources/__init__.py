@@ -1,0 +1,1 @@
+"""Where meshes come from: fetching and unpacking, used by the script of each source."""

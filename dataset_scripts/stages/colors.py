@@ -1,0 +1,70 @@
+"""What a picture's colours are called: pixels -> basic colour terms, by the nearest named colour in CIELAB."""
+
+from __future__ import annotations
+
+import numpy as np
+
+# Colours as the people of the xkcd colour survey (xkcd.com/color/rgb, CC0) name them most often, under the basic
+# term that each belongs to.
+NAMED_COLORS = {
+    "black": ["000000", "1d0200"],
+    "gray": ["929591", "363737", "59656d", "a8a495", "6b7c85"],
+    "white": ["ffffff", "d8dcd6", "fffff4", "c5c9c7"],
+    "red": ["e50000", "840000", "be0119", "c0022f", "ff474c", "650021"],
+    "orange": ["f97306", "c65102", "ffb07c", "fdaa48"],
+    "yellow": ["ffff14", "fffe7a", "ceb301", "fac205", "d5b60a"],
+    "green": ["15b01a", "033500", "96f97b", "89fe05", "6e750e", "677a04", "06470c", "c7fdb5", "39ad48", "029386"],
+    "blue": ["0343df", "95d0fc", "75bbfd", "00035b", "001146", "0504aa", "13eac9", "06c2ac", "00ffff", "5a7d9a"],
+    "purple": ["7e1e9c", "bf77f6", "9a0eea", "c79fef", "35063e", "8e82fe", "380282", "cea2fd", "ae7181"],
+    "pink": ["ff81c0", "ff028d", "cb416b", "ffd1df", "c20078", "ff796c"],
+    "brown": ["653700", "ad8150", "341c02", "a0450e", "7f5e00", "8d5e39", "a5a391"],
+    "beige": ["e6daa6", "d1b26f", "c9ae74", "ffffc2", "c7ac7d"],
+}
+TERMS = tuple(NAMED_COLORS)
+LEVELS = 32  # per channel of the look-up table
+
+
+def srgb_to_lab(rgb: np.ndarray) -> np.ndarray:
+    """sRGB in [0, 1], (..., 3) -> CIELAB under D65, (..., 3)."""
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = linear @ to_xyz.T / np.array([0.9505, 1.0, 1.089])  # relative to the white point
+    f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
+    x, y, z = f[..., 0], f[..., 1], f[..., 2]
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+
+
+def _term_table() -> np.ndarray:
+    """(LEVELS^3,) index into TERMS of every quantised colour, red the slowest."""
+    steps = (np.arange(LEVELS) + 0.5) / LEVELS
+    grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)  # (LEVELS^3, 3)
+    terms = np.repeat(np.arange(len(TERMS)), [len(colors) for colors in NAMED_COLORS.values()])
+    hexes = [color for colors in NAMED_COLORS.values() for color in colors]
+    anchors = srgb_to_lab(np.array([list(bytes.fromhex(color)) for color in hexes]) / 255)  # (A, 3)
+    distance = np.linalg.norm(srgb_to_lab(grid)[:, None] - anchors[None], axis=-1)  # (LEVELS^3, A)
+    return terms[distance.argmin(axis=1)].astype(np.uint8)
+
+
+class ColorNamer:
+    """Names the main colours of a picture's foreground.
+
+    Args:
+        max_terms: at most so many.
+        min_share: share of the foreground that a further colour needs to be mentioned.
+    """
+
+    def __init__(self, max_terms: int = 2, min_share: float = 0.25) -> None:
+        self.max_terms, self.min_share = max_terms, min_share
+        self.table = _term_table()
+
+    def __call__(self, rgb: np.ndarray, alpha: np.ndarray) -> list[str]:
+        """`rgb` (H, W, 3) uint8, `alpha` (H, W) uint8 -> colour terms, most frequent first; [] without foreground."""
+        pixels = rgb[alpha >= 128].astype(np.int64) * LEVELS // 256  # (P, 3)
+        index = (pixels[:, 0] * LEVELS + pixels[:, 1]) * LEVELS + pixels[:, 2]
+        counts = np.bincount(self.table[index], minlength=len(TERMS))
+        order = np.argsort(-counts, kind="stable")[: self.max_terms]
+        return [
+            TERMS[term]
+            for place, term in enumerate(order)
+            if counts[term] > 0 and (place == 0 or counts[term] >= self.min_share * counts.sum())
+        ]

@@ -1,0 +1,77 @@
+"""Captions without any annotation: what the tower takes a view for, and its main colours."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modeling_ulip2.evaluation.names import load_class_names
+from modeling_ulip2.triplets.images import open_view
+
+from .base import Batch
+from .captions import Captioner
+from .colors import ColorNamer
+from .tower import describe_tower, shared_tower
+
+PROMPT = "a {}"
+
+
+def read_vocabulary(source: str) -> list[str]:
+    """Names from a text file, one a line, or from a list of class names that the package has.
+
+    Underscores become blanks and a remark in brackets goes: "fan_(electric)" is a "fan".
+    """
+    path = Path(source)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else load_class_names(source)
+    names = (re.sub(r"\(.*?\)", " ", line).replace("_", " ").split() for line in lines)
+    unique = list(dict.fromkeys(" ".join(words) for words in names if words))
+    if not unique:
+        raise ValueError(f"the vocabulary {source} has no names")
+    return unique
+
+
+def with_article(words: str) -> str:
+    return f"{'an' if words[:1].lower() in tuple('aeiou') else 'a'} {words}"
+
+
+class LabelsCaptioner(Captioner):
+    """`num_names` captions a view such as "a brown and white armchair".
+
+    The names are those of the vocabulary whose text embedding is nearest to the view's embedding; the colours are
+    named from the pixels of the view that the object covers.
+    """
+
+    batch_size = 32
+
+    def __init__(
+        self, tower: str, vocabulary: str = "objaverse_lvis", num_names: int = 2, device: str | None = None
+    ) -> None:
+        self.tower = shared_tower(tower, device)
+        self.source, self.names, self.num_names = vocabulary, read_vocabulary(vocabulary), num_names
+        self.color_namer = ColorNamer()
+        prompts = [PROMPT.format(name) for name in self.names]
+        self.name_embeds = self.tower.encode_text(prompts).cpu().numpy()  # (names, D)
+
+    def describe(self) -> dict[str, Any]:
+        digest = hashlib.sha256("\n".join(self.names).encode()).hexdigest()
+        source = Path(self.source).name
+        vocabulary = {"source": source, "names": len(self.names), "sha256": digest}
+        return {**describe_tower(self.tower), "vocabulary": vocabulary, "captions_per_view": self.num_names}
+
+    def caption(self, batch: Batch) -> list[list[list[str]]]:
+        return [
+            [self.words(view, alpha, embed) for view, alpha, embed in zip(*of_object, strict=True)]
+            for of_object in zip(batch["views"], batch["alpha"], batch["image_embeds"], strict=True)
+        ]
+
+    def words(self, view: dict[str, Any], alpha: np.ndarray, embed: np.ndarray) -> list[str]:
+        """Captions of one view: encoded image, alpha (H, W) and embedding (D,); none where the view is blank."""
+        colors = self.color_namer(np.asarray(open_view(view)), alpha)
+        if not colors:
+            return []
+        nearest = np.argsort(-(self.name_embeds @ embed), kind="stable")[: self.num_names]
+        return [with_article(f"{' and '.join(colors)} {self.names[i]}") for i in nearest]

@@ -1,0 +1,67 @@
+"""How well each caption fits its view, by the tower; every caption keeps its score."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .base import Batch, Stage, alive
+from .tower import describe_tower, shared_tower
+
+
+class RankCaptions(Stage):
+    """Sorts `captions` [V][k] by descending `caption_scores` [V][k], the cosine of view and caption.
+
+    Also gives `image_embeds` [V][D] and `text_embeds` [V][k][D] as float16, which are the `features` config. It takes
+    a whole shard, in which every different caption is embedded once. An object without any caption fails: without
+    words it is no triplet.
+    """
+
+    batch_size = None
+
+    def __init__(self, tower: str, device: str | None = None) -> None:
+        self.tower = shared_tower(tower, device)
+
+    def describe(self) -> dict[str, Any]:
+        return {**describe_tower(self.tower), "dim": self.tower.dim}
+
+    def __call__(self, batch: Batch) -> Batch:
+        batch = {**batch, "error": list(batch["error"]), "message": list(batch["message"])}
+        for i in alive(batch):
+            if not any(batch["captions"][i]):
+                batch["error"][i] = "no_captions"
+                batch["message"][i] = "no captioner has words for it: give it a name, or add a captioner"
+        good = alive(batch)
+        texts = sorted({text for i in good for of_view in batch["captions"][i] for text in of_view}, key=_by_length)
+        position = {text: at for at, text in enumerate(texts)}
+        embeds = self.tower.encode_text(texts).cpu().numpy() if texts else None
+        results: dict[str, list[Any]] = {
+            name: [None] * len(batch["id"]) for name in ("captions", "caption_scores", "image_embeds", "text_embeds")
+        }
+        for i in good:
+            assert embeds is not None  # a good object has a caption
+            image_embeds = batch["image_embeds"][i]  # (V, D)
+            ranked = [
+                rank(captions, embeds[np.array([position[text] for text in captions], dtype=int)], image_embed)
+                for captions, image_embed in zip(batch["captions"][i], image_embeds, strict=True)
+            ]
+            for name, column in zip(
+                ("captions", "caption_scores", "text_embeds"), zip(*ranked, strict=True), strict=True
+            ):
+                results[name][i] = list(column)
+            results["image_embeds"][i] = image_embeds.astype(np.float16)
+        return {**batch, **results}
+
+
+def rank(
+    captions: list[str], embeds: np.ndarray, image_embed: np.ndarray
+) -> tuple[list[str], list[float], np.ndarray]:
+    """A view's captions, their embeddings (k, D) and its own (D,) -> captions, scores, embeddings, best first."""
+    scores = embeds @ image_embed  # (k,)
+    order = np.argsort(-scores, kind="stable")
+    return [captions[at] for at in order], scores[order].tolist(), embeds[order].astype(np.float16)
+
+
+def _by_length(text: str) -> tuple[int, str]:
+    return len(text), text  # neighbours of like length waste little padding

@@ -1,0 +1,191 @@
+"""The dataset card of a build: YAML that `load_dataset` and the hub read, and what a person should know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from datasets import DatasetInfo, Features
+from datasets.info import DatasetInfosDict
+from huggingface_hub import DatasetCardData
+
+from .schema import FEATURES_CONFIG, TRIPLETS_CONFIG, features_features, triplet_features
+
+UNKNOWN_LICENSE = "unknown"
+
+
+def dataset_card(title: str, manifest: Mapping[str, Any], totals: Mapping[str, Any], source: str = "") -> str:
+    """README.md of a build.
+
+    Args:
+        title: what the dataset is called.
+        manifest: `BuildFolder.manifest`.
+        totals: `BuildFolder.totals()`.
+        source: Markdown about where the meshes come from.
+    """
+    settings, stages = manifest["settings"], manifest["stages"]
+    return "\n\n".join(
+        [
+            f"---\n{_metadata(title, settings, stages, totals)}\n---",
+            f"# {title}",
+            _introduction(settings, totals),
+            _usage(settings),
+            *([f"## Source\n\n{source.strip()}"] if source.strip() else []),
+            _how(settings, stages),
+            _columns(settings),
+            _licenses(totals),
+            _limits(stages, totals),
+            "",
+        ]
+    )
+
+
+def _metadata(title: str, settings: Mapping[str, Any], stages: Mapping[str, Any], totals: Mapping[str, Any]) -> str:
+    schemas: dict[str, Features] = {TRIPLETS_CONFIG: triplet_features(settings["num_points"], depth=settings["depth"])}
+    if settings["features"]:
+        schemas[FEATURES_CONFIG] = features_features(stages["RankCaptions"]["dim"])
+    count = totals.get("triplets", 0)
+    licenses = sorted({name or UNKNOWN_LICENSE for name in totals.get("licenses", {})})
+    data = DatasetCardData(
+        pretty_name=title,
+        license=licenses[0] if len(licenses) == 1 else licenses or None,
+        language="en",
+        task_categories=["zero-shot-classification", "feature-extraction"],
+        tags=["3d", "point-cloud", "ulip-2", "multimodal"],
+        size_categories=next((name for limit, name in SIZES if count < limit), "n>1T"),
+        configs=[
+            {
+                "config_name": config,
+                "data_files": [{"split": "train", "path": f"{config}/train-*.parquet"}],
+                **({"default": True} if config == TRIPLETS_CONFIG else {}),
+            }
+            for config in schemas
+        ],
+    )
+    infos = {
+        config: DatasetInfo(
+            config_name=config,
+            features=features,
+            splits=[
+                {"name": "train", "num_bytes": totals.get("data_bytes", {}).get(config, 0), "num_examples": count}
+            ],
+            download_size=totals.get("bytes", {}).get(config, 0),
+            dataset_size=totals.get("data_bytes", {}).get(config, 0),
+        )
+        for config, features in schemas.items()
+    }
+    DatasetInfosDict(infos).to_dataset_card_data(data)
+    return data.to_yaml()
+
+
+SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
+SIZES += [(10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B")]
+
+
+def _introduction(settings: Mapping[str, Any], totals: Mapping[str, Any]) -> str:
+    count = totals.get("triplets", 0)
+    return (
+        "Triplets of point cloud, views and captions, as [ULIP-2](https://arxiv.org/abs/2305.08275) makes them from "
+        "nothing but 3D files, built with `modeling_ulip2`.\n\n"
+        f"{count:,} shapes, each with {settings['num_points']:,} coloured points and {settings['views']} views of "
+        f"{settings['size']} x {settings['size']} pixels; {count * settings['views']:,} views and "
+        f"{totals.get('captions', 0):,} captions in all."
+    )
+
+
+def _usage(settings: Mapping[str, Any]) -> str:
+    lines = [
+        "from datasets import load_dataset",
+        "",
+        f'triplets = load_dataset("…", "{TRIPLETS_CONFIG}", split="train")',
+    ]
+    if settings["features"]:
+        lines.append(f'features = load_dataset("…", "{FEATURES_CONFIG}", split="train")')
+    return "```python\n" + "\n".join(lines) + "\n```\n\n`streaming=True` works, too. Nothing but `datasets` is needed."
+
+
+def _how(settings: Mapping[str, Any], stages: Mapping[str, Any]) -> str:
+    captioners = "\n".join(f"- `{name}`{_options(_captioner(stages, name))}" for name in settings["captioners"])
+    tower = stages.get("RankCaptions", {})
+    return (
+        "## How it was made\n\n"
+        f"Points are drawn uniformly from the surface, seed {settings['seed']}. The views lie on a horizontal ring, "
+        f"{360 / settings['views']:g} degrees apart, {settings['elevation']:g} degrees above the horizon, angle of "
+        f"view {settings['fov']:g} degrees, stored as {settings['image_format'].upper()}"
+        f"{'' if settings['image_format'] == 'png' else ' of quality ' + str(settings['quality'])}.\n\n"
+        f"Captions come from:\n\n{captioners}\n\n"
+        f"and are ranked by their cosine similarity with the view under `{tower.get('tower', '?')}` (fingerprint "
+        f"`{tower.get('fingerprint', '?')}`). All are kept with their scores; choose top-k when training."
+        + (f"\n\n{CONSE}" if tower.get("model_type") == "conse" else "")
+        + "\n\nAll settings are in `manifest.json`. What could not be used is in `errors.parquet`, with the reason."
+    )
+
+
+CONSE = (
+    "That tower is a ConSE pair (Norouzi et al. 2013): an image is embedded as the mean of the sentence embeddings of "
+    "the ImageNet classes that a classifier sees in it. It was never trained on image-text pairs and is no CLIP: its "
+    "scores say how well a caption agrees with ImageNet names, not whether it describes the picture."
+)
+
+
+def _captioner(stages: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    return stages.get(f"{name.capitalize()}Captioner", {})
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    shown = {key: value["source"] if isinstance(value, Mapping) else value for key, value in options.items()}
+    return f" ({', '.join(f'{key}: {value}' for key, value in shown.items())})" if shown else ""
+
+
+def _columns(settings: Mapping[str, Any]) -> str:
+    rows = [
+        ("id, source, name, license, creator", "strings; `id` is the mesh's path in its folder"),
+        (
+            "xyz",
+            f"({settings['num_points']}, 3) float16, y up, in the file's unit; a shape that half precision "
+            "could not hold is centred or scaled by a power of two",
+        ),
+        ("rgb", f"({settings['num_points']}, 3) uint8, sRGB"),
+        (
+            "views",
+            f"{settings['views']} images; `azimuths` and `elevations` are their cameras' angles in degrees, "
+            "azimuth 0 looks at the +z side",
+        ),
+        ("captions, caption_scores", "one list per view, best caption first"),
+    ]
+    if settings["depth"]:
+        rows.append(
+            ("depths, depth_scale", "16-bit PNGs; pixel x scale is the distance from the camera plane, 0 is empty")
+        )
+    if settings["features"]:
+        rows.append(
+            (
+                f"config `{FEATURES_CONFIG}`: id, image_embeds, text_embeds",
+                "the tower's normalised embeddings of each view and each caption, float16, in the same order",
+            )
+        )
+    table = "\n".join(f"| {name} | {meaning} |" for name, meaning in rows)
+    return f"## Columns\n\n| column | content |\n|---|---|\n{table}"
+
+
+def _licenses(totals: Mapping[str, Any]) -> str:
+    def table(head: str, counts: Mapping[str, int]) -> str:
+        rows = "\n".join(f"| {name or 'unknown'} | {count:,} |" for name, count in sorted(counts.items()))
+        return f"| {head} | shapes |\n|---|---|\n{rows}"
+
+    return (
+        "## Licences\n\nEvery row names the creator and the licence of its shape, where the source states them; "
+        "points and views are derived from it.\n\n"
+        f"{table('licence', totals.get('licenses', {}))}\n\n{table('source', totals.get('sources', {}))}"
+    )
+
+
+def _limits(stages: Mapping[str, Any], totals: Mapping[str, Any]) -> str:
+    errors = totals.get("errors", {})
+    lines = ["Captions are made by a program and are wrong at times; no person has read them."]
+    if errors:
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in sorted(errors.items()))
+        lines.append(f"{sum(errors.values()):,} meshes could not be used: {reasons}.")
+    if totals.get("warned"):
+        lines.append(f"{totals['warned']:,} shapes lack a texture or the like; `warnings.parquet` names them.")
+    return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
