@@ -96,10 +96,12 @@ class TripletCollator:
         clouds = []
         for row, rng in zip(rows, rngs, strict=True):
             xyz, rgb = np.asarray(row["xyz"]), row.get("rgb")
+            if rgb is not None:
+                rgb = np.asarray(rgb, dtype=np.uint8)  # plain rows hold lists of Python integers
             # other points in every pass; also where all are kept, as dropout and grouping favour the first one
             if self.augmentation is not None and extractor.sampling == "random" and len(xyz) >= extractor.num_points:
                 chosen = random_sample(np.arange(len(xyz)), extractor.num_points, rng)
-                xyz, rgb = xyz[chosen], None if rgb is None else np.asarray(rgb)[chosen]
+                xyz, rgb = xyz[chosen], None if rgb is None else rgb[chosen]
             clouds.append({"xyz": xyz, "rgb": rgb})
         values = extractor(clouds, return_tensors="np")["point_values"]  # (B, N, C)
         if self.augmentation is not None:
