@@ -201,7 +201,7 @@ def load_tower(
 
 
 def fold_batch_norms(model: nn.Module) -> nn.Module:
-    """A copy of a frozen model in which each BatchNorm is folded into its convolution; the model itself if it has none.
+    """A copy of a frozen model with each BatchNorm folded into its convolution; the model itself if it has none.
 
     In evaluation mode outputs are the same up to rounding, and the image classifier of ConSE runs faster on a CPU.
     """
