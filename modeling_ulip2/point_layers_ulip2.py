@@ -89,8 +89,8 @@ def sampling_starts(
     if starts is not None:
         if starts.shape != (len(num_points), batch):
             raise ValueError(
-                f"start_indices must have shape ({len(num_points)}, {batch}), a row for each sampling and a column for "
-                f"each cloud, got {tuple(starts.shape)}."
+                f"start_indices must have shape ({len(num_points)}, {batch}), one row for each sampling and one "
+                f"column for each cloud, got {tuple(starts.shape)}."
             )
         return starts
     if not random and generator is None:

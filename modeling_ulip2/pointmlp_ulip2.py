@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from transformers import initialization as init
 
-from .configuration_ulip2 import PointMLPConfig, register_point_encoder
+from .configuration_pointconv_ulip2 import PointMLPConfig
+from .configuration_ulip2 import register_point_encoder
 from .point_layers_ulip2 import PointConvPreTrainedModel, activation, refuse_attentions, sampling_starts
 from .point_ops_ulip2 import FPS_LOWEST_INDEX, farthest_point_sample, gather_points, nearest_neighbors
 from .pointbert_ulip2 import PointEncoderOutput, check_point_values

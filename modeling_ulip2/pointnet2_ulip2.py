@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from .configuration_ulip2 import PointNet2Config, register_point_encoder
+from .configuration_pointconv_ulip2 import PointNet2Config
+from .configuration_ulip2 import register_point_encoder
 from .point_layers_ulip2 import PointConvPreTrainedModel, pointwise, refuse_attentions, sampling_starts
 from .point_ops_ulip2 import FPS_LOWEST_INDEX, ball_query, farthest_point_sample, gather_points
 from .pointbert_ulip2 import PointEncoderOutput, check_point_values
