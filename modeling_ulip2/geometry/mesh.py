@@ -35,29 +35,38 @@ class Material:
     alpha_cutoff: float = 0.5
     double_sided: bool = True
 
+    @property
+    def plain_alpha_mode(self) -> AlphaMode:
+        """The mode without its texture: the base colour's alpha decides alone."""
+        return "BLEND" if self.alpha_mode == "BLEND" and self.base_color[3] < 1.0 else "OPAQUE"
+
 
 @dataclass
 class Mesh:
     """Triangles with their colours, in the file's own frame and scale (y up is a convention of the datasets).
 
-    Every vertex is used by a face, all coordinates are finite and the surface has an area: `finish` sees to it.
+    A mesh is valid from its making: every vertex is used by a face, coordinates are finite, the surface has an area.
 
-    Attributes:
-        vertices: (V, 3) float64.
-        faces: (F, 3) int32, counter-clockwise seen from outside.
-        materials: at least one.
-        face_material: (F,) int32, index into `materials`.
-        normals: (V, 3) float32 unit vectors where the file has them, zeros where it has not; None if it has none.
-        uv: (V, 2) float32, v = 0 at the texture's first row; None if no material is textured.
+    Args:
+        vertices: (V, 3), kept as float64.
+        faces: (F, 3) integers, kept as int32, counter-clockwise seen from outside.
+        materials: at least one; white without.
+        face_material: (F,) index into `materials`, kept as int32; 0 without.
+        normals: (V, 3), kept as float32 unit vectors; zeros (also for NaN) where a vertex has none and its faces are
+            shaded flat; None if there are none at all.
+        uv: (V, 2) float32, v = 0 at the texture's first row; NaN becomes 0; None if no material is textured.
         vertex_colors: (V, 4) float32, linear RGB and alpha; None if there are none.
         face_colors: (F, 4) float32, linear RGB and alpha; None if there are none.
         warnings: what had to be left out or guessed, one sentence each.
+
+    Raises:
+        MeshError: no faces, indices out of range, non-finite coordinates or colours, no surface at all.
     """
 
     vertices: np.ndarray
     faces: np.ndarray
     materials: list[Material] = field(default_factory=lambda: [Material()])
-    face_material: np.ndarray | None = None
+    face_material: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
     normals: np.ndarray | None = None
     uv: np.ndarray | None = None
     vertex_colors: np.ndarray | None = None
@@ -82,14 +91,7 @@ class Mesh:
         """(F,) float64 areas in the file's units, squared."""
         return 0.5 * np.linalg.norm(self.face_normals(), axis=1)
 
-    def finish(self) -> Mesh:
-        """Bring the arrays into their documented form; called by every reader, and useful for a mesh made by hand.
-
-        Drops vertices that no face uses. Normals that are not finite become zero (flat shading), uv become 0.
-
-        Raises:
-            MeshError: no faces, indices out of range, non-finite coordinates or colours, no surface at all.
-        """
+    def __post_init__(self) -> None:
         faces = np.asarray(self.faces)
         if faces.size == 0 or len(self.vertices) == 0:
             raise MeshError("empty", "it holds no triangle")
@@ -104,9 +106,9 @@ class Mesh:
             raise MeshError("non_finite", f"vertex coordinates are {what}")
         if not self.face_areas().sum() > 0:
             raise MeshError("zero_area", f"its {len(self.faces)} triangles have no area")
-        if self.face_material is None:
-            self.face_material = np.zeros(len(self.faces), dtype=np.int32)
         self.face_material = np.ascontiguousarray(self.face_material, dtype=np.int32)
+        if len(self.face_material) == 0:
+            self.face_material = np.zeros(len(self.faces), dtype=np.int32)
         if self.normals is not None:
             normals = np.nan_to_num(np.asarray(self.normals, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
             length = np.linalg.norm(normals, axis=1, keepdims=True)
@@ -123,7 +125,6 @@ class Mesh:
             if not np.isfinite(colors).all():
                 raise MeshError("non_finite", f"{name.replace('_', ' ')} are NaN or infinite")
             setattr(self, name, np.clip(colors, 0.0, 1.0))
-        return self
 
     def _drop_unused_vertices(self) -> None:
         used = np.zeros(len(self.vertices), dtype=bool)

@@ -7,7 +7,7 @@ from PIL import Image
 
 from .colors import srgb_to_linear
 from .errors import MeshError
-from .mesh import Material
+from .mesh import AlphaMode, Material
 from .sandbox import Sandbox
 from .textures import TextureLoader
 
@@ -69,17 +69,13 @@ class MaterialLibrary:
             texture = _with_alpha(texture, stencil)
         if texture is not None and not color.any():
             color = np.ones(3, dtype=np.float32)  # exporters that write a texture often leave Kd black
-        mode, texture_mode = ("OPAQUE", _alpha_mode(texture))
-        if opacity < 1.0 or texture_mode == "BLEND":
-            mode = "BLEND"
-        elif texture_mode == "MASK":
-            mode = "MASK"
+        mode = "BLEND" if opacity < 1.0 else _alpha_mode(texture)
         return Material(
             name=name,
             base_color=np.array([*color, opacity], dtype=np.float32),
             texture=texture,
             wrap=("clamp", "clamp") if "-clamp on" in entry.get("map_kd", "") else ("repeat", "repeat"),
-            alpha_mode=mode,  # type: ignore[arg-type]
+            alpha_mode=mode,
         )
 
     def _texture(self, entry: dict[str, str], keyword: str) -> np.ndarray | None:
@@ -157,7 +153,7 @@ def _with_alpha(texture: np.ndarray | None, stencil: np.ndarray) -> np.ndarray:
     return np.dstack([texture[..., :3], np.asarray(resized)])
 
 
-def _alpha_mode(texture: np.ndarray | None) -> str:
+def _alpha_mode(texture: np.ndarray | None) -> AlphaMode:
     if texture is None:
         return "OPAQUE"
     alpha = texture[..., 3]

@@ -7,33 +7,34 @@ from the file's end, a group that mixes `v/vt` and `v` corners loses all its tex
 
 from __future__ import annotations
 
+import io
+import warnings
 from array import array
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from .colors import srgb_to_linear
 from .errors import MeshError
 from .mesh import Mesh
 from .mtl import MaterialLibrary
 from .polygons import fan
 from .sandbox import Sandbox
 
+# Vertices, texture coordinates or normals that a file may hold for each face allowed; most need fewer than one.
+_ROWS_PER_FACE = 4
+
 
 def read_obj(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, strict: bool) -> Mesh:
     """Parse an OBJ file with its MTL files and textures; see `read_mesh` for the arguments' meaning."""
     if b"\0" in data[:65536]:
         raise MeshError("corrupt", "it is binary data, not an OBJ file")
-    if data.count(b"\nf") > max_faces:
-        raise MeshError("too_many_faces", f"it has more than {max_faces} faces")
-    lines = data.replace(b"\\\r\n", b" ").replace(b"\\\n", b" ").splitlines()
-    text = _Statements(lines, max_faces)
-    library = MaterialLibrary(sandbox, strict)
-    for files in text.libraries:
-        library.load(files)
-    positions, colors = text.positions()
-    uv = text.rows(text.vt, 2, "vt")
-    normals = text.rows(text.vn, 3, "vn")
-    corners = text.corners()  # (F, 3, 3): vertex, uv, normal of every corner, -1 where absent
+    text = _Statements(data, max_faces)
+    if text.positions.count == 0:
+        raise MeshError("empty", "it holds no vertex")
+    positions, uv, normals = text.positions.rows(), text.uv.rows(), text.normals.rows()
+    corners = text.corners()  # (F, 3, 3)
     if len(corners) == 0:
         raise MeshError("empty", "it holds no triangle")
     for column, (rows, what) in enumerate(((positions, "vertex"), (uv, "vt"), (normals, "vn"))):
@@ -41,33 +42,42 @@ def read_obj(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, stric
         if index.max(initial=-1) >= len(rows) or (column == 0 and index.min(initial=0) < 0):
             raise MeshError("corrupt", f"a face names {what} {index.max() + 1} of {len(rows)}")
 
+    library = MaterialLibrary(sandbox, strict)
+    for files in text.libraries:
+        library.load(files)
     names, face_material = text.face_materials()
     materials = [library.material(name) for name in names]
+    # A face without texture coordinates shows its material's plain colour.
+    bare = (corners[..., 1] < 0).any(axis=1)
+    for number, material in enumerate(list(materials)):
+        here = bare & (face_material == number)
+        if material.texture is not None and here.any():
+            face_material[here] = len(materials)
+            materials.append(replace(material, texture=None, alpha_mode=material.plain_alpha_mode))
     textured = any(material.texture is not None for material in materials)
     if not textured:
         corners[..., 1] = -1
     faces, vertex_of, uv_of, normal_of = _merge_corners(corners, len(uv), len(normals))
-    if textured and (uv_of < 0).any():
-        bare = np.unique(face_material[(corners[..., 1] < 0).any(axis=1)])
-        for index in bare:
-            if materials[index].texture is not None:
-                library.warnings.append(f"material {names[index]!r} is textured but some of its faces have no vt")
+    colors = None
+    if positions.shape[1] == 6:  # r, g, b behind the coordinates
+        rgb = positions[:, 3:] / (255.0 if positions[:, 3:].max() > 1.0 else 1.0)
+        colors = np.column_stack([srgb_to_linear(rgb), np.ones(len(rgb), dtype=np.float32)])[vertex_of]
     return Mesh(
-        vertices=positions[vertex_of],
+        vertices=positions[vertex_of, :3],
         faces=faces,
         materials=materials,
         face_material=face_material,
         normals=_take(normals, normal_of) if len(normals) else None,
         uv=_flip_v(_take(uv, uv_of)) if textured else None,
-        vertex_colors=None if colors is None else colors[vertex_of],
+        vertex_colors=colors,
         warnings=library.warnings,
     )
 
 
 def _take(rows: np.ndarray, index: np.ndarray) -> np.ndarray:
     """rows[index], zeros where the index is -1."""
-    taken = rows[np.maximum(index, 0)].astype(np.float32)
-    taken[index < 0] = 0.0
+    taken = np.zeros((len(index), rows.shape[1]), dtype=np.float32)
+    taken[index >= 0] = rows[index[index >= 0]]
     return taken
 
 
@@ -90,129 +100,137 @@ def _merge_corners(
     return faces.reshape(-1, 3).astype(np.int32), flat[first, 0], flat[first, 1], flat[first, 2]
 
 
+class _Table:
+    """Rows of numbers under one keyword, parsed in blocks so that the text is never held twice."""
+
+    _BLOCK = 65536
+
+    def __init__(self, keyword: str, widths: tuple[int, ...], fewest: int, limit: int) -> None:
+        """Args: `widths`, columns to keep, the largest that the first row has; `fewest`, numbers a row needs."""
+        self.count = 0
+        self._keyword, self._widths, self._fewest, self._limit = keyword, widths, fewest, limit
+        self._width = widths[-1]
+        self._lines: list[bytes] = []
+        self._blocks: list[np.ndarray] = []
+
+    def add(self, line: bytes) -> None:
+        if self.count == 0:
+            given = len(line.split(b"#")[0].split())
+            self._width = next((width for width in self._widths if width <= given), self._widths[-1])
+        self.count += 1
+        if self.count > self._limit:
+            raise MeshError("too_large", f"it has more than {self._limit} statements {self._keyword!r}")
+        self._lines.append(line)
+        if len(self._lines) == self._BLOCK:
+            self._flush()
+
+    def rows(self) -> np.ndarray:
+        """(count, width) float64."""
+        self._flush()
+        return np.concatenate(self._blocks) if self._blocks else np.zeros((0, self._width))
+
+    def _flush(self) -> None:
+        if not self._lines:
+            return
+        lines, first = self._lines, self.count - len(self._lines)
+        self._lines = []
+        per_line = len(lines[0].split())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # NumPy's word for "not all of it is numbers"
+            values = np.fromstring(b" ".join(lines).decode("ascii", errors="replace"), sep=" ")
+        if per_line >= self._width and len(values) == per_line * len(lines):
+            self._blocks.append(values.reshape(len(lines), per_line)[:, : self._width])
+            return
+        block = np.zeros((len(lines), self._width))
+        for row, line in enumerate(lines):
+            numbers = line.split(b"#")[0].split()[: self._width]
+            place = f"statement {self._keyword!r} number {first + row + 1}"
+            if len(numbers) < self._fewest:
+                raise MeshError("corrupt", f"{place} has {len(numbers)} numbers; {self._fewest} are needed")
+            try:
+                block[row, : len(numbers)] = [float(number) for number in numbers]
+            except ValueError:
+                raise MeshError("corrupt", f"{place} is not made of numbers") from None
+        self._blocks.append(block)
+
+
 class _Statements:
     """The lines of an OBJ file, sorted by keyword."""
 
-    def __init__(self, lines: list[bytes], max_faces: int) -> None:
-        self.v: list[bytes] = []
-        self.vt: list[bytes] = []
-        self.vn: list[bytes] = []
-        self.faces: list[bytes] = []
+    def __init__(self, data: bytes, max_faces: int) -> None:
+        limit = _ROWS_PER_FACE * max_faces
+        self.positions = _Table("v", (6, 3), 3, limit)  # some programs write r, g, b behind x, y, z
+        self.uv = _Table("vt", (2,), 1, limit)
+        self.normals = _Table("vn", (3,), 3, limit)
         self.libraries: list[str] = []
+        self._max_faces = max_faces
         self._materials: dict[str, int] = {}
         self._material_of_face = array("i")
-        self._counts: list[tuple[int, int, int]] | None = None  # v, vt, vn above each face, for relative indices
+        self._sizes = array("q")  # corners of each face
+        self._indices = array("q")  # vertex, uv, normal of each corner, from 1; 0 where absent
+        self._polygon_of = np.zeros(0, dtype=np.int64)
         current = -1
-        relative = any(b"-" in line for line in lines if line[:1] == b"f" or line.lstrip()[:2] in (b"f ", b"f\t"))
-        counts: list[tuple[int, int, int]] = []
-        for line in lines:
-            keyword, _, rest = line.lstrip().replace(b"\t", b" ").partition(b" ")
+        triangles = 0
+        stream = io.BytesIO(data)
+        for line in stream:
+            while line.rstrip(b"\r\n").endswith(b"\\"):  # continued on the next line
+                line = line.rstrip(b"\r\n")[:-1] + b" " + stream.readline()
+            words = line.split(None, 1)
+            if len(words) < 2:
+                continue
+            keyword, rest = words
             if keyword == b"v":
-                self.v.append(rest)
+                self.positions.add(rest)
             elif keyword == b"vt":
-                self.vt.append(rest)
+                self.uv.add(rest)
             elif keyword == b"vn":
-                self.vn.append(rest)
+                self.normals.add(rest)
             elif keyword in (b"f", b"fo"):
                 if current < 0:
-                    current = self._material_index("")
-                self.faces.append(rest)
+                    current = self._materials.setdefault("", 0)
+                triangles += self._add_face(rest)
                 self._material_of_face.append(current)
-                if relative:
-                    counts.append((len(self.v), len(self.vt), len(self.vn)))
+                if triangles > max_faces:
+                    raise MeshError("too_many_faces", f"it has more than {max_faces} triangles")
             elif keyword == b"usemtl":
-                current = self._material_index(_text(rest))
+                current = self._materials.setdefault(_text(rest), len(self._materials))
             elif keyword == b"mtllib":
                 self.libraries.append(_text(rest))
-        if relative:
-            self._counts = counts
-        self._max_faces = max_faces
-        self._polygon_of = np.zeros(0, dtype=np.int64)
 
-    def _material_index(self, name: str) -> int:
-        return self._materials.setdefault(name, len(self._materials))
+    def _add_face(self, rest: bytes) -> int:
+        """Note a polygon's corners; gives the number of its triangles."""
+        corners = rest.split(b"#")[0].split() if b"#" in rest else rest.split()
+        self._sizes.append(len(corners))
+        append = self._indices.append
+        try:
+            for corner in corners:
+                pieces = corner.split(b"/")
+                append(int(pieces[0]))
+                append(int(pieces[1]) if len(pieces) > 1 and pieces[1] else 0)
+                append(int(pieces[2]) if len(pieces) > 2 and pieces[2] else 0)
+        except (ValueError, OverflowError):
+            raise MeshError("corrupt", f"face {len(self._sizes)} has the corner {corner[:40]!r}") from None
+        if b"-" in rest:  # relative indices count back from the statements above the face
+            above = (self.positions.count, self.uv.count, self.normals.count)
+            for place in range(len(self._indices) - 3 * len(corners), len(self._indices)):
+                if self._indices[place] < 0:
+                    self._indices[place] += above[place % 3] + 1
+                    if self._indices[place] < 1:
+                        raise MeshError("corrupt", f"face {len(self._sizes)} reaches back before the first statement")
+        return max(0, len(corners) - 2)
+
+    def corners(self) -> np.ndarray:
+        """(F, 3, 3) int64: vertex, uv and normal of each triangle's corners from 0, -1 where absent."""
+        triangles, self._polygon_of = fan(np.array(self._sizes, dtype=np.int64))
+        return (np.array(self._indices, dtype=np.int64).reshape(-1, 3) - 1)[triangles]
 
     def face_materials(self) -> tuple[list[str], np.ndarray]:
         """Names of the materials in use, and their index for each triangle (F,); after `corners`."""
-        of_triangle = np.frombuffer(self._material_of_face, dtype=np.int32)[self._polygon_of]
+        of_triangle = np.array(self._material_of_face, dtype=np.int32)[self._polygon_of]
         used, index = np.unique(of_triangle, return_inverse=True)
         names = list(self._materials)
         return [names[i] for i in used], index.astype(np.int32)
 
-    @staticmethod
-    def rows(lines: list[bytes], width: int, what: str) -> np.ndarray:
-        """(N, width) float64; a `vt` of one number gets a zero, further numbers are dropped."""
-        if not lines:
-            return np.zeros((0, width))
-        values = _numbers(lines)
-        if values is not None and len(values) % len(lines) == 0:
-            per_line = len(values) // len(lines)
-            if per_line >= width and all(len(line.split()) == per_line for line in lines):
-                return values.reshape(len(lines), per_line)[:, :width]
-        table = np.zeros((len(lines), width))
-        for row, line in enumerate(lines):
-            numbers = line.split(b"#")[0].split()[:width]
-            if len(numbers) < (1 if what == "vt" else width):
-                raise MeshError("corrupt", f"statement {row + 1} of kind {what!r} has {len(numbers)} numbers")
-            try:
-                table[row, : len(numbers)] = [float(number) for number in numbers]
-            except ValueError:
-                raise MeshError("corrupt", f"statement {row + 1} of kind {what!r} is not made of numbers") from None
-        return table
-
-    def positions(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """(N, 3) coordinates, and (N, 4) linear colours where each `v` has six numbers or seven."""
-        from .colors import srgb_to_linear
-
-        if not self.v:
-            raise MeshError("empty", "it holds no vertex")
-        widths = {len(line.split()) for line in self.v}
-        if widths <= {6, 7} and len(widths) == 1:
-            table = self.rows(self.v, 6, "v")
-            rgb = table[:, 3:6]
-            rgb = rgb / 255.0 if rgb.max(initial=0.0) > 1.0 else rgb
-            return table[:, :3], np.column_stack([srgb_to_linear(rgb), np.ones(len(rgb), dtype=np.float32)])
-        return self.rows(self.v, 3, "v"), None
-
-    def corners(self) -> np.ndarray:
-        """(F, 3, 3) int64: zero-based vertex, uv and normal of each triangle's corners; polygons become fans."""
-        if not self.faces:
-            return np.zeros((0, 3, 3), dtype=np.int64)
-        sizes = np.zeros(len(self.faces), dtype=np.int64)
-        flat = array("q")
-        for row, line in enumerate(self.faces):
-            tokens = line.split(b"#")[0].split()
-            sizes[row] = len(tokens)
-            for token in tokens:
-                pieces = token.split(b"/")
-                try:
-                    flat.append(int(pieces[0]))
-                    flat.append(int(pieces[1]) if len(pieces) > 1 and pieces[1] else 0)
-                    flat.append(int(pieces[2]) if len(pieces) > 2 and pieces[2] else 0)
-                except (ValueError, OverflowError):
-                    raise MeshError("corrupt", f"face {row + 1} has the corner {token[:40]!r}") from None
-        triangles = int(np.maximum(sizes - 2, 0).sum())
-        if triangles > self._max_faces:
-            raise MeshError("too_many_faces", f"it has {triangles} triangles; at most {self._max_faces}")
-        index = np.frombuffer(flat, dtype=np.int64).reshape(-1, 3)  # (corners, 3), 1-based, 0 where absent
-        if self._counts is not None:
-            above = np.repeat(np.asarray(self._counts, dtype=np.int64), sizes, axis=0)
-            if (index + above < 0).any():
-                raise MeshError("corrupt", "a face has a relative index before the first statement")
-            index = np.where(index < 0, index + above, index - 1)
-        else:
-            index = index - 1
-        corners, self._polygon_of = fan(sizes)
-        return index[corners]
-
 
 def _text(raw: bytes) -> str:
     return raw.decode("utf-8", errors="replace").strip()
-
-
-def _numbers(lines: list[bytes]) -> np.ndarray | None:
-    """All numbers of the lines, or None if something else stands among them."""
-    try:
-        return np.array(b" ".join(lines).split(), dtype=np.float64)
-    except ValueError:
-        return None

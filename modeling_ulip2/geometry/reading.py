@@ -49,7 +49,7 @@ def read_mesh(
             raise MeshError("unsupported", f"{path.suffix or 'no suffix'} is none of {', '.join(MESH_SUFFIXES)}")
         data, sandbox = open_bounded(path, max_bytes)
         assert reader is not None  # a path that is no file was refused
-        return reader(path, data, sandbox, max_faces=max_faces, strict=strict).finish()
+        return reader(path, data, sandbox, max_faces=max_faces, strict=strict)
     except MeshError as error:
         if error.path is None:
             error.path = path

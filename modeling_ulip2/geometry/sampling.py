@@ -28,7 +28,6 @@ def sample_points(mesh: Mesh, n: int, seed: int = 0) -> tuple[np.ndarray, np.nda
     """
     if n < 1:
         raise ValueError(f"n is {n}; at least one point is needed")
-    assert mesh.face_material is not None
     rng = np.random.default_rng(seed)
     cumulative = np.cumsum(mesh.face_areas())
     cumulative /= cumulative[-1]

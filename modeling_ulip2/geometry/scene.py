@@ -69,8 +69,7 @@ class Scene:
 
     @classmethod
     def of(cls, mesh: Mesh) -> Scene:
-        """Lay out a finished mesh."""
-        assert mesh.face_material is not None
+        """Lay out a mesh."""
         face_normals = mesh.face_normals()
         length = np.linalg.norm(face_normals, axis=1, keepdims=True)
         face_normals = np.divide(face_normals, length, out=np.zeros_like(face_normals), where=length > 0)

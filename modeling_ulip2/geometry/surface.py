@@ -19,7 +19,6 @@ def surface_colors(mesh: Mesh, face: np.ndarray, barycentric: np.ndarray) -> np.
     Returns:
         (P, 4) float32, linear RGB and alpha. Alpha is what the files say, whatever the material's alpha mode.
     """
-    assert mesh.face_material is not None
     corners = mesh.faces[face]  # (P, 3)
     material_of = mesh.face_material[face]
     colors = np.stack([material.base_color for material in mesh.materials])[material_of]  # (P, 4)
