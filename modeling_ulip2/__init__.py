@@ -6,9 +6,19 @@ Everything else (geometry, triplets, towers, training, evaluation, conversion) i
 
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor
 
-from .configuration_ulip2 import PointBertConfig, Ulip2Config, register_point_encoder
+from .configuration_ulip2 import (
+    PointBertConfig,
+    PointMLPConfig,
+    PointNet2Config,
+    PointNextConfig,
+    PpatConfig,
+    Ulip2Config,
+    Uni3dConfig,
+    register_point_encoder,
+)
 from .feature_extraction_ulip2 import Ulip2FeatureExtractor
 from .modeling_ulip2 import (
+    POINT_MODELS,
     Ulip2Model,
     Ulip2Output,
     Ulip2PointModel,
@@ -17,13 +27,17 @@ from .modeling_ulip2 import (
     contrastive_loss,
 )
 from .pointbert_ulip2 import PointBertModel, PointEncoderOutput
+from .pointmlp_ulip2 import PointMLPModel
+from .pointnet2_ulip2 import PointNet2Model
+from .pointnext_ulip2 import PointNextModel
+from .ppat_ulip2 import PpatModel
 from .processing_ulip2 import Ulip2Processor
 from .towers import register as _register_towers
+from .uni3d_ulip2 import Uni3dModel
 
-
-for _config_class, _model_class in ((PointBertConfig, PointBertModel), (Ulip2Config, Ulip2Model)):
-    AutoConfig.register(_config_class.model_type, _config_class)
-    AutoModel.register(_config_class, _model_class)
+for _model_class in (*POINT_MODELS, Ulip2Model):
+    AutoConfig.register(_model_class.config_class.model_type, _model_class.config_class)
+    AutoModel.register(_model_class.config_class, _model_class)
 AutoFeatureExtractor.register(Ulip2Config, Ulip2FeatureExtractor)
 AutoProcessor.register(Ulip2Config, Ulip2Processor)
 _register_towers()
@@ -32,6 +46,14 @@ __all__ = [
     "PointBertConfig",
     "PointBertModel",
     "PointEncoderOutput",
+    "PointMLPConfig",
+    "PointMLPModel",
+    "PointNet2Config",
+    "PointNet2Model",
+    "PointNextConfig",
+    "PointNextModel",
+    "PpatConfig",
+    "PpatModel",
     "Ulip2Config",
     "Ulip2FeatureExtractor",
     "Ulip2Model",
@@ -40,6 +62,8 @@ __all__ = [
     "Ulip2PointModelOutput",
     "Ulip2PointModelWithProjection",
     "Ulip2Processor",
+    "Uni3dConfig",
+    "Uni3dModel",
     "contrastive_loss",
     "register_point_encoder",
 ]

@@ -20,8 +20,16 @@ from transformers.utils import ModelOutput
 
 from .configuration_ulip2 import POINT_ENCODERS, Ulip2Config
 from .loss_ulip2 import average_captions, contrastive_loss
-from .pointbert_ulip2 import PointEncoderOutput
+from .pointbert_ulip2 import PointBertModel, PointEncoderOutput
+from .pointmlp_ulip2 import PointMLPModel
+from .pointnet2_ulip2 import PointNet2Model
+from .pointnext_ulip2 import PointNextModel
+from .ppat_ulip2 import PpatModel
 from .tower_ulip2 import FrozenTowerMixin
+from .uni3d_ulip2 import Uni3dModel
+
+# The encoders of the package: importing their files registers them and makes them travel with every checkpoint.
+POINT_MODELS = (PointBertModel, PointMLPModel, PointNet2Model, PointNextModel, PpatModel, Uni3dModel)
 
 # Upper bound of the logarithm of the logit scale, as in the original: a scale of 100.
 MAX_LOGIT_SCALE = 4.6052

@@ -74,13 +74,13 @@ class PointBertPatchEncoder(nn.Module):
     the product before it.
     """
 
-    def __init__(self, config: PointBertConfig):
+    def __init__(self, in_channels: int, encoder_dims: int):
         super().__init__()
         self.first_conv = nn.Sequential(
-            nn.Conv1d(config.in_channels, 128, 1), nn.BatchNorm1d(128), nn.ReLU(inplace=True), nn.Conv1d(128, 256, 1)
+            nn.Conv1d(in_channels, 128, 1), nn.BatchNorm1d(128), nn.ReLU(inplace=True), nn.Conv1d(128, 256, 1)
         )
         self.second_conv = nn.Sequential(
-            nn.Conv1d(512, 512, 1), nn.BatchNorm1d(512), nn.ReLU(inplace=True), nn.Conv1d(512, config.encoder_dims, 1)
+            nn.Conv1d(512, 512, 1), nn.BatchNorm1d(512), nn.ReLU(inplace=True), nn.Conv1d(512, encoder_dims, 1)
         )
 
     def forward(self, neighborhood: torch.Tensor) -> torch.Tensor:
@@ -241,7 +241,7 @@ class PointBertModel(PointBertPreTrainedModel):
     def __init__(self, config: PointBertConfig):
         super().__init__(config)
         width = config.hidden_size
-        self.encoder = PointBertPatchEncoder(config)
+        self.encoder = PointBertPatchEncoder(config.in_channels, config.encoder_dims)
         self.reduce_dim = nn.Linear(config.encoder_dims, width)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.cls_pos = nn.Parameter(torch.zeros(1, 1, width))
