@@ -44,8 +44,12 @@ class PointBertConfig(PreTrainedConfig):
         """Channels of the pooled feature: [CLS, max over the other tokens]."""
         return 2 * self.hidden_size
 
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        self.validate_architecture()
+
     def validate_architecture(self) -> None:
-        """Called by transformers when a configuration is made or saved."""
+        """Raises ValueError where fields contradict each other."""
         if self.in_channels < 3:
             raise ValueError(f"in_channels counts x, y and z and must be at least 3, got {self.in_channels}.")
         if self.hidden_size % self.num_attention_heads:

@@ -136,7 +136,8 @@ def _split_batch(clouds: Any, colors: Any) -> list[tuple[Any, Any]]:
         return _split_batch(clouds["xyz"], clouds.get("rgb") if colors is None else colors)
     if hasattr(clouds, "ndim") and clouds.ndim == 2:
         clouds, colors = [clouds], None if colors is None else [colors]
-    if not isinstance(clouds, Sequence) and not (hasattr(clouds, "ndim") and clouds.ndim == 3):
+    is_list = isinstance(clouds, Sequence) and not isinstance(clouds, str)
+    if not is_list and not (hasattr(clouds, "ndim") and clouds.ndim == 3):
         shape = f" of shape {tuple(clouds.shape)}" if hasattr(clouds, "shape") else ""
         raise ValueError(
             f"clouds must be an array (N, 3) or (N, 6), a batch (B, N, 3 or 6) or a list of arrays, got "
@@ -144,7 +145,7 @@ def _split_batch(clouds: Any, colors: Any) -> list[tuple[Any, Any]]:
         )
     if len(clouds) == 0:
         raise ValueError("clouds is empty: there is nothing to prepare.")
-    if isinstance(clouds, Sequence) and isinstance(clouds[0], Mapping):
+    if is_list and isinstance(clouds[0], Mapping):
         if colors is not None:
             raise ValueError("Give colours either inside the mappings as 'rgb' or as `colors`, not both.")
         return [(cloud["xyz"], cloud.get("rgb")) for cloud in clouds]

@@ -65,6 +65,8 @@ class Ulip2Processor(ProcessorMixin):
         if isinstance(text, str):
             text = [text]
         nested = not all(isinstance(captions, str) for captions in text)
+        if nested and not all(isinstance(captions, (list, tuple)) for captions in text):
+            raise ValueError("text must be a caption, a list of captions, or a list of lists of captions.")
         flat = [caption for captions in text for caption in captions] if nested else list(text)
         for index, caption in enumerate(flat):
             if not isinstance(caption, str) or not caption.strip():
