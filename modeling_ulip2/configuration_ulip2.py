@@ -8,7 +8,14 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
-from .configuration_pointconv_ulip2 import PointMLPConfig, PointNet2Config, PointNextConfig
+from .configuration_pointconv_ulip2 import (
+    POINTMLP_ELITE,
+    POINTNET2_MSG,
+    POINTNEXT_SIZES,
+    PointMLPConfig,
+    PointNet2Config,
+    PointNextConfig,
+)
 
 
 class PointBertConfig(PreTrainedConfig):
@@ -288,6 +295,9 @@ Uni3dConfig.register_for_auto_class()
 Ulip2Config.register_for_auto_class()
 
 __all__ = [
+    "POINTMLP_ELITE",
+    "POINTNET2_MSG",
+    "POINTNEXT_SIZES",
     "PointBertConfig",
     "PointMLPConfig",
     "PointNet2Config",
