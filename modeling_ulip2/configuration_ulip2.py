@@ -108,8 +108,12 @@ class Uni3dConfig(PreTrainedConfig):
         """Channels of the pooled feature: CLS."""
         return self.hidden_size
 
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        self.validate_architecture()
+
     def validate_architecture(self) -> None:
-        """Called by transformers when a configuration is made or saved."""
+        """Raises ValueError where fields contradict each other."""
         if self.mlp_kind not in ("gelu", "swiglu", "swiglu_norm"):
             raise ValueError(f"mlp_kind must be 'gelu', 'swiglu' or 'swiglu_norm', got {self.mlp_kind!r}.")
         if self.hidden_size % self.num_attention_heads:
@@ -174,8 +178,12 @@ class PpatConfig(PreTrainedConfig):
         """Channels of the pooled feature: CLS."""
         return self.hidden_size
 
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        self.validate_architecture()
+
     def validate_architecture(self) -> None:
-        """Called by transformers when a configuration is made or saved."""
+        """Raises ValueError where fields contradict each other."""
         if self.in_channels < 3:
             raise ValueError(f"in_channels counts x, y and z and must be at least 3, got {self.in_channels}.")
         if not self.group_radius > 0:
