@@ -304,8 +304,13 @@ def check_attention_output(config: PreTrainedConfig, output_attentions: bool) ->
         raise ValueError(f"output_attentions needs attn_implementation='eager', not {config._attn_implementation!r}.")
 
 
-def check_point_values(point_values: torch.Tensor, in_channels: int, min_points: int) -> None:
-    """Raises ValueError unless `point_values` is a finite floating (B, N, in_channels) with N >= min_points."""
+def check_point_values(
+    point_values: torch.Tensor, in_channels: int, min_points: int, setting: str = "group_size"
+) -> None:
+    """Raises ValueError unless `point_values` is a finite floating (B, N, in_channels) with N >= min_points.
+
+    `setting` says in the message where `min_points` comes from.
+    """
     if not isinstance(point_values, torch.Tensor) or not point_values.is_floating_point():
         kind = point_values.dtype if isinstance(point_values, torch.Tensor) else type(point_values).__name__
         raise ValueError(f"point_values must be a floating tensor, got {kind}.")
@@ -318,8 +323,8 @@ def check_point_values(point_values: torch.Tensor, in_channels: int, min_points:
         )
     if point_values.shape[1] < min_points:
         raise ValueError(
-            f"point_values has {point_values.shape[1]} points a cloud; a patch alone takes group_size = {min_points}. "
-            "Sample more points from the surface, or repeat points."
+            f"point_values has {point_values.shape[1]} points a cloud, fewer than {setting} = {min_points}. Sample more "
+            "points from the surface, or repeat points."
         )
     if not torch.compiler.is_compiling():
         finite = point_values.isfinite().flatten(1).all(dim=1)  # (B,)

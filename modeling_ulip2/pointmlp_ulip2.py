@@ -191,7 +191,7 @@ class PointMLPModel(PointConvPreTrainedModel):
         """
         config = self.config
         refuse_attentions(self, output_attentions)
-        check_point_values(point_values, config.in_channels, min_points=config.k_neighbors[0])
+        check_point_values(point_values, config.in_channels, config.k_neighbors[0], setting="k_neighbors[0]")
         batch, num_points, _ = point_values.shape
         sizes = [num_points, *config.num_centers[:-1]]
         starts = sampling_starts(sizes, batch, self.training, generator, start_indices)  # (stages, B)

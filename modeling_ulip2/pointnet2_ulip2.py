@@ -148,7 +148,7 @@ class PointNet2Model(PointConvPreTrainedModel):
         """
         config = self.config
         refuse_attentions(self, output_attentions)
-        check_point_values(point_values, config.in_channels, min_points=1)
+        check_point_values(point_values, config.in_channels, 1, setting="the minimum")
         batch, num_points, _ = point_values.shape
         sizes = [num_points, *config.num_centers[:-1]]
         starts = sampling_starts(sizes, batch, self.training, generator, start_indices)  # (levels, B)

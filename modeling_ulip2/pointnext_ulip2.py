@@ -208,7 +208,7 @@ class PointNextModel(PointConvPreTrainedModel):
         """
         config = self.config
         refuse_attentions(self, output_attentions)
-        check_point_values(point_values, config.in_channels, min_points=config.min_points)
+        check_point_values(point_values, config.in_channels, config.min_points, setting="the product of the strides")
         points = PointSet(point_values[..., :3].float(), point_values.to(self.dtype))
         hidden_states = []
         *stages, (pool,) = self.encoder.encoder

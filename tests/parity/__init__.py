@@ -26,9 +26,6 @@ from safetensors import safe_open
 # Folders of the published layout whose model is not part of the package yet: skipped with this reason, never silently.
 # The entry goes when the module `tests/parity/<folder>.py` comes.
 NOT_BUILT_YET: dict[str, str] = {
-    "pointnet2_ssg": "the PointNet++ encoder is not built yet",
-    "pointmlp": "the PointMLP encoder is not built yet",
-    "pointnext_s": "the PointNeXt encoder is not built yet",
     "ppat": "the point patch transformer is not built yet",
     "uni3d": "the Uni3D encoder is not built yet",
     "ulip1_wrapper": "the first-generation wrapper (SLIP towers) is not built yet",

@@ -9,10 +9,28 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import PreTrainedConfig
 
-from modeling_ulip2 import PointBertConfig, PointBertModel, Ulip2Config, Ulip2Model
+from modeling_ulip2 import (
+    PointBertConfig,
+    PointBertModel,
+    PointMLPConfig,
+    PointNet2Config,
+    PointNextConfig,
+    Ulip2Config,
+    Ulip2Model,
+)
+from modeling_ulip2.configuration_ulip2 import POINT_ENCODERS, POINTMLP_ELITE
 from modeling_ulip2.conversion import pointbert_config, published_name
 from tests.parity import NOT_BUILT_YET, Case, read_json
+
+# Configurations with their defaults or presets; the published files do not repeat them.
+POINTCONV: dict[str, PreTrainedConfig] = {
+    "pointmlp": PointMLPConfig(),
+    "pointmlp_elite": PointMLPConfig(**POINTMLP_ELITE),
+    "pointnet2_ssg": PointNet2Config(),
+    "pointnext_s": PointNextConfig(),
+}
 
 
 def cases(folder: Path) -> Iterator[Case]:
@@ -32,6 +50,8 @@ def check(case: Case) -> None:
         check_wrapper(case, published)
     elif case.name.startswith("pointbert_"):
         check_pointbert(case, published)
+    elif case.name in POINTCONV:
+        check_pointconv(case, published)
     else:
         not_built = {
             name: reason for name, reason in NOT_BUILT_YET.items() if case.name.startswith(name.split("_")[0])
@@ -51,6 +71,19 @@ def check_pointbert(case: Case, published: dict[str, Any]) -> None:
     if case.name == "pointbert_10k_colored":  # the defaults are this model
         defaults, built = PointBertConfig().to_dict(), model.config.to_dict()
         assert {k: v for k, v in built.items() if v != defaults[k]} == {}
+
+
+def check_pointconv(case: Case, published: dict[str, Any]) -> None:
+    config = POINTCONV[case.name]
+    with torch.device("meta"):
+        model = POINT_ENCODERS[config.model_type].model_class(config)
+    assert {name: list(p.shape) for name, p in model.named_parameters()} == published["parameters"]
+    assert {name: list(b.shape) for name, b in model.named_buffers()} == published["buffers"]
+    case.equal("n_parameters", model.num_parameters(), published["n_parameters"])
+    case.equal("output_dim", config.output_dim, published["output_dim"])
+    if "radii" in published:
+        case.close("radii", config.radii, published["radii"])
+        case.equal("neighbours", [[config.num_neighbors] * len(radii) for radii in config.radii], published["nsample"])
 
 
 def check_wrapper(case: Case, published: dict[str, Any]) -> None:
