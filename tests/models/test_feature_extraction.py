@@ -68,6 +68,19 @@ def test_three_channels_leave_color_out() -> None:
     assert torch.equal(extract(cloud(), in_channels=3), extract(cloud())[..., :3])
 
 
+@pytest.mark.parametrize("plain", [3, 6])
+def test_height_is_measured_from_the_lowest_point(plain: int) -> None:
+    """After turning the axes and normalising, each cloud by itself."""
+    clouds = [cloud() * 9 + 5, cloud(70, seed=1)]
+    colors = [values[:, 3:] % 1 for values in clouds]
+    clouds = [values[:, :3] for values in clouds]
+    values = extract(clouds, colors, in_channels=plain + 1, up_axis="z")
+    assert values.shape == (2, 32, plain + 1) and values.dtype == torch.float32
+    assert torch.equal(values[..., :plain], extract(clouds, colors, in_channels=plain, up_axis="z"))
+    y = values[..., 1]
+    assert torch.equal(values[..., -1], y - y.amin(dim=1, keepdim=True))
+
+
 def test_other_tensor_types() -> None:
     extractor = Ulip2FeatureExtractor(num_points=32, sampling="none")
     arrays = extractor([cloud(40), cloud(50)], return_tensors=None)["point_values"]
@@ -196,7 +209,7 @@ def test_clouds_of_different_sizes_cannot_be_stacked_without_sampling() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"num_points": 0}, {"in_channels": 4}, {"sampling": "grid"}, {"up_axis": "w"}, {"fill_color": 102}],
+    [{"num_points": 0}, {"in_channels": 5}, {"sampling": "grid"}, {"up_axis": "w"}, {"fill_color": 102}],
 )
 def test_bad_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):

@@ -1,0 +1,156 @@
+"""`Auto*` classes: on import of the package, and by remote code where the package cannot be imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor
+
+from modeling_ulip2 import (
+    PointBertConfig,
+    PointBertModel,
+    Ulip2Config,
+    Ulip2FeatureExtractor,
+    Ulip2Model,
+    Ulip2Output,
+    Ulip2PointModelWithProjection,
+    Ulip2Processor,
+)
+from tests.models import tiny
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Model with its tower, and processor, in one folder."""
+    path = tmp_path_factory.mktemp("checkpoint")
+    torch.manual_seed(0)
+    model = Ulip2Model(Ulip2Config(point_config=tiny.POINT_CONFIG, projection_dim=tiny.PROJECTION_DIM))
+    model.set_clip_model(tiny.tower())
+    model.save_pretrained(path)
+    features = Ulip2FeatureExtractor(num_points=40)
+    Ulip2Processor(features, tiny.tokenizer(), tiny.image_processor()).save_pretrained(path)
+    return path
+
+
+def test_import_registers_the_classes(checkpoint: Path, tmp_path: Path) -> None:
+    assert type(AutoConfig.from_pretrained(checkpoint)) is Ulip2Config
+    assert type(AutoModel.from_pretrained(checkpoint)) is Ulip2Model
+    assert type(AutoFeatureExtractor.from_pretrained(checkpoint)) is Ulip2FeatureExtractor
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    assert type(processor) is Ulip2Processor and processor.feature_extractor.num_points == 40
+    PointBertModel(PointBertConfig(**tiny.POINT_CONFIG)).save_pretrained(tmp_path)
+    assert type(AutoModel.from_pretrained(tmp_path)) is PointBertModel
+
+
+def test_a_checkpoint_carries_its_code(checkpoint: Path) -> None:
+    config = json.loads((checkpoint / "config.json").read_text())
+    assert config["auto_map"] == {
+        "AutoConfig": "configuration_ulip2.Ulip2Config",
+        "AutoModel": "modeling_ulip2.Ulip2Model",
+    }
+    package = Path(sys.modules["modeling_ulip2"].__file__).parent
+    carried = {path.name for path in checkpoint.glob("*.py")}
+    assert {"configuration_ulip2.py", "modeling_ulip2.py", "pointbert_ulip2.py", "processing_ulip2.py"} <= carried
+    assert carried <= {path.name for path in package.glob("*_ulip2.py")}
+
+
+# What a stranger runs: the package is made impossible to import, the network is off.
+STRANGER = """
+import json, sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name == "modeling_ulip2" or name.startswith("modeling_ulip2."):
+            raise ModuleNotFoundError("the package is not installed", name=name)
+
+sys.meta_path.insert(0, Refuse())
+import numpy as np, torch
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor
+
+cloud = np.random.default_rng(0).random((50, 6))
+results = {}
+for name in sys.argv[2:]:
+    config = AutoConfig.from_pretrained(name, trust_remote_code=True)
+    model = AutoModel.from_pretrained(name, trust_remote_code=True)
+    features = AutoFeatureExtractor.from_pretrained(name, trust_remote_code=True)
+    batch = dict(features(cloud))
+    parts = [config, model, features]
+    if hasattr(model, "logit_scale"):
+        processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
+        batch = dict(processor(point_clouds=cloud, text=[["a red chair", "a lamp"]]))
+        parts.append(processor)
+    with torch.no_grad():
+        output = model(**batch)
+    result = {key: output[key].tolist() for key in ("point_embeds", "text_embeds") if output.get(key) is not None}
+    result["modules"] = sorted({type(part).__module__.split(".")[0] for part in parts})
+    result["names"] = [type(part).__name__ for part in parts]
+    results[name] = result
+json.dump(results, open(sys.argv[1], "w"))
+"""
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(scope="module")
+def results(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What a stranger gets from a folder, from a hub cache, and from a folder that holds the point side alone."""
+    root = tmp_path_factory.mktemp("stranger")
+    # the layout in which huggingface_hub keeps what it has downloaded
+    repo = root / "hub" / "models--someone--ulip2-tiny"
+    (repo / "snapshots").mkdir(parents=True)
+    (repo / "snapshots" / COMMIT).symlink_to(checkpoint)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(COMMIT)
+
+    Ulip2PointModelWithProjection.from_pretrained(checkpoint).save_pretrained(root / "points")
+    Ulip2FeatureExtractor(num_points=40).save_pretrained(root / "points")
+
+    names = {"folder": str(checkpoint), "hub": "someone/ulip2-tiny", "points": str(root / "points")}
+    (root / "stranger.py").write_text(STRANGER)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "HF_MODULES_CACHE": str(root / "modules"),
+        "HF_HUB_CACHE": str(root / "hub"),
+    }
+    command = [sys.executable, "stranger.py", "results.json", *names.values()]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((root / "results.json").read_text())
+    return {key: found[name] for key, name in names.items()}
+
+
+@pytest.fixture(scope="module")
+def expected(checkpoint: Path) -> Ulip2Output:
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    cloud = np.random.default_rng(0).random((50, 6))
+    with torch.no_grad():
+        model = AutoModel.from_pretrained(checkpoint)
+        return model(**processor(point_clouds=cloud, text=[["a red chair", "a lamp"]]))
+
+
+@pytest.mark.parametrize("source", ["folder", "hub"])
+def test_remote_code(results: dict[str, dict[str, Any]], expected: Ulip2Output, source: str) -> None:
+    found = results[source]
+    assert found["modules"] == ["transformers_modules"]
+    assert found["names"] == ["Ulip2Config", "Ulip2Model", "Ulip2FeatureExtractor", "Ulip2Processor"]
+    for name in ("point_embeds", "text_embeds"):
+        torch.testing.assert_close(torch.tensor(found[name]), expected[name], atol=1e-5, rtol=1e-4)
+
+
+def test_remote_code_of_the_point_side_alone(results: dict[str, dict[str, Any]], expected: Ulip2Output) -> None:
+    """A checkpoint of the projected encoder: no tower, no tokenizer."""
+    found = results["points"]
+    assert found["modules"] == ["transformers_modules"]
+    assert found["names"] == ["Ulip2Config", "Ulip2PointModelWithProjection", "Ulip2FeatureExtractor"]
+    unit = torch.nn.functional.normalize(torch.tensor(found["point_embeds"]), dim=-1)
+    torch.testing.assert_close(unit, expected.point_embeds, atol=1e-5, rtol=1e-4)
