@@ -28,7 +28,7 @@ from modeling_ulip2.evaluation import load_templates
 from modeling_ulip2.evaluation.split import read_labels
 from modeling_ulip2.towers import Tower, load_tower
 from modeling_ulip2.training import Ulip2Trainer, Ulip2TrainingArguments
-from modeling_ulip2.training.data import TripletDataset, read_split, read_triplets, select_ids, stream_triplets
+from modeling_ulip2.training.data import TripletDataset, TripletStream, read_split, read_triplets, select_ids
 from modeling_ulip2.training.features import DEFAULT_CACHE, tower_features
 from modeling_ulip2.training.held_out import HeldOutCallback, HeldOutEvaluation
 from modeling_ulip2.triplets.augmentation import PointAugmentation
@@ -268,7 +268,7 @@ def build_model(
 
 def read_data(
     data_args: DataArguments, args: Ulip2TrainingArguments
-) -> tuple[Dataset | IterableDataset, Dataset | None]:
+) -> tuple[Dataset | TripletStream, Dataset | None]:
     """The training triplets and the held-out ones, if any."""
     split = read_split(data_args.split_file) if data_args.split_file else None
     with args.main_process_first(desc="reading the triplets"):
@@ -278,7 +278,10 @@ def read_data(
         if args.max_steps <= 0:
             raise ValueError("--streaming needs --max_steps, as the length of a stream is not known")
         train_ids = split["train"] if split else None
-        return stream_triplets(triplets, train_ids, args.seed, data_args.shuffle_buffer), held_out
+        stream = TripletStream(
+            triplets, train_ids, args.seed, data_args.shuffle_buffer, args.process_index, args.world_size
+        )
+        return stream, held_out
     if split is None:
         return triplets, held_out
     if held_out is None:

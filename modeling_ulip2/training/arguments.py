@@ -50,11 +50,6 @@ class Ulip2TrainingArguments(TrainingArguments):
     dataloader_drop_last: bool = field(default=True, metadata={"help": "Leave out the last, smaller batch of a pass."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses that are not finite."})
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "See TrainingArguments."})
-    accelerator_config: dict | str | None = field(
-        # every process reads its own part of a stream; by default process 0 would read for all of them
-        default_factory=lambda: {"dispatch_batches": False},
-        metadata={"help": "See TrainingArguments."},
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

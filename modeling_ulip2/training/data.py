@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset, IterableDataset, load_dataset
+from datasets.distributed import split_dataset_by_node
 from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import IterableDataset as TorchIterableDataset
+from torch.utils.data import get_worker_info
 
 from modeling_ulip2.triplets.schema import TRIPLETS_CONFIG
 
@@ -59,9 +62,7 @@ def read_split(path: str | Path) -> dict[str, list[str]]:
 
 def select_ids(dataset: Dataset, ids: Iterable[str], what: str) -> Dataset:
     """The rows of `dataset` whose `id` is in `ids`, in the order of the dataset; ids without a row are logged."""
-    wanted = set(ids)
-    present = dataset.with_format("arrow").data.column("id") if dataset._indices is None else dataset["id"]
-    names = present.to_pylist() if isinstance(present, pa.ChunkedArray) else list(present)
+    wanted, names = set(ids), list(dataset["id"])
     rows = [index for index, name in enumerate(names) if name in wanted]
     if not rows:
         raise ValueError(f"none of the {len(wanted)} {what} ids is in the dataset, whose first id is {names[0]!r}")
@@ -104,51 +105,50 @@ class TripletDataset(TorchDataset):
         return row
 
 
-def stream_triplets(
-    triplets: IterableDataset, ids: Iterable[str] | None = None, seed: int = 0, shuffle_buffer: int = 0
-) -> IterableDataset:
+class TripletStream(TorchIterableDataset):
     """Endless passes over a streamed dataset; each row tells its pass in `epoch`, which the augmentation needs.
 
-    Trainer resumes an endless stream by skipping rows, whatever number of passes they make. Files are spread over
-    processes and workers where there are enough of them.
+    Trainer can resume a stream without end: it skips the rows that were used, whatever number of passes they make.
+    Where the number of files is a multiple of the number of processes each process reads its own files, otherwise
+    every process reads all and keeps its share; then a global batch is the same for any number of processes.
 
     Args:
         triplets: `load_dataset(..., "triplets", streaming=True)`.
         ids: rows to keep; None: all.
-        seed, shuffle_buffer: rows are shuffled within a buffer of this many, otherwise in each pass; 0: as they come.
+        seed, shuffle_buffer: files are shuffled, and rows within a buffer of this many, otherwise in each pass; 0:
+            rows come as they are stored.
+        process_index, num_processes: of this process.
     """
-    columns = [name for name in POINT_COLUMNS + RAW_COLUMNS if name in (triplets.column_names or POINT_COLUMNS)]
-    wanted = None if ids is None else frozenset(ids)
-    return IterableDataset.from_generator(
-        _endless_rows,
-        gen_kwargs={
-            "shards": list(range(triplets.num_shards)),
-            "triplets": triplets.select_columns(columns),
-            "wanted": wanted,
-            "seed": seed,
-            "shuffle_buffer": shuffle_buffer,
-        },
-    )
 
+    def __init__(
+        self,
+        triplets: IterableDataset,
+        ids: Iterable[str] | None = None,
+        seed: int = 0,
+        shuffle_buffer: int = 0,
+        process_index: int = 0,
+        num_processes: int = 1,
+    ):
+        present = triplets.column_names or POINT_COLUMNS + RAW_COLUMNS
+        source = triplets.select_columns([name for name in POINT_COLUMNS + RAW_COLUMNS if name in present])
+        if shuffle_buffer:
+            source = source.shuffle(seed=seed, buffer_size=shuffle_buffer)
+        self._source = split_dataset_by_node(source, process_index, num_processes).with_format("arrow")
+        self._wanted = None if ids is None else frozenset(ids)
 
-def _endless_rows(
-    shards: list[int], triplets: IterableDataset, wanted: frozenset[str] | None, seed: int, shuffle_buffer: int
-) -> Iterator[Row]:
-    parts = [triplets.shard(triplets.num_shards, shard).with_format("arrow") for shard in shards]
-    for epoch in count():
-        rows = 0
-        order = np.random.default_rng([seed, epoch]).permutation(len(parts)) if shuffle_buffer else range(len(parts))
-        for part in order:
-            source = parts[part]
-            if shuffle_buffer:
-                source = source.shuffle(seed=seed + epoch, buffer_size=shuffle_buffer)
-            for table in source:
+    def __iter__(self) -> Iterator[Row]:
+        for epoch in count():
+            self._source.set_epoch(epoch)
+            rows = 0
+            for table in self._source:
                 row = decode_row(table)
-                if wanted is None or row["id"] in wanted:
+                if self._wanted is None or row["id"] in self._wanted:
                     rows += 1
                     yield row | {"epoch": epoch}
-        if not rows:
-            raise ValueError("the stream holds no row of the training split")
+            if not rows and get_worker_info() is not None:
+                return  # more workers than files
+            if not rows:
+                raise ValueError("the stream holds no row of the training split")
 
 
 def decode_row(table: pa.Table) -> Row:
@@ -182,9 +182,3 @@ def _nested(array: pa.Array | pa.ChunkedArray) -> Any:
 
 def _arrow(dataset: Dataset, columns: Iterable[str]) -> Dataset:
     return dataset.select_columns([name for name in columns if name in dataset.column_names]).with_format("arrow")
-
-
-def usable_views(row: Mapping[str, Any]) -> list[int]:
-    """Views of a row that have a caption."""
-    texts = row["text_embeds"] if "text_embeds" in row else row["captions"]
-    return [view for view, captions in enumerate(texts) if len(captions)]

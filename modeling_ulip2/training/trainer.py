@@ -13,6 +13,7 @@ from transformers import Trainer
 
 from modeling_ulip2.training.arguments import Ulip2TrainingArguments
 from modeling_ulip2.training.callbacks import CollatorEpoch, LogitScaleClamp, LossGuard
+from modeling_ulip2.training.data import TripletStream
 from modeling_ulip2.training.param_groups import decay_parameter_names
 from modeling_ulip2.training.schedule import warmup_cosine_scheduler
 from modeling_ulip2.training.sync_batch_norm import synchronize_batch_norm
@@ -77,6 +78,20 @@ class Ulip2Trainer(Trainer):
         # before the optimiser uses the gradients; costs one synchronisation a step, as Trainer's own filter does
         self.loss_guard.check(loss.item(), f"step {self.state.global_step + 1}")
         return loss
+
+    def get_train_dataloader(self) -> DataLoader:
+        if not isinstance(self.train_dataset, TripletStream):
+            return super().get_train_dataloader()
+        # the stream is split among the processes already; `accelerator.prepare` would split it again
+        return DataLoader(
+            self.train_dataset,
+            batch_size=self._train_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+        )
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         training_collator = self.data_collator

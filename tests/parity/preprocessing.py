@@ -1,4 +1,4 @@
-"""`preprocessing/<file>`: sampling, normalisation, augmentation and whole dataset items, given the same random draws."""
+"""`preprocessing/<file>`: sampling, normalisation, augmentation and dataset items, given the same random draws."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from modeling_ulip2.feature_extraction_ulip2 import Ulip2FeatureExtractor, unit_sphere
+from modeling_ulip2.feature_extraction_ulip2 import Ulip2FeatureExtractor, append_height, unit_sphere
 from modeling_ulip2.triplets import augmentation
 from modeling_ulip2.triplets.augmentation import Rng
 from tests.parity import Case, TensorFile, read_json
@@ -98,7 +98,7 @@ def _shapenet_item(points: np.ndarray, settings: dict[str, Any], rng: Rng, augme
     points = unit_sphere(points)
     if augment:
         points = augmentation.PUBLISHED(points, rng)
-    return augmentation.append_height(points) if settings.pop("use_height", False) else points
+    return append_height(points) if settings.pop("use_height", False) else points
 
 
 def _evaluation_item(points: np.ndarray, settings: dict[str, Any], rng: Rng) -> np.ndarray:
@@ -110,4 +110,4 @@ def _evaluation_item(points: np.ndarray, settings: dict[str, Any], rng: Rng) -> 
     colored, height = settings.pop("colored", lvis), settings.pop("height", False)
     extractor = Ulip2FeatureExtractor(sampling="none", normalize=not stored_as_is, in_channels=6 if colored else 3)
     item = extractor(points if lvis else points[:, :3], return_tensors="np")["point_values"][0]  # (N, 3 or 6)
-    return augmentation.append_height(item) if height else item
+    return append_height(item) if height else item
