@@ -183,13 +183,15 @@ class _Scene:
             if f"JOINTS_{number}" not in attributes or f"WEIGHTS_{number}" not in attributes:
                 break
             joint_of = attributes[f"JOINTS_{number}"].astype(np.int64)
-            weights = attributes[f"WEIGHTS_{number}"].astype(np.float64)
+            weights = np.nan_to_num(attributes[f"WEIGHTS_{number}"].astype(np.float64))  # FBX converters write NaN
             if joint_of.max(initial=0) >= len(joints):
                 raise MeshError("corrupt", f"a vertex names joint {joint_of.max()} of {len(joints)}")
             for column in range(4):
                 blended += weights[:, column, None, None] * joints[joint_of[:, column]]
             total += weights.sum(axis=1)
-        blended /= np.where(total > 1e-8, total, 1.0)[:, None, None]
+        loose = total <= 1e-8  # without weights a vertex follows its first joint
+        blended[loose], total[loose] = joints[attributes["JOINTS_0"][loose, 0].astype(np.int64)], 1.0
+        blended /= total[:, None, None]
         moved = np.einsum("vij,vj->vi", blended[:, :3, :3], positions) + blended[:, :3, 3]
         if normals is not None:
             normals = np.einsum("vij,vj->vi", blended[:, :3, :3], normals)

@@ -24,7 +24,7 @@ class Material:
         texture: (H, W, 4) uint8 or None, sRGB with straight alpha, row 0 at v = 0.
         wrap: how u and v outside [0, 1) are read: "repeat", "mirror" or "clamp" for each axis.
         alpha_mode: OPAQUE ignores alpha, MASK cuts at `alpha_cutoff`, BLEND mixes with what is behind.
-        double_sided: False hides faces whose vertices run clockwise on screen.
+        double_sided: whether the file wants both sides shown; see `Renderer(cull_back_faces=...)`.
     """
 
     name: str = ""

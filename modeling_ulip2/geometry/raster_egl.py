@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .cameras import Camera
-from .scene import AMBIENT, GLASS, KEY, KEY_DIRECTION, OPAQUE, SKY, Scene
+from .scene import AMBIENT, GLASS, GLOSS, KEY, KEY_DIRECTION, OPAQUE, SKY, Scene
 
 _WRAP = ("repeat", "mirror", "clamp")
 
@@ -75,7 +75,7 @@ void main() {{
     float key = max(0.0, dot(seen, vec3({KEY_DIRECTION[0]:.9f}, {KEY_DIRECTION[1]:.9f}, {KEY_DIRECTION[2]:.9f})));
     float light = {AMBIENT:.9f} + {KEY:.9f} * key + {SKY:.9f} * 0.5 * (1.0 + n.y);
     float alpha = solid ? 1.0 : albedo.a;
-    color = vec4(srgb(albedo.rgb) * light * alpha, alpha);
+    color = vec4(srgb({GLOSS:.9f} + (1.0 - {GLOSS:.9f}) * clamp(albedo.rgb, 0.0, 1.0)) * light * alpha, alpha);
     camera_depth = depth;
 }}
 """

@@ -154,9 +154,9 @@ def _light(face, a, b, c, px, py, side, focal, faces, normals, face_normals, rot
 
 
 @_jit
-def _encode(value, to_srgb):
-    """Linear light to sRGB by table."""
-    return to_srgb[int(min(max(value, 0.0), 1.0) * _LUT + 0.5)]
+def _encode(value, gloss, to_srgb):
+    """Linear albedo to sRGB by table, a share `gloss` of the light reflected as it came."""
+    return to_srgb[int((gloss + (1.0 - gloss) * min(max(value, 0.0), 1.0)) * _LUT + 0.5)]
 
 
 @_jit
@@ -247,9 +247,9 @@ def _draw(order, faces, screen, inverse_depth, side, focal, blending, face_kind,
                     continue  # drawn as solid already
                 light = _light(face, a, b, c, column, row, side, focal, faces, normals, face_normals, rotation, lamp)
                 keep = 1.0 - alpha
-                frame[row, column, 0] = frame[row, column, 0] * keep + alpha * light * _encode(red, to_srgb)
-                frame[row, column, 1] = frame[row, column, 1] * keep + alpha * light * _encode(green, to_srgb)
-                frame[row, column, 2] = frame[row, column, 2] * keep + alpha * light * _encode(blue, to_srgb)
+                frame[row, column, 0] = frame[row, column, 0] * keep + alpha * light * _encode(red, lamp[6], to_srgb)
+                frame[row, column, 1] = frame[row, column, 1] * keep + alpha * light * _encode(green, lamp[6], to_srgb)
+                frame[row, column, 2] = frame[row, column, 2] * keep + alpha * light * _encode(blue, lamp[6], to_srgb)
                 frame[row, column, 3] = frame[row, column, 3] * keep + alpha
                 first_hit[row, column] = max(first_hit[row, column], z)
             a_row += a_dy * _SUBPIXEL
@@ -288,9 +288,9 @@ def _shade(winner, side, focal, faces, screen, inverse_depth, face_material, fac
                 texture_levels, wraps, levels, texels, to_linear,
             )  # fmt: skip
             light = _light(face, a, b, c, column, row, side, focal, faces, normals, face_normals, rotation, lamp)
-            frame[row, column, 0] = light * _encode(red, to_srgb)
-            frame[row, column, 1] = light * _encode(green, to_srgb)
-            frame[row, column, 2] = light * _encode(blue, to_srgb)
+            frame[row, column, 0] = light * _encode(red, lamp[6], to_srgb)
+            frame[row, column, 1] = light * _encode(green, lamp[6], to_srgb)
+            frame[row, column, 2] = light * _encode(blue, lamp[6], to_srgb)
             frame[row, column, 3] = 1.0
 
 

@@ -43,6 +43,8 @@ class Renderer:
         supersampling: samples along each side of a pixel.
         background: sRGB bytes; ULIP-2's released renders are black.
         device_index: which GPU EGL uses; None takes its first.
+        cull_back_faces: hide the back faces of single-sided materials, as glTF wants. Off by default: seen from all
+            sides, an object with an open back would vanish from some.
 
     An EGL renderer belongs to the thread that made it, and its process must not fork afterwards (use spawn).
     """
@@ -54,6 +56,7 @@ class Renderer:
         supersampling: int = 2,
         background: tuple[int, int, int] = (0, 0, 0),
         device_index: int | None = None,
+        cull_back_faces: bool = False,
     ) -> None:
         if not 1 <= size * supersampling <= 8192 or supersampling < 1:
             raise ValueError(f"size {size} times supersampling {supersampling} must lie between 1 and 8192 samples")
@@ -61,12 +64,13 @@ class Renderer:
             raise ValueError(f"background is {background}; three bytes are needed")
         self.size = size
         self.supersampling = supersampling
+        self.cull_back_faces = cull_back_faces
         self.background = tuple(int(value) for value in background)
         self.engine, self._draw_view = _choose_engine(engine, size * supersampling, device_index)
 
     def render(self, mesh: Mesh, cameras: Sequence[Camera]) -> RenderOutput:
         """Draw a mesh once for each camera; see `RenderOutput`."""
-        scene = Scene.of(mesh)
+        scene = Scene.of(mesh, self.cull_back_faces)
         cameras = [camera.fitted(scene.vertices) for camera in cameras]
         shape = (len(cameras), self.size, self.size)
         output = RenderOutput(

@@ -12,11 +12,13 @@ from .sampling import INVISIBLE_ALPHA
 
 # Diffuse light: AMBIENT + KEY * (normal . KEY_DIRECTION) + SKY * (1 + normal_y) / 2. The key light is fixed to the
 # camera, so that every view is lit alike. The sum stays below 0.95, or a white object would vanish on white.
-AMBIENT = 0.46
-KEY = 0.38
-SKY = 0.10
+AMBIENT = 0.52
+KEY = 0.34
+SKY = 0.08
 KEY_DIRECTION = np.array([-0.35, 0.5, 0.79]) / np.linalg.norm([-0.35, 0.5, 0.79])  # camera axes: right, up, backward
-LIGHT = np.array([AMBIENT, KEY, SKY, *KEY_DIRECTION])  # (6,) for the engines
+# Light that every surface reflects without taking its colour, linear. Without it a black object on black is no picture.
+GLOSS = 0.03
+LIGHT = np.array([AMBIENT, KEY, SKY, *KEY_DIRECTION, GLOSS])  # (7,) for the numba engine
 
 # A blended surface of this opacity hides what is behind it.
 SOLID_ALPHA = 0.95
@@ -68,8 +70,8 @@ class Scene:
     texels: np.ndarray
 
     @classmethod
-    def of(cls, mesh: Mesh) -> Scene:
-        """Lay out a mesh."""
+    def of(cls, mesh: Mesh, cull_back_faces: bool = False) -> Scene:
+        """Lay out a mesh; back faces of single-sided materials are hidden only if asked."""
         face_normals = mesh.face_normals()
         length = np.linalg.norm(face_normals, axis=1, keepdims=True)
         face_normals = np.divide(face_normals, length, out=np.zeros_like(face_normals), where=length > 0)
@@ -99,7 +101,7 @@ class Scene:
             hole_below=hole_below,
             solid_from=solid_from,
             may_blend=(modes == "BLEND") & (varies | (alpha < SOLID_ALPHA)),
-            double_sided=np.array([m.double_sided for m in mesh.materials], dtype=np.bool_),
+            double_sided=np.array([m.double_sided or not cull_back_faces for m in mesh.materials], dtype=np.bool_),
             texture_levels=texture_levels,
             wraps=np.array([[wrap_codes[w] for w in m.wrap] for m in mesh.materials], dtype=np.uint8),
             levels=levels,
