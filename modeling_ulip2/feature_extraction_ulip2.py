@@ -1,6 +1,6 @@
-"""Point clouds as arrays -> `point_values` (B, N, 3 or 6).
+"""Point clouds as arrays -> `point_values` (B, N, C).
 
-This is the only place that turns axes, resamples, normalises and fills colour.
+This is the only place that turns axes, resamples, normalises, fills colour and measures height.
 """
 
 from __future__ import annotations
@@ -28,15 +28,22 @@ def unit_sphere(xyz: np.ndarray) -> np.ndarray:
     return xyz / radius if radius > 0 else xyz
 
 
+def append_height(points: np.ndarray) -> np.ndarray:
+    """Appends the column y - min(y) (PointNeXt's fourth channel) to points (..., N, C), each cloud by itself."""
+    y = points[..., 1:2]
+    return np.concatenate([points, y - y.min(axis=-2, keepdims=True)], axis=-1)
+
+
 class Ulip2FeatureExtractor(FeatureExtractionMixin):
     """Makes `point_values` of coloured or plain point clouds.
 
-    In order: check, turn axes, resample to `num_points`, normalise, fill colour. Every cloud is handled by itself with
-    the same seed, so that a batch gives what its clouds give one by one.
+    In order: check, turn axes, resample to `num_points`, normalise, fill colour, append height. Every cloud is handled
+    by itself with the same seed, so that a batch gives what its clouds give one by one.
 
     Args:
         num_points: points a cloud after resampling.
-        in_channels: 6 for xyz and rgb, 3 for xyz (colour is then left out).
+        in_channels: 6 for xyz and rgb, 3 for xyz (colour is then left out); 4 and 7 for these and the height above
+            the lowest point (PointNeXt reads 4).
         normalize: centroid to 0 and farthest point to radius 1. False leaves coordinates as they are.
         fill_color: grey in [0, 1] of clouds without colour.
         sampling: how a cloud with another number of points gets `num_points`: "random" draws without repetition, "fps"
@@ -63,8 +70,10 @@ class Ulip2FeatureExtractor(FeatureExtractionMixin):
         super().__init__(**kwargs)
         if num_points < 1:
             raise ValueError(f"num_points must be at least 1, got {num_points}.")
-        if in_channels not in (3, 6):
-            raise ValueError(f"in_channels must be 3 (xyz) or 6 (xyz and rgb), got {in_channels}.")
+        if in_channels not in (3, 4, 6, 7):
+            raise ValueError(
+                f"in_channels must be 3 (xyz), 6 (xyz and rgb), or 4 or 7 (with height), got {in_channels}."
+            )
         if sampling not in ("random", "fps", "none"):
             raise ValueError(f"sampling must be 'random', 'fps' or 'none', got {sampling!r}.")
         if up_axis not in _AXES:
@@ -78,6 +87,11 @@ class Ulip2FeatureExtractor(FeatureExtractionMixin):
         self.sampling = sampling
         self.up_axis = up_axis
         self.seed = seed
+
+    @property
+    def has_height(self) -> bool:
+        """Whether the last column is the height above the lowest point."""
+        return self.in_channels in (4, 7)
 
     def __call__(self, clouds: Any, colors: Any = None, return_tensors: str | None = "pt") -> BatchFeature:
         """Prepares one cloud or a batch.
@@ -111,10 +125,11 @@ class Ulip2FeatureExtractor(FeatureExtractionMixin):
         xyz = xyz[keep]
         if self.normalize:
             xyz = unit_sphere(xyz)
-        if self.in_channels == 3:
-            return xyz.astype(np.float32)
-        colors = np.full_like(xyz, self.fill_color) if rgb is None else rgb[keep]
-        return np.concatenate([xyz, colors], axis=1).astype(np.float32)  # (num_points, 6)
+        points = xyz.astype(np.float32)  # (num_points, 3)
+        if self.in_channels >= 6:
+            colors = np.full_like(xyz, self.fill_color) if rgb is None else rgb[keep]
+            points = np.concatenate([points, colors.astype(np.float32)], axis=1)  # (num_points, 6)
+        return append_height(points) if self.has_height else points
 
     def _sample(self, xyz: np.ndarray) -> np.ndarray:
         size = len(xyz)

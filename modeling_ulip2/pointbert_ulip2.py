@@ -323,8 +323,8 @@ def check_point_values(
         )
     if point_values.shape[1] < min_points:
         raise ValueError(
-            f"point_values has {point_values.shape[1]} points a cloud, fewer than {setting} = {min_points}. Sample more "
-            "points from the surface, or repeat points."
+            f"point_values has {point_values.shape[1]} points a cloud, fewer than {setting} = {min_points}. Sample "
+            "more points from the surface, or repeat points."
         )
     if not torch.compiler.is_compiling():
         finite = point_values.isfinite().flatten(1).all(dim=1)  # (B,)

@@ -195,7 +195,7 @@ class PointNextModel(PointConvPreTrainedModel):
 
         Args:
             point_values: (B, N, in_channels) float32: xyz in the unit sphere (y up), then further channels; in the
-                published model one, the height y - min(y) (`Ulip2FeatureExtractor(append_height=True)`).
+                published model one, the height y - min(y) (`Ulip2FeatureExtractor(in_channels=4)`).
             output_hidden_states: also return the features of every stage but the last, (B, N / strides, C) each.
             output_attentions: must be False.
 

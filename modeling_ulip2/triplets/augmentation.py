@@ -80,11 +80,6 @@ def rotate_about_y(points: np.ndarray, rng: Rng) -> np.ndarray:
     return _with_xyz(points, points[:, :3] @ _rotation(1, rng.uniform() * 2 * np.pi))
 
 
-def append_height(points: np.ndarray) -> np.ndarray:
-    """Appends the column y - min y (PointNeXt's fourth input channel) to points (N, C)."""
-    return np.concatenate([points, points[:, 1:2] - points[:, 1].min()], axis=1)
-
-
 @dataclass(frozen=True)
 class PointAugmentation:
     """ULIP's augmentation of a sampled, normalised cloud. Defaults: the published settings; 0 switches one off."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from transformers import ProcessorMixin
 
+from modeling_ulip2.feature_extraction_ulip2 import append_height
 from modeling_ulip2.triplets.augmentation import PUBLISHED, PointAugmentation, random_sample
 from modeling_ulip2.triplets.images import open_depth, open_view
 
@@ -106,6 +107,8 @@ class TripletCollator:
         values = extractor(clouds, return_tensors="np")["point_values"]  # (B, N, C)
         if self.augmentation is not None:
             values = np.stack([self.augmentation(cloud, rng) for cloud, rng in zip(values, rngs, strict=True)])
+            if extractor.has_height:  # of the cloud as it stands now
+                values = append_height(values[..., :-1])
         return torch.from_numpy(values)
 
     def _embeddings(self, rows: Sequence[Mapping[str, Any]], views: list[tuple[int, bool]]) -> dict[str, torch.Tensor]:

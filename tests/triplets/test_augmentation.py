@@ -5,7 +5,6 @@ import pytest
 
 from modeling_ulip2.triplets.augmentation import (
     PointAugmentation,
-    append_height,
     drop_points,
     farthest_point_sample,
     jitter_points,
@@ -101,13 +100,6 @@ def test_random_sample_draws_different_rows_and_refuses_too_many():
     assert len(np.unique(chosen, axis=0)) == 20
     with pytest.raises(ValueError, match="cannot draw 51 different points from 50"):
         random_sample(points, 51, np.random.default_rng(0))
-
-
-def test_height_starts_at_zero():
-    points = cloud(channels=3)
-    with_height = append_height(points)
-    assert with_height.shape == (200, 4) and with_height.dtype == np.float32
-    np.testing.assert_array_equal(with_height[:, 3], points[:, 1] - points[:, 1].min())
 
 
 def test_zero_switches_every_change_off():

@@ -132,6 +132,16 @@ def test_colour_can_be_left_out(embedded_rows):
     torch.testing.assert_close(colours, torch.full_like(colours, 0.4))
 
 
+def test_height_is_that_of_the_augmented_cloud(embedded_rows):
+    values = TripletCollator(tiny_processor(in_channels=7))(embedded_rows)["point_values"]
+    y = values[..., 1]
+    assert values.shape == (6, NUM_POINTS, 7)
+    torch.testing.assert_close(values[..., 6], y - y.amin(dim=1, keepdim=True), rtol=0, atol=0)
+    torch.testing.assert_close(
+        values[..., :6], TripletCollator(tiny_processor())(embedded_rows)["point_values"], rtol=0, atol=0
+    )
+
+
 def test_small_clouds_are_filled_up(embedded_rows):
     assert TripletCollator(tiny_processor(num_points=100))(embedded_rows)["point_values"].shape == (6, 100, 6)
 
