@@ -11,7 +11,7 @@ import torch
 from modeling_ulip2 import PointBertConfig, PointBertModel
 from modeling_ulip2.conversion import pointbert_config
 from modeling_ulip2.pointbert_ulip2 import group_points
-from tests.parity import Case, TensorFile, read_json
+from tests.parity import ATOL, Case, TensorFile, read_json
 
 # Gradients are sums over thousands of points, so their tolerance is relative to the largest entry. Biases in front of
 # a BatchNorm have gradient zero in exact arithmetic: what is recorded is rounding, measured against the weight's
@@ -57,16 +57,10 @@ def check(case: Case) -> None:
 
 
 def check_neighbors(case: Case, points: torch.Tensor, actual: torch.Tensor, expected: torch.Tensor) -> None:
-    """The same sets of indices; of duplicated points any copy may be chosen, so equal coordinates count as equal."""
-    for row, (found, wanted) in enumerate(zip(actual.sort(dim=-1).values, expected.long(), strict=True)):
-        if torch.equal(found, wanted):
-            continue
-        unique, identity = points[row].unique(dim=0, return_inverse=True)
-        assert len(unique) < len(points[row]), (
-            f"{case.name}: neighbours differ in cloud {row}, which has no duplicates"
-        )
-        case.equal("knn_idx_sorted (up to copies)", identity[found].sort(-1).values, identity[wanted].sort(-1).values)
-    case.equal("knn_idx_sorted (shape)", actual.shape, expected.shape)
+    """The same sets of points; of duplicated points any copy may be chosen, so copies share one label."""
+    for cloud, found, wanted in zip(points, actual, expected.long(), strict=True):
+        label = cloud.unique(dim=0, return_inverse=True)[1]  # (N,)
+        case.equal("knn_idx_sorted", label[found].sort(dim=-1).values, label[wanted].sort(dim=-1).values)
 
 
 def check_forward(case: Case, model: PointBertModel, tensors: TensorFile) -> None:
@@ -88,7 +82,10 @@ def check_forward(case: Case, model: PointBertModel, tensors: TensorFile) -> Non
         case.close("reduced_tokens", output.hidden_states[0][:, 1:], tensors["reduced_tokens"])
         case.close("pos", model.pos_embed(centers), tensors["pos"])
         for i, hidden_states in enumerate(output.hidden_states[1:]):
-            case.close(f"block_{i} ({attention})", hidden_states, tensors[f"block_{i}"])
+            expected = tensors[f"block_{i}"]
+            # the residual stream grows with every block, and its rounding with it
+            atol = ATOL * max(1.0, expected.square().mean().sqrt().item())
+            case.close(f"block_{i} ({attention})", hidden_states, expected, atol=atol)
         cls = output.pooled[:, None, : config.hidden_size]
         case.close(f"normed ({attention})", torch.cat([cls, output.tokens], dim=1), tensors["normed"])
         case.close(f"output ({attention})", output.pooled, tensors["output"])
