@@ -127,33 +127,25 @@ def shuffled_control(
 
 
 def bootstrap_interval(
-    values: Tensor,
-    statistic: Callable[[np.ndarray], np.ndarray] = lambda sample: sample.mean(axis=-1),
-    strata: Tensor | None = None,
+    size: int,
+    statistic: Callable[[np.ndarray], float],
     num_resamples: int = NUM_RESAMPLES,
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap over the N entries of `values`.
-
-    Args:
-        values: (N,), e.g. 1 where a shape was classified correctly.
-        statistic: (..., N) -> (...).
-        strata: (N,) class of each entry; then the statistic is taken within every class and averaged over classes.
-    """
-    generator = np.random.default_rng(seed)
-    array = np.asarray(values, dtype=np.float64)
-    groups = (
-        [array] if strata is None else [array[np.asarray(strata) == label] for label in np.unique(np.asarray(strata))]
-    )
-    estimates = np.zeros(num_resamples)
-    for group in groups:
-        for block in np.array_split(np.arange(num_resamples), max(1, num_resamples * len(group) // 10**7)):
-            sample = group[generator.integers(len(group), size=(len(block), len(group)))]
-            estimates[block] += statistic(sample) / len(groups)
+    """Percentile bootstrap: `statistic` of `num_resamples` draws of `size` rows (an index array) with repetition."""
+    rng = np.random.default_rng(seed)
+    estimates = [statistic(rng.integers(size, size=size)) for _ in range(num_resamples)]
     tail = (1 - confidence) / 2
     low, high = np.quantile(estimates, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def mean_over_classes(values: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over the classes that occur in `labels` (n,) of the mean of `values` (n,) in each."""
+    counts = np.bincount(labels)
+    sums = np.bincount(labels, weights=values)
+    return float((sums[counts > 0] / counts[counts > 0]).mean())
 
 
 def evaluate_zero_shot(
@@ -174,11 +166,15 @@ def evaluate_zero_shot(
         num_permutations,
         seed,
     )
-    figures = []
+    classes, figures = result.labels.numpy(), []
     for name, value in result.metrics.items():
         k = int(name.removesuffix("_class_average").removeprefix("top"))
-        strata = result.labels if name.endswith("_class_average") else None
-        interval = bootstrap_interval(result.correct(k), strata=strata, seed=seed)
+        correct = result.correct(k).numpy().astype(float)  # (N,)
+
+        def accuracy(rows: np.ndarray, correct: np.ndarray = correct, by_class: bool = "class" in name) -> float:
+            return mean_over_classes(correct[rows], classes[rows]) if by_class else float(correct[rows].mean())
+
+        interval = bootstrap_interval(len(correct), accuracy, seed=seed)
         figures.append(Figure(name, value, chance[name], *control[name], interval, constant[name]))
     return Evaluation(result, figures, _settings(num_permutations, seed))
 
@@ -208,12 +204,14 @@ def evaluate_retrieval(
         return retrieval_metrics(*sides, relevant, recall_at).metrics
 
     control = shuffled_control(shuffled, query_embeds if shapes == "query" else gallery_embeds, num_permutations, seed)
-    figures = []
+    ranks, figures = result.ranks.numpy(), []
     for name, value in result.metrics.items():
-        if name == "median_rank":
-            interval = bootstrap_interval(result.ranks, lambda sample: np.median(sample, axis=-1), seed=seed)
-        else:
-            interval = bootstrap_interval(result.ranks <= int(name.removeprefix("recall_at_")), seed=seed)
+        at_most = None if name == "median_rank" else int(name.removeprefix("recall_at_"))
+
+        def measure(rows: np.ndarray, k: int | None = at_most) -> float:
+            return float(np.median(ranks[rows])) if k is None else float((ranks[rows] <= k).mean())
+
+        interval = bootstrap_interval(len(ranks), measure, seed=seed)
         figures.append(Figure(name, value, chance[name], *control[name], interval))
     return Evaluation(result, figures, _settings(num_permutations, seed))
 

@@ -10,6 +10,7 @@ import torch
 from modeling_ulip2.evaluation import evaluate_retrieval, evaluate_zero_shot, retrieval_metrics, zero_shot_metrics
 from modeling_ulip2.evaluation.controls import (
     bootstrap_interval,
+    mean_over_classes,
     retrieval_chance,
     shuffled_control,
     zero_shot_chance,
@@ -117,18 +118,23 @@ def test_the_control_of_a_retrieval_by_text_shuffles_the_shapes():
 
 
 def test_bootstrap_of_shares_is_the_binomial():
-    correct = torch.tensor([1] * 30 + [0] * 70)
-    low, high = bootstrap_interval(correct, num_resamples=20000)
+    correct = np.array([1] * 30 + [0] * 70)
+    low, high = bootstrap_interval(100, lambda rows: correct[rows].mean(), num_resamples=20000)
     draws = np.random.default_rng(5).binomial(100, 0.3, size=200000) / 100
     assert low == pytest.approx(np.quantile(draws, 0.025), abs=0.011)
     assert high == pytest.approx(np.quantile(draws, 0.975), abs=0.011)
-    assert bootstrap_interval(torch.ones(5)) == (1, 1)
+    assert bootstrap_interval(5, lambda rows: 1.0) == (1, 1)
 
 
-def test_bootstrap_within_classes_keeps_every_class():
-    correct = torch.tensor([1, 1, 1, 1, 0.0])
-    labels = torch.tensor([0, 0, 0, 0, 1])
-    # both classes are constant, so their average cannot move
-    assert bootstrap_interval(correct, strata=labels) == (0.5, 0.5)
-    low, high = bootstrap_interval(correct)
-    assert low < 0.8 < high
+def test_class_average_of_a_resample():
+    values, labels = np.array([1.0, 0.0, 1.0, 0.0]), np.array([0, 0, 3, 3])
+    assert mean_over_classes(values, labels) == 0.5
+    assert mean_over_classes(np.array([1.0, 1.0, 0.0]), np.array([0, 0, 2])) == 0.5  # class 1 does not occur
+
+
+def test_the_interval_of_a_class_average_admits_how_few_shapes_a_class_has():
+    """Two classes, each always right or always wrong: one shape more or less decides, and the interval must say so."""
+    points, classes = torch.eye(3)[[0, 0, 0, 0, 0, 0, 2]], torch.eye(3)
+    figure = evaluate_zero_shot(points, classes, [0, 0, 0, 0, 0, 0, 1])["top1_class_average"]
+    assert figure.value == 0.5
+    assert figure.interval == (0.5, 1)
