@@ -52,6 +52,7 @@ def build_conse() -> tuple[ConseModel, VisionTextDualEncoderProcessor]:
 
     config = ConseConfig(text_config=text_model.config, vision_config=vision_config)
     tokenizer.model_max_length = config.max_length
+    tokenizer.init_kwargs.pop("max_length", None)  # a call's argument that the package wrote among the settings
     model = ConseModel(config).eval()
     model.text_model.load_state_dict(text_model.state_dict())
     model.image_classifier.load_state_dict(classifier.state_dict())

@@ -232,6 +232,8 @@ def _as_rgb(image: ImageLike) -> Image.Image:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
             raise ValueError(f"an image array must be uint8 (H, W, 3), got {image.dtype} {image.shape}")
         return Image.fromarray(image)
+    if not isinstance(image, Image.Image):
+        raise ValueError(f"an image must be a PIL image or a uint8 array (H, W, 3), got {image!r:.80}")
     return image.convert("RGB")
 
 

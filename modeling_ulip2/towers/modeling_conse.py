@@ -102,21 +102,23 @@ class ConseModel(PreTrainedModel):
         return ConseOutput(logits_per_image=cosines, logits_per_text=cosines.T, text_embeds=text, image_embeds=image)
 
     @torch.no_grad()
-    def set_class_embeds(self, tokenizer: PreTrainedTokenizerBase, batch_size: int = 128) -> None:
+    def set_class_embeds(self, tokenizer: PreTrainedTokenizerBase, batch_size: int = 64) -> None:
         """Embeds the class names in `config.class_templates`. The result is saved with the model."""
         names, templates = self.config.class_names, self.config.class_templates
         prompts = [template.format(name) for name in names for template in templates]
-        embeds: list[Tensor] = []
+        by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))  # less padding
+        embeds = self.class_embeds.new_empty(len(prompts), self.config.projection_dim)
         for start in range(0, len(prompts), batch_size):
+            rows = by_length[start : start + batch_size]
             encoded = tokenizer(
-                prompts[start : start + batch_size],
+                [prompts[row] for row in rows],
                 padding=True,
                 truncation=True,
                 max_length=self.config.max_length,
                 return_tensors="pt",
             ).to(self.device)
-            embeds.append(_normalized(self.get_text_features(encoded["input_ids"], encoded["attention_mask"])))
-        per_class = torch.cat(embeds).unflatten(0, (len(names), len(templates))).mean(1)  # (classes, D)
+            embeds[rows] = _normalized(self.get_text_features(encoded["input_ids"], encoded["attention_mask"]))
+        per_class = embeds.unflatten(0, (len(names), len(templates))).mean(1)  # (classes, D)
         self.class_embeds.copy_(F.normalize(per_class, dim=-1))
 
 
