@@ -13,6 +13,7 @@ from PIL import Image
 
 from modeling_ulip2 import Ulip2Config, Ulip2FeatureExtractor, Ulip2Model, Ulip2Processor
 from modeling_ulip2.towers import Tower
+from modeling_ulip2.training.data import read_triplets
 from modeling_ulip2.training.features import computed_features
 from modeling_ulip2.triplets.schema import features_features, triplet_features
 from tests.evaluation.world import CATEGORIES, build_processor, build_tower
@@ -71,8 +72,6 @@ def write_dataset(folder: Path, shapes: int = 16, depth: bool = False, files: in
 
 def add_features(folder: Path, tower: Tower, cache: Path) -> None:
     """Adds the config `features` in another order of rows, and a manifest that names its tower."""
-    from modeling_ulip2.training.data import read_triplets
-
     computed = computed_features(read_triplets(str(folder)), tower, cache_dir=cache)
     shuffled = computed.shuffle(seed=0).cast(features_features(tower.dim))
     (folder / "features").mkdir()

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import TrainerCallback
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from modeling_ulip2 import Ulip2Model
+from modeling_ulip2.training import Ulip2Trainer, Ulip2TrainingArguments
+from modeling_ulip2.training.callbacks import LossGuard
+from modeling_ulip2.training.data import TripletDataset, TripletStream, read_triplets
+from modeling_ulip2.training.features import published_features
+from modeling_ulip2.training.held_out import HeldOutCallback, HeldOutEvaluation
+from modeling_ulip2.training.schedule import warmup_cosine
+from modeling_ulip2.triplets.collator import TripletCollator
+from tests.evaluation.world import CATEGORIES
+from tests.training.world import tiny_model, tiny_processor
+
+
+def arguments(folder, **kwargs) -> Ulip2TrainingArguments:
+    settings = {
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 4,
+        "per_device_eval_batch_size": 8,
+        "learning_rate": 1e-3,
+        "warmup_epochs": 0.5,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "use_cpu": True,
+        "disable_tqdm": True,
+    }
+    return Ulip2TrainingArguments(output_dir=str(folder), **(settings | kwargs))
+
+
+def make_trainer(folder, train_dataset, model=None, callbacks=None, eval_dataset=None, **kwargs) -> Ulip2Trainer:
+    processor = tiny_processor()
+    return Ulip2Trainer(
+        model=model or tiny_model(drop_path_rate=0.2),
+        args=arguments(folder, **kwargs),
+        data_collator=TripletCollator(processor, top_k=2, seed=3),
+        train_dataset=train_dataset,
+        eval_dataset=eval_dataset,
+        processing_class=processor,
+        callbacks=callbacks,
+    )
+
+
+def losses(trainer) -> list[float]:
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+@pytest.fixture(scope="module")
+def embedded(dataset_with_features, tower, tmp_path_factory) -> TripletDataset:
+    triplets = read_triplets(str(dataset_with_features))
+    return TripletDataset(triplets, published_features(str(dataset_with_features), tower))
+
+
+def test_the_loss_falls_and_the_schedule_is_followed(embedded, tmp_path):
+    trainer = make_trainer(tmp_path, embedded, num_train_epochs=8, learning_rate=3e-3)
+    trainer.train()
+    curve = losses(trainer)
+    assert len(curve) == 32 and np.mean(curve[-4:]) < np.mean(curve[:4]) - 0.1
+    rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
+    assert rates == pytest.approx([warmup_cosine(step, 32, 2, 3e-3) for step in range(32)])
+
+
+def test_parameter_groups(embedded, tmp_path):
+    trainer = make_trainer(tmp_path, embedded)
+    decayed, others = trainer.create_optimizer().param_groups
+    assert decayed["weight_decay"] == 0.1 and others["weight_decay"] == 0
+    assert decayed["betas"] == (0.9, 0.98)
+    assert all(parameter.ndim >= 2 for parameter in decayed["params"])
+    assert any(parameter is trainer.model.logit_scale for parameter in others["params"])
+    grouped = [parameter for group in (decayed, others) for parameter in group["params"]]
+    assert len(grouped) == len(list(trainer.model.parameters()))
+
+
+@pytest.mark.parametrize(("start", "sign"), [(4.6, -1e3), (0.001, 1e3)])
+def test_the_logit_scale_is_clamped_after_every_step(embedded, tmp_path, start, sign):
+    model, seen = tiny_model(), []
+    torch.nn.init.constant_(model.logit_scale, start)
+    # a gradient that pushes it out of its range
+    model.logit_scale.register_hook(lambda gradient: torch.full_like(gradient, sign))
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, *args, **kwargs):
+            seen.append(model.logit_scale.item())
+
+    make_trainer(tmp_path, embedded, model, [Watch()], learning_rate=0.5, warmup_epochs=0, max_steps=3).train()
+    assert seen == pytest.approx([4.6052 if sign < 0 else 0.0] * 3)
+
+
+class StopAfterEpoch(TrainerCallback):
+    def on_epoch_end(self, args, state, control, **kwargs):
+        control.should_training_stop = True
+
+
+class StopAfterStep(TrainerCallback):
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step >= self.step
+
+
+@pytest.mark.parametrize(("stop", "workers"), [(StopAfterEpoch(), 0), (StopAfterStep(3), 0), (StopAfterStep(6), 2)])
+def test_a_resumed_run_has_the_same_curve_and_weights(embedded, tmp_path, stop, workers):
+    """Order of the data, views, captions, augmentation and stochastic depth go on as if nothing had happened."""
+    straight = make_trainer(tmp_path / "straight", embedded)
+    straight.train()
+    settings = {"save_strategy": "steps", "save_steps": 1, "dataloader_num_workers": workers}
+    stopped = make_trainer(tmp_path / "resumed", embedded, callbacks=[stop], **settings)
+    stopped.train()
+    assert 0 < len(losses(stopped)) < len(losses(straight)) == 8
+    resumed = make_trainer(tmp_path / "resumed", embedded, model=tiny_model(seed=9, drop_path_rate=0.2), **settings)
+    resumed.train(resume_from_checkpoint=True)
+    assert losses(resumed) == pytest.approx(losses(straight), abs=1e-6)
+    for name, value in straight.model.state_dict().items():
+        torch.testing.assert_close(resumed.model.state_dict()[name], value, atol=1e-6, rtol=1e-5)
+
+
+def test_augmentation_changes_from_epoch_to_epoch(embedded, tmp_path):
+    seen: list[int] = []
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, *args, **kwargs):
+            seen.append(int(collator._epoch))
+
+    trainer = make_trainer(tmp_path, embedded, callbacks=[Watch()])
+    collator = trainer.data_collator
+    trainer.train()
+    assert seen == [0] * 4 + [1] * 4
+
+
+def test_a_stream_trains_and_resumes_beyond_its_first_pass(dataset, tower, tmp_path):
+    """Raw rows: images and captions go through the tower in every step."""
+
+    def stream() -> TripletStream:
+        return TripletStream(read_triplets(str(dataset), streaming=True), seed=1, shuffle_buffer=6)
+
+    def model(seed: int) -> Ulip2Model:
+        own = tiny_model(seed)
+        own.set_clip_model(tower.model)
+        return own
+
+    settings = {"max_steps": 7, "save_strategy": "steps", "save_steps": 6}
+    straight = make_trainer(tmp_path / "straight", stream(), model(0), **settings)
+    straight.train()
+    assert len(losses(straight)) == 7
+    make_trainer(tmp_path / "resumed", stream(), model(0), [StopAfterStep(6)], **settings).train()
+    resumed = make_trainer(tmp_path / "resumed", stream(), model(5), **settings)
+    resumed.train(resume_from_checkpoint=True)
+    assert losses(resumed) == pytest.approx(losses(straight), abs=1e-6)
+    saved = (tmp_path / "resumed" / "checkpoint-6" / "model.safetensors").stat().st_size
+    assert saved < 2 * sum(p.numel() * 4 for p in resumed.model.parameters()), "the tower is no part of a checkpoint"
+
+
+def test_evaluation_sees_clouds_as_they_are(embedded, tmp_path):
+    trainer = make_trainer(tmp_path, embedded)
+    first, second = (trainer.evaluate(embedded)["eval_loss"] for _ in range(2))
+    assert first == second
+    batch = next(iter(trainer.get_eval_dataloader(embedded)))
+    torch.testing.assert_close(batch["point_values"][..., :3].norm(dim=-1).amax(dim=1), torch.ones(8))
+    assert trainer.data_collator.augmentation is not None
+
+
+def test_held_out_shapes_are_measured_at_every_evaluation(dataset_with_features, embedded, tower, tmp_path):
+    triplets = read_triplets(str(dataset_with_features))
+    labels = {name: CATEGORIES[index % 3] for index, name in enumerate(triplets["id"]) if index < 14}
+    trainer = make_trainer(tmp_path, embedded, eval_dataset=embedded, eval_strategy="epoch")
+    evaluation = HeldOutEvaluation(triplets, tower, trainer.processing_class.feature_extractor, labels, batch_size=5)
+    trainer.add_callback(HeldOutCallback(trainer, evaluation))
+    trainer.train()
+    logged = [entry for entry in trainer.state.log_history if "eval_zero_shot_top1" in entry]
+    assert len(logged) == 2
+    expected = {
+        f"eval_{direction}_{figure}"
+        for direction in ("text_to_shape", "shape_to_text", "image_to_shape")
+        for figure in ("recall_at_1", "recall_at_5", "recall_at_10", "median_rank")
+    }
+    assert expected <= set(logged[0])
+    metrics = trainer.evaluate()
+    assert metrics["eval_loss"] > 0 and metrics["eval_zero_shot_top3"] == 1.0
+    assert metrics["eval_zero_shot_top1"] == pytest.approx(logged[-1]["eval_zero_shot_top1"])
+    assert trainer.model.training is False
+
+
+def test_a_perfect_model_is_measured_as_perfect(dataset_with_features, tower):
+    """Point embeddings that equal each shape's name in the tower's space find it, and are found by it."""
+    triplets = read_triplets(str(dataset_with_features))
+    evaluation = HeldOutEvaluation(triplets, tower, tiny_processor().feature_extractor)
+    model, names = tiny_model(), iter(triplets["name"])
+
+    def features(point_values):
+        texts = [next(names) for _ in range(len(point_values))]
+        return BaseModelOutputWithPooling(pooler_output=tower.encode_text(texts))
+
+    model.get_point_features = features
+    metrics = evaluation(model)
+    assert metrics["text_to_shape_recall_at_1"] == metrics["shape_to_text_recall_at_1"] == 1.0
+    assert "zero_shot_top1" not in metrics and metrics["image_to_shape_recall_at_1"] < 1.0
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change(embedded, tmp_path):
+    model = tiny_model()
+    trainer = make_trainer(tmp_path, embedded, model)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    real = model.forward
+
+    def broken(*args, **kwargs):
+        output = real(*args, **kwargs)
+        output.loss = output.loss * float("nan")
+        return output
+
+    model.forward = broken
+    with pytest.raises(FloatingPointError, match="the loss is nan at step 1.*learning rate"):
+        trainer.train()
+    for name, value in model.named_parameters():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+def test_a_loss_that_never_changes_stops_the_run():
+    guard = LossGuard(patience=3)
+    for loss in (1.0, 1.0, 2.0, 2.0):
+        guard.check(loss, "step 1")
+    with pytest.raises(RuntimeError, match="exactly 2.0 for 3 steps up to step 5"):
+        guard.check(2.0, "step 5")
+
+
+def test_impossible_batches_are_refused(embedded, tmp_path):
+    with pytest.raises(ValueError, match="at least 2 clouds"):
+        make_trainer(tmp_path, embedded, per_device_train_batch_size=1)
+    with pytest.raises(ValueError, match="16 training triplets do not fill one batch of 17"):
+        make_trainer(tmp_path, embedded, per_device_train_batch_size=17)
+
+
+def test_defaults_are_the_published_settings(tmp_path):
+    args = Ulip2TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    assert (args.learning_rate, args.start_learning_rate, args.final_learning_rate) == (3e-3, 1e-6, 1e-5)
+    assert (args.adam_beta1, args.adam_beta2, args.adam_epsilon, args.weight_decay) == (0.9, 0.98, 1e-8, 0.1)
+    assert args.num_train_epochs == 250 and args.per_device_train_batch_size == 64
+    assert args.warmup_steps_of(2500) == 10
+    assert Ulip2TrainingArguments(str(tmp_path), use_cpu=True, warmup_steps=0.2).warmup_steps_of(100) == 20
+
+
+def test_contradictory_settings_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="warmup_epochs .* must be less"):
+        arguments(tmp_path, num_train_epochs=1, warmup_epochs=1)
+    assert arguments(tmp_path, num_train_epochs=1, warmup_epochs=1, lr_scheduler_type="linear").num_train_epochs == 1
+    with pytest.raises(ValueError, match="remove_unused_columns"):
+        arguments(tmp_path, remove_unused_columns=True)
+
+
+def test_other_schedules_are_those_of_transformers(embedded, tmp_path):
+    trainer = make_trainer(tmp_path, embedded, lr_scheduler_type="constant", max_steps=3)
+    trainer.train()
+    rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
+    assert rates == [1e-3] * 3
