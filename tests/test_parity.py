@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.parity import DEVIATION, Case, NotBuilt, NotUnderstood, discover, module_of
+from tests.parity import DEVIATION, Case, NotUnderstood, discover, module_of
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -14,9 +14,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("what", [what for _, what in found], ids=[name for name, _ in found])
 
 
-def test_parity(what: Case | NotUnderstood | NotBuilt, record_property: Callable[[str, object], None]) -> None:
-    if isinstance(what, NotBuilt):
-        pytest.skip(what.reason)
+def test_parity(what: Case | NotUnderstood, record_property: Callable[[str, object], None]) -> None:
     if isinstance(what, NotUnderstood):
         pytest.fail(what.what, pytrace=False)
     module = module_of(what.folder)

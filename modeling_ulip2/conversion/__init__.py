@@ -1,20 +1,23 @@
-"""Published checkpoints -> this package: `python -m modeling_ulip2.conversion CHECKPOINT OUTPUT_DIR`."""
+"""Published checkpoints -> this package: `ulip2 convert FILE OUTPUT_DIR`."""
 
 from .checkpoint import PublishedCheckpoint, read_checkpoint
-from .published import (
-    convert_checkpoint,
-    infer_point_config,
-    model_state_dict,
-    pointbert_config,
-    published_name,
-)
+from .convert import Conversion, convert, convert_checkpoint
+from .encoders import ConversionError, infer_point_config
+from .layouts import LAYOUTS, Layout, published_name, recognise, sort_tensors
+from .pointvit import pointbert_config
 
 __all__ = [
+    "LAYOUTS",
+    "Conversion",
+    "ConversionError",
+    "Layout",
     "PublishedCheckpoint",
+    "convert",
     "convert_checkpoint",
     "infer_point_config",
-    "model_state_dict",
     "pointbert_config",
     "published_name",
     "read_checkpoint",
+    "recognise",
+    "sort_tensors",
 ]

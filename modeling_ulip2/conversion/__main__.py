@@ -6,7 +6,7 @@ import argparse
 
 from ..feature_extraction_ulip2 import Ulip2FeatureExtractor
 from .checkpoint import read_checkpoint
-from .published import convert_checkpoint
+from .convert import convert_checkpoint
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-
 # Published configuration field -> ours, and what a field that we do not have must say.
 _POINTNEXT_ENCODER = {
     "in_channels": "in_channels",

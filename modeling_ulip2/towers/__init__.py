@@ -1,4 +1,4 @@
-"""Frozen image-text encoders: where they come from (OpenCLIP, the offline ConSE pair) and how they are asked."""
+"""Frozen image-text encoders: where they come from (OpenCLIP, SLIP, the offline ConSE pair) and how they are asked."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 from transformers import AutoConfig, AutoModel
 
 from .configuration_conse import ConseConfig
+from .configuration_slip import SlipConfig
 from .modeling_conse import ConseModel
+from .modeling_slip import SlipModel
 
 if TYPE_CHECKING:
     from .loading import Tower, load_tower
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = [
     "ConseConfig",
     "ConseModel",
+    "SlipConfig",
+    "SlipModel",
     "Tower",
     "clip_from_open_clip",
     "clip_from_open_clip_model",
@@ -25,11 +29,12 @@ __all__ = [
 
 
 def register() -> None:
-    """Makes `AutoConfig` and `AutoModel` know ConSE, and `save_pretrained` ship its two files as remote code."""
-    AutoConfig.register(ConseConfig.model_type, ConseConfig, exist_ok=True)
-    AutoModel.register(ConseConfig, ConseModel, exist_ok=True)
-    ConseConfig.register_for_auto_class()
-    ConseModel.register_for_auto_class("AutoModel")
+    """Makes `AutoConfig` and `AutoModel` know ConSE and SLIP, and `save_pretrained` ship their files as remote code."""
+    for config_class, model_class in ((ConseConfig, ConseModel), (SlipConfig, SlipModel)):
+        AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
+        AutoModel.register(config_class, model_class, exist_ok=True)
+        config_class.register_for_auto_class()
+        model_class.register_for_auto_class("AutoModel")
 
 
 def __getattr__(name: str) -> Any:

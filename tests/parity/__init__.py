@@ -23,14 +23,6 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import safe_open
 
-# Folders of the published layout whose model is not part of the package yet: skipped with this reason, never silently.
-# The entry goes when the module `tests/parity/<folder>.py` comes.
-NOT_BUILT_YET: dict[str, str] = {
-    "ppat": "the point patch transformer is not built yet",
-    "uni3d": "the Uni3D encoder is not built yet",
-    "ulip1_wrapper": "the first-generation wrapper (SLIP towers) is not built yet",
-}
-
 # Name under which a test reports the largest deviation of its case; `tests/conftest.py` prints them by folder.
 DEVIATION = "deviation from reference vectors"
 
@@ -141,24 +133,16 @@ class NotUnderstood:
     what: str
 
 
-@dataclass(frozen=True)
-class NotBuilt:
-    """A folder whose model does not exist in the package yet: its test is skipped with the reason."""
-
-    reason: str
-
-
-def discover(directory: Path) -> list[tuple[str, Case | NotUnderstood | NotBuilt]]:
+def discover(directory: Path) -> list[tuple[str, Case | NotUnderstood]]:
     """Everything that `directory` holds, as (test id, what to check)."""
     if not directory.is_dir():
         return [(str(directory), NotUnderstood(f"{directory} is not a directory"))]
-    found: list[tuple[str, Case | NotUnderstood | NotBuilt]] = []
+    found: list[tuple[str, Case | NotUnderstood]] = []
     for folder in sorted(path for path in directory.iterdir() if path.is_dir()):
         module = module_of(folder.name)
         if module is None:
-            reason = NOT_BUILT_YET.get(folder.name)
             missing = f"there is no tests/parity/{folder.name}.py for the folder {folder.name}"
-            found.append((folder.name, NotBuilt(reason) if reason else NotUnderstood(missing)))
+            found.append((folder.name, NotUnderstood(missing)))
             continue
         claimed: set[Path] = set()
         for case in module.cases(folder):

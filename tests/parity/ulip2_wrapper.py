@@ -9,9 +9,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from modeling_ulip2.conversion import convert_checkpoint, pointbert_config, published_name, read_checkpoint
+from modeling_ulip2.conversion import LAYOUTS, convert_checkpoint, pointbert_config, published_name, read_checkpoint
 from tests.parity import Case, read_json
 
+ULIP = next(layout for layout in LAYOUTS if layout.name == "ULIP")
 CHECKPOINTS = ("checkpoint_full.pt", "checkpoint_point_side_only.pt")
 FORWARD = ("forward.json", "forward.safetensors")
 
@@ -43,7 +44,7 @@ def check(case: Case) -> None:
     assert model.config.projection_dim == declared["embed_dim"]
     assert model.config.point_config.output_dim == declared["pc_feat_dims"]
     expected_names = {name for name in checkpoint.state_dict if not name.startswith("open_clip_model.")}
-    assert {published_name(name) for name in model.state_dict()} == expected_names
+    assert {published_name(name, ULIP) for name in model.state_dict()} == expected_names
 
     tensors = case.open(case.data / "forward.safetensors")
     with torch.no_grad():
@@ -84,5 +85,5 @@ def check_parameter_groups(case: Case, model: torch.nn.Module) -> None:
     """The rule for weight decay is the trainer's (`tests/training`); here: both speak of the same parameters."""
     groups = read_json(case.data / "param_groups.json")
     published = {name for group in groups.values() if isinstance(group, list) for name in group}
-    ours = {published_name(name) for name, _ in model.named_parameters()}
+    ours = {published_name(name, ULIP) for name, _ in model.named_parameters()}
     assert ours == {name for name in published if not name.startswith("open_clip_model.")}
