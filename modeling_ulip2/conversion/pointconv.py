@@ -1,4 +1,4 @@
-"""Settings of published PointNeXt, PointNet++ and PointMLP encoders, and how they become ours. Weights keep their names."""
+"""Settings of published PointNeXt, PointNet++ and PointMLP encoders as ours. Weights keep their names."""
 
 from __future__ import annotations
 

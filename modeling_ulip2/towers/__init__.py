@@ -29,7 +29,7 @@ __all__ = [
 
 
 def register() -> None:
-    """Makes `AutoConfig` and `AutoModel` know ConSE and SLIP, and `save_pretrained` ship their files as remote code."""
+    """Makes `AutoConfig` and `AutoModel` know ConSE and SLIP, and `save_pretrained` ship their files."""
     for config_class, model_class in ((ConseConfig, ConseModel), (SlipConfig, SlipModel)):
         AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
         AutoModel.register(config_class, model_class, exist_ok=True)
