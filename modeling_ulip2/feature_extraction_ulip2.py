@@ -51,6 +51,8 @@ class Ulip2FeatureExtractor(FeatureExtractionMixin):
             they are (all clouds of a batch must then have the same size).
         up_axis: which axis of the input points up: "y" (as the models were trained), "z" or "x"; clouds are turned y
             up.
+        axes: order of the coordinates in `point_values`, after that turn: "xyz", or "xzy" for models that were trained
+            with y and z exchanged (OpenShape, Uni3D).
         seed: of "random" sampling; None draws anew each time.
     """
 
@@ -64,6 +66,7 @@ class Ulip2FeatureExtractor(FeatureExtractionMixin):
         fill_color: float = FILL_COLOR,
         sampling: str = "random",
         up_axis: str = "y",
+        axes: str = "xyz",
         seed: int | None = 0,
         **kwargs: Any,
     ):
@@ -78,6 +81,10 @@ class Ulip2FeatureExtractor(FeatureExtractionMixin):
             raise ValueError(f"sampling must be 'random', 'fps' or 'none', got {sampling!r}.")
         if up_axis not in _AXES:
             raise ValueError(f"up_axis must be one of {sorted(_AXES)}, got {up_axis!r}.")
+        if axes not in ("xyz", "xzy"):
+            raise ValueError(f"axes must be 'xyz' or 'xzy', got {axes!r}.")
+        if axes != "xyz" and in_channels in (4, 7):
+            raise ValueError(f"The height column (in_channels={in_channels}) is defined for axes='xyz' only.")
         if not 0 <= fill_color <= 1:
             raise ValueError(f"fill_color must lie in [0, 1], got {fill_color}.")
         self.num_points = num_points
@@ -86,6 +93,7 @@ class Ulip2FeatureExtractor(FeatureExtractionMixin):
         self.fill_color = fill_color
         self.sampling = sampling
         self.up_axis = up_axis
+        self.axes = axes
         self.seed = seed
 
     @property
@@ -120,7 +128,8 @@ class Ulip2FeatureExtractor(FeatureExtractionMixin):
 
     def _prepare(self, index: int, cloud: Any, color: Any) -> np.ndarray:
         xyz, rgb = _checked_cloud(index, cloud, color)
-        xyz = np.stack([sign * xyz[:, axis] for axis, sign in _AXES[self.up_axis]], axis=1)  # (N, 3)
+        turned = [sign * xyz[:, axis] for axis, sign in _AXES[self.up_axis]]
+        xyz = np.stack([turned["xyz".index(axis)] for axis in self.axes], axis=1)  # (N, 3)
         keep = self._sample(xyz)  # (num_points,)
         xyz = xyz[keep]
         if self.normalize:
