@@ -91,7 +91,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add(
         "--num-proc",
         type=int,
-        default=os.cpu_count() or 1,
+        default=available_cores(),
         help="worker processes, one core each; 0: none [%(default)s]",
     )
     add("--title", help="of the dataset card [name of the output folder]")
@@ -99,6 +99,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     if args.num_proc < 0:
         parser.error(f"argument --num-proc: expected 0 or more, got {args.num_proc}")
     return args
+
+
+def available_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def positive(text: str) -> int:
@@ -128,8 +132,12 @@ def build_settings(args: argparse.Namespace) -> dict[str, Any]:
         settings |= {"vocabulary": local_name(args.vocabulary), "label_captions": args.label_captions}
     if "metadata" in args.captioner:
         settings |= {"metadata_captions": args.metadata_captions}
-    limits = {"max_faces": args.max_faces, "max_bytes": args.max_bytes, "strict": args.strict}
-    return settings | limits | {"seed": args.seed}
+    return settings | limits(args) | {"seed": args.seed}
+
+
+def limits(args: argparse.Namespace) -> dict[str, Any]:
+    """What `ReadMesh` accepts."""
+    return {"max_faces": args.max_faces, "max_bytes": args.max_bytes, "strict": args.strict}
 
 
 def build_stages(args: argparse.Namespace) -> list[StageFactory]:
@@ -137,9 +145,7 @@ def build_stages(args: argparse.Namespace) -> list[StageFactory]:
     camera = {"elevation": args.elevation, "fov": args.fov, "fill": args.fill}
     tower = {"tower": args.tower, "device": args.device}
     return [
-        partial(
-            ReadMesh, folder=str(args.meshes), max_faces=args.max_faces, max_bytes=args.max_bytes, strict=args.strict
-        ),
+        partial(ReadMesh, folder=str(args.meshes), **limits(args)),
         partial(SamplePoints, num_points=args.num_points, seed=args.seed),
         partial(
             RenderViews,
@@ -218,13 +224,12 @@ def summary(results: list[ShardResult], folder: BuildFolder, elapsed: float) -> 
     seconds: Counter[str] = sum((Counter(result.record["seconds"]) for result in results), Counter())
     shares = ", ".join(f"{name} {100 * value / seconds.total():.0f} %" for name, value in seconds.most_common())
     totals = folder.totals()
-    errors = ", ".join(f"{reason} {count}" for reason, count in sorted(totals["errors"].items()))
-    if warned := totals["warned"]:
-        errors += f"; {warned} have warnings"
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(totals["errors"].items()))
     return (
         f"{done} objects in {elapsed:.1f} s, {done / elapsed:.2f} objects/s. Time in stages: {shares}.\n"
         f"{folder.path} holds {totals['triplets']} triplets and {totals['captions']} captions; "
-        f"{sum(totals['errors'].values())} meshes could not be used{f' ({errors})' if errors else ''}."
+        f"{sum(totals['errors'].values())} meshes could not be used{f' ({reasons})' if reasons else ''}, "
+        f"{totals['warned']} have warnings."
     )
 
 
