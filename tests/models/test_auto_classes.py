@@ -24,6 +24,7 @@ from modeling_ulip2 import (
     Ulip2PointModelWithProjection,
     Ulip2Processor,
 )
+from modeling_ulip2.configuration_ulip2 import POINT_ENCODERS
 from tests.models import tiny
 
 
@@ -100,20 +101,54 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture(scope="module")
+def encoder_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """For every encoder a folder with the projected encoder and its feature extractor."""
+    folders = {}
+    for model_type, fields in tiny.ENCODERS.items():
+        folders[model_type] = folder = tmp_path_factory.mktemp(model_type)
+        torch.manual_seed(0)
+        config = Ulip2Config(point_config={"model_type": model_type, **fields}, projection_dim=tiny.PROJECTION_DIM)
+        Ulip2PointModelWithProjection(config).save_pretrained(folder)
+        Ulip2FeatureExtractor(num_points=40, in_channels=config.point_config.in_channels).save_pretrained(folder)
+    return folders
+
+
+def as_hub_repository(folder: Path, cache: Path, name: str) -> str:
+    """Puts a folder into a hub cache, in the layout in which huggingface_hub keeps what it has downloaded."""
+    repo = cache / f"models--someone--{name}"
+    (repo / "snapshots").mkdir(parents=True)
+    (repo / "snapshots" / COMMIT).symlink_to(folder)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(COMMIT)
+    return f"someone/{name}"
+
+
+@pytest.fixture(scope="module")
 def results(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """What a stranger gets from a folder, from a hub cache, and from a folder that holds the point side alone."""
     root = tmp_path_factory.mktemp("stranger")
-    # the layout in which huggingface_hub keeps what it has downloaded
-    repo = root / "hub" / "models--someone--ulip2-tiny"
-    (repo / "snapshots").mkdir(parents=True)
-    (repo / "snapshots" / COMMIT).symlink_to(checkpoint)
-    (repo / "refs").mkdir()
-    (repo / "refs" / "main").write_text(COMMIT)
-
     Ulip2PointModelWithProjection.from_pretrained(checkpoint).save_pretrained(root / "points")
     Ulip2FeatureExtractor(num_points=40).save_pretrained(root / "points")
+    hub = as_hub_repository(checkpoint, root / "hub", "ulip2-tiny")
+    return seen_by_a_stranger(root, {"folder": str(checkpoint), "hub": hub, "points": str(root / "points")})
 
-    names = {"folder": str(checkpoint), "hub": "someone/ulip2-tiny", "points": str(root / "points")}
+
+@pytest.fixture(scope="module")
+def encoder_results(
+    encoder_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Any]]:
+    """What a stranger gets of every encoder, from a folder and from a hub cache."""
+    root = tmp_path_factory.mktemp("stranger_encoders")
+    names = {}
+    for model_type, folder in encoder_folders.items():
+        names[f"{model_type} folder"] = str(folder)
+        names[f"{model_type} hub"] = as_hub_repository(folder, root / "hub", model_type)
+    # each copy of the code would compile its point operators anew; interpreting them is faster on clouds so small
+    return seen_by_a_stranger(root, names, NUMBA_DISABLE_JIT="1")
+
+
+def seen_by_a_stranger(root: Path, names: dict[str, str], **variables: str) -> dict[str, dict[str, Any]]:
+    """Runs `STRANGER` on folders and hub names, in a process of its own with `root` as home of its caches."""
     (root / "stranger.py").write_text(STRANGER)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {
@@ -121,6 +156,7 @@ def results(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
         "OMP_NUM_THREADS": "1",
         "HF_MODULES_CACHE": str(root / "modules"),
         "HF_HUB_CACHE": str(root / "hub"),
+        **variables,
     }
     command = [sys.executable, "stranger.py", "results.json", *names.values()]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
@@ -145,6 +181,27 @@ def test_remote_code(results: dict[str, dict[str, Any]], expected: Ulip2Output, 
     assert found["names"] == ["Ulip2Config", "Ulip2Model", "Ulip2FeatureExtractor", "Ulip2Processor"]
     for name in ("point_embeds", "text_embeds"):
         torch.testing.assert_close(torch.tensor(found[name]), expected[name], atol=1e-5, rtol=1e-4)
+
+
+def test_every_encoder_is_tested_here() -> None:
+    own = {name for name, classes in POINT_ENCODERS.items() if classes.config_class.__module__.startswith("modeling_")}
+    assert set(tiny.ENCODERS) == own
+
+
+@pytest.mark.parametrize("source", ["folder", "hub"])
+@pytest.mark.parametrize("model_type", list(tiny.ENCODERS))
+def test_remote_code_of_every_encoder(
+    encoder_results: dict[str, dict[str, Any]], encoder_folders: dict[str, Path], model_type: str, source: str
+) -> None:
+    found, folder = encoder_results[f"{model_type} {source}"], encoder_folders[model_type]
+    assert found["modules"] == ["transformers_modules"]
+    assert found["names"] == ["Ulip2Config", "Ulip2PointModelWithProjection", "Ulip2FeatureExtractor"]
+    model = Ulip2PointModelWithProjection.from_pretrained(folder)
+    assert model.config.point_config.model_type == model_type
+    cloud = np.random.default_rng(0).random((50, 6))
+    with torch.no_grad():
+        expected = model(**Ulip2FeatureExtractor.from_pretrained(folder)(cloud)).point_embeds
+    torch.testing.assert_close(torch.tensor(found["point_embeds"]), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_remote_code_of_the_point_side_alone(results: dict[str, dict[str, Any]], expected: Ulip2Output) -> None:

@@ -16,6 +16,56 @@ POINT_CONFIG: dict[str, Any] = {
     "group_size": 6,
     "encoder_dims": 16,
 }
+# A small configuration of every point encoder, by model_type.
+ENCODERS: dict[str, dict[str, Any]] = {
+    "ulip2_pointbert": POINT_CONFIG,
+    "ulip2_pointmlp": {
+        "num_points": 32,
+        "embed_dim": 4,
+        "dim_expansion": (2, 2),
+        "pre_blocks": (1, 1),
+        "pos_blocks": (1, 1),
+        "k_neighbors": (8, 4),
+        "reducers": (2, 2),
+        "head_dims": (12, 10),
+    },
+    "ulip2_pointnet2": {
+        "num_centers": (16, 8),
+        "radii": ((0.3,), (0.6,)),
+        "num_neighbors": ((8,), (4,)),
+        "mlp_dims": (((8, 8),), ((12, 16),)),
+        "global_dims": (16, 20),
+        "head_dims": (12, 10),
+    },
+    "ulip2_pointnext": {
+        "width": 8,
+        "blocks": (1, 1, 2, 1),
+        "strides": (1, 2, 2, 1),
+        "radius": 0.3,
+        "num_neighbors": 8,
+        "head_dims": (12, 10),
+    },
+    "ulip2_ppat": {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "head_dim": 8,
+        "intermediate_size": 24,
+        "num_groups": 6,
+        "group_radius": 0.5,
+        "group_size": 4,
+        "set_abstraction_dim": 12,
+    },
+    "ulip2_uni3d": {
+        "hidden_size": 24,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "num_groups": 6,
+        "group_size": 4,
+        "encoder_dims": 16,
+    },
+}
 PROJECTION_DIM = 20
 WORDS = ["<start>", "<end>", "a", "chair", "table", "red", "blue", "lamp", "of"]
 CONTEXT = 12
