@@ -8,7 +8,6 @@ from the file's end, a group that mixes `v/vt` and `v` corners loses all its tex
 from __future__ import annotations
 
 import io
-import warnings
 from array import array
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from .colors import srgb_to_linear
 from .errors import MeshError
 from .mesh import Mesh
 from .mtl import MaterialLibrary
+from .numbers import parse_numbers
 from .polygons import fan
 from .sandbox import Sandbox
 
@@ -135,10 +135,8 @@ class _Table:
         lines, first = self._lines, self.count - len(self._lines)
         self._lines = []
         per_line = len(lines[0].split())
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # NumPy's word for "not all of it is numbers"
-            values = np.fromstring(b" ".join(lines).decode("ascii", errors="replace"), sep=" ")
-        if per_line >= self._width and len(values) == per_line * len(lines):
+        values = parse_numbers(b" ".join(lines))
+        if values is not None and per_line >= self._width and len(values) == per_line * len(lines):
             self._blocks.append(values.reshape(len(lines), per_line)[:, : self._width])
             return
         block = np.zeros((len(lines), self._width))

@@ -15,6 +15,7 @@ import numpy as np
 from .colors import srgb_to_linear, to_unit
 from .errors import MeshError
 from .mesh import Material, Mesh
+from .numbers import parse_numbers
 from .polygons import fan
 from .sandbox import Sandbox
 from .textures import TextureLoader
@@ -98,7 +99,9 @@ def parse_ply(data: bytes, limits: dict[str, int]) -> PlyFile:
             )
     _check_size(file, endian, len(body))
     if endian == "":
-        numbers = np.fromstring(body.decode("ascii", errors="replace"), sep=" ")  # no list of a million words
+        numbers = parse_numbers(body)
+        if numbers is None:
+            raise MeshError("corrupt", "its tables hold words that are no numbers")
         _read_ascii(file, numbers)
     else:
         _read_binary(file, body)

@@ -16,7 +16,7 @@ AMBIENT = 0.52
 KEY = 0.34
 SKY = 0.08
 KEY_DIRECTION = np.array([-0.35, 0.5, 0.79]) / np.linalg.norm([-0.35, 0.5, 0.79])  # camera axes: right, up, backward
-# Light that every surface reflects without taking its colour, linear. Without it a black object on black is no picture.
+# Light that every surface reflects without taking its colour, linear: a black object on black must be a picture, too.
 GLOSS = 0.03
 LIGHT = np.array([AMBIENT, KEY, SKY, *KEY_DIRECTION, GLOSS])  # (7,) for the numba engine
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import struct
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 from .colors import srgb_to_linear
 from .errors import MeshError
 from .mesh import Mesh
+from .numbers import parse_numbers
 from .sandbox import Sandbox
 
 _HEADER = 84  # bytes: 80 of anything, and the number of facets
@@ -49,17 +49,15 @@ def _read_ascii(data: bytes, max_faces: int) -> Mesh:
     facets = text.count(b"endfacet")
     if facets > max_faces:
         raise MeshError("too_many_faces", f"it has {facets} facets; at most {max_faces}")
-    if text.rfind(b"endsolid") < text.rfind(b"facet"):
+    if text.rfind(b"endsolid") <= text.rfind(b"endfacet"):
         raise MeshError("truncated", "its text ends before `endsolid`")
     text = re.sub(rb"(?m)^[ \t]*(end)?solid[^\n]*", b"", text)  # a solid's name may hold anything
     text = re.sub(rb"facet[ \t]+normal", b"facet normal", re.sub(rb"outer[ \t]+loop", b"outer loop", text))
     for word in _WORDS:
         text = text.replace(word, b"")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # NumPy's word for "not all of it is numbers"
-        numbers = np.fromstring(text.decode("ascii", errors="replace"), sep=" ")
-    if len(numbers) != 12 * facets:
-        raise MeshError("corrupt", f"its {facets} facets hold {len(numbers)} readable numbers instead of 12 each")
+    numbers = parse_numbers(text)
+    if numbers is None or len(numbers) != 12 * facets:
+        raise MeshError("corrupt", f"its {facets} facets do not hold twelve numbers each")
     vertices = numbers.reshape(-1, 12)[:, 3:].reshape(-1, 3)  # behind each normal
     return Mesh(vertices=vertices, faces=np.arange(len(vertices)).reshape(-1, 3))
 
