@@ -65,6 +65,10 @@ def group_points(
         return neighborhood - offset.unsqueeze(2), centers, center_index, neighbor_index
 
 
+# On a CPU, how many patches of 32 points go through the patch encoder together: 2 MB of activations stay in cache.
+_PATCHES_IN_CACHE = 32
+
+
 class PointBertPatchEncoder(nn.Module):
     """Mini-PointNet: a patch of points -> one token (Point-BERT, section 3.1).
 
@@ -86,18 +90,33 @@ class PointBertPatchEncoder(nn.Module):
     def forward(self, neighborhood: torch.Tensor) -> torch.Tensor:
         """(B, G, M, C) -> (B, G, encoder_dims)."""
         conv, norm, project = _layers(self.first_conv)
-        weight, bias = _linear_of(conv, norm)
-        points = F.relu(_normed(F.linear(neighborhood.to(weight.dtype), weight, bias), norm), inplace=True)
-        points = F.linear(points, project.weight.squeeze(-1), project.bias)  # (B, G, M, 256)
-        patch = points.max(dim=2, keepdim=True).values  # (B, G, 1, 256)
-
+        first = (*_linear_of(conv, norm), norm, project.weight.squeeze(-1), project.bias)
         conv, norm, project = _layers(self.second_conv)
-        weight, bias = _linear_of(conv, norm)
-        weight_patch, weight_point = weight.chunk(2, dim=1)
-        points = F.linear(points, weight_point) + F.linear(patch, weight_patch, bias)  # (B, G, M, 512)
+        second = (*_linear_of(conv, norm), norm, project.weight.squeeze(-1), project.bias)
+        patches = neighborhood.flatten(0, 1).to(first[0].dtype)  # (B * G, M, C)
+        # BatchNorm in training wants all patches at once
+        at_once = len(patches) if self.training or patches.device.type != "cpu" else _PATCHES_IN_CACHE
+        tokens = torch.cat([self._encode(part, first, second) for part in patches.split(at_once)])
+        return tokens.unflatten(0, neighborhood.shape[:2])
+
+    def _encode(self, points: torch.Tensor, first: tuple[Any, ...], second: tuple[Any, ...]) -> torch.Tensor:
+        """Patches (P, M, C) -> tokens (P, encoder_dims)."""
+        weight, bias, norm, project_weight, project_bias = first
+        points = F.relu(_normed(F.linear(points, weight, bias), norm), inplace=True)  # (P, M, 128)
+        points = F.linear(points, project_weight, project_bias)  # (P, M, 256)
+        patch = _largest(points)  # (P, 256)
+
+        weight, bias, norm, project_weight, project_bias = second
+        weight_patch, weight_point = weight.chunk(2, dim=1)  # the concatenation is [patch, point]
+        points = F.linear(points, weight_point).add_(F.linear(patch, weight_patch, bias).unsqueeze(1))  # (P, M, 512)
         points = F.relu(_normed(points, norm), inplace=True)
-        points = F.linear(points, project.weight.squeeze(-1), project.bias)  # (B, G, M, encoder_dims)
-        return points.max(dim=2).values
+        return _largest(F.linear(points, project_weight, project_bias))
+
+
+def _largest(points: torch.Tensor) -> torch.Tensor:
+    """Maximum over the points of a patch, (P, M, C) -> (P, C)."""
+    # `amax` is faster, but would spread the gradient over equal maxima (copies of a point), unlike the original
+    return points.max(dim=1).values if torch.is_grad_enabled() else points.amax(dim=1)
 
 
 def _layers(stage: nn.Sequential) -> tuple[Any, Any, Any]:
@@ -274,19 +293,31 @@ class PointBertModel(PointBertPreTrainedModel):
         check_point_values(point_values, config.in_channels, min_points=config.group_size)
         check_attention_output(config, output_attentions)
         neighborhood, centers, _, _ = group_points(point_values, config.num_groups, config.group_size)
-        tokens = self.reduce_dim(self.encoder(neighborhood))  # (B, G, C)
-        position = self.pos_embed(centers.to(self.dtype))  # (B, G, C)
+        return self.encode_tokens(self.encoder(neighborhood), centers, output_hidden_states, output_attentions)
+
+    def encode_tokens(
+        self,
+        tokens: torch.Tensor,
+        centers: torch.Tensor,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> PointEncoderOutput:
+        """The transformer: patch tokens (B, G, encoder_dims) and centres (B, G, 3) to the output of `forward`."""
         batch = tokens.shape[0]
-        hidden_states = torch.cat(
-            [self.cls_token.expand(batch, -1, -1).to(tokens.dtype), tokens], dim=1
-        )  # (B, G+1, C)
-        position = torch.cat([self.cls_pos.expand(batch, -1, -1).to(position.dtype), position], dim=1)  # (B, G+1, C)
+        tokens = self.reduce_dim(tokens)  # (B, G, C)
+        position = self.pos_embed(centers.to(self.dtype))  # (B, G, C)
+        cls_token = self.cls_token.expand(batch, -1, -1).to(tokens.dtype)  # (B, 1, C)
+        cls_pos = self.cls_pos.expand(batch, -1, -1).to(position.dtype)  # (B, 1, C)
+        hidden_states = torch.cat([cls_token, tokens], dim=1)  # (B, G + 1, C)
+        position = torch.cat([cls_pos, position], dim=1)  # (B, G + 1, C)
 
         all_hidden_states, all_attentions = [hidden_states], []
         for block in self.blocks.blocks:
             hidden_states, weights = block(hidden_states, position)
-            all_hidden_states.append(hidden_states)
-            all_attentions.append(weights)
+            if output_hidden_states:
+                all_hidden_states.append(hidden_states)
+            if output_attentions:
+                all_attentions.append(weights)
         hidden_states = self.norm(hidden_states)
         cls, tokens = hidden_states[:, 0], hidden_states[:, 1:]
         return PointEncoderOutput(

@@ -211,4 +211,4 @@ def test_save_and_load(model: PointBertModel, tmp_path) -> None:
 
 def test_patch_encoder_takes_any_number_of_channels() -> None:
     encoder = PointBertPatchEncoder(in_channels=4, encoder_dims=POINT_CONFIG["encoder_dims"])
-    assert encoder(torch.rand(2, 3, 5, 4)).shape == (2, 3, POINT_CONFIG["encoder_dims"])
+    assert encoder(torch.rand(2, 3, 5, 4)).shape == (2, 3, 16)
