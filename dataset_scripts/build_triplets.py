@@ -19,7 +19,7 @@ from typing import Any
 
 from engines.local import EngineError, Progress, Retry, run_local
 from engines.shard import ShardPlan, ShardResult, StageFactory
-from sources.folder import FolderError, list_objects
+from sources.folder import SOURCE_FILE, FolderError, list_objects
 from stages.captions import MetadataCaptioner
 from stages.embed import EmbedViews
 from stages.labels import LabelsCaptioner
@@ -43,7 +43,6 @@ CAPTIONERS: dict[str, Callable[[argparse.Namespace], StageFactory]] = {
         device=args.device,
     ),
 }
-SOURCE_FILE = "SOURCE.md"  # in the folder of meshes: where they come from, for the dataset card
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sources.debian import PackageError, cache_folder, download_package, open_package, safe_member_path, sha256_of
-from sources.folder import OBJECT_COLUMNS, OBJECTS_FILE
+from sources.folder import OBJECT_COLUMNS, OBJECTS_FILE, SOURCE_FILE
 from tqdm import tqdm
 
 PACKAGE = "sweethome3d-furniture"
@@ -61,6 +61,18 @@ LIBRARIES = {
 }
 # Tags that say where a model came from instead of what it is.
 PROVENANCE_TAGS = {"Blend Swap", "SCPTS"}
+SOURCE = f"""\
+Furniture of [Sweet Home 3D](https://www.sweethome3d.com), from Debian's package `{PACKAGE}` ({VERSION}): OBJ files with
+materials and textures, converted by Emmanuel Puybaret (eTeks) from models by
+
+- Scopia Visual Interfaces Systems: CC BY 3.0
+- Andrew Kator and Jennifer Legaz: CC BY 3.0 US
+- Reallusion: CC BY 3.0 US
+- authors of [Blend Swap](https://www.blendswap.com), each named as creator: CC BY 3.0 or CC0
+
+Names, tags and categories are the catalogue's; tags that name a source ({", ".join(sorted(PROVENANCE_TAGS))}) are left
+out. Where the catalogue gives a rotation, it is applied, so that the model stands upright with its front to +z.
+"""
 
 
 def parse_properties(data: bytes) -> dict[str, str]:
@@ -203,6 +215,7 @@ def main(arguments: list[str] | None = None) -> None:
                 rows += unpack_library(name, library, args.output)
         if absent := LIBRARIES.keys() - {row["path"].partition("/")[0] for row in rows}:
             raise PackageError(f"{package} lacks the libraries {', '.join(sorted(absent))}")
+        (args.output / SOURCE_FILE).write_text(SOURCE, encoding="utf-8")
         write_objects(rows, args.output / OBJECTS_FILE)
     except (PackageError, zipfile.BadZipFile, OSError) as error:
         sys.exit(f"sweet_home_3d: {error}")

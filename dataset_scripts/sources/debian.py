@@ -120,17 +120,18 @@ def open_package(path: Path) -> Iterator[tarfile.TarFile]:
         if file.read(len(AR_MAGIC)) != AR_MAGIC:
             raise PackageError(f"{path} is not a Debian package (no ar archive)")
         name, size = _find_member(file, "data.tar")
-        if shutil.which("dpkg-deb"):
-            with _dpkg_stream(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+        try:
+            if shutil.which("dpkg-deb"):
+                with _dpkg_stream(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+                    yield archive
+                return
+            compression = name.removeprefix("data.tar").removeprefix(".")
+            if compression == "zst" and sys.version_info < (3, 14):
+                raise PackageError(f"{path} is compressed with zstd: only dpkg-deb, missing here, can read it")
+            with tarfile.open(fileobj=_Member(file, size), mode=f"r|{compression}") as archive:
                 yield archive
-            return
-        suffix = name.rpartition(".")[2]
-        if suffix == "zst" and sys.version_info < (3, 14):
-            raise PackageError(f"{path} is compressed with zstd: reading it needs dpkg-deb, which is not installed")
-        compression = "" if suffix == "tar" else suffix
-        # mypy cannot follow a mode that is put together
-        with tarfile.open(fileobj=_Member(file, size), mode=f"r|{compression}") as archive:  # type: ignore[call-overload]
-            yield archive
+        except (tarfile.TarError, EOFError) as error:
+            raise PackageError(f"{path} is damaged or cut short: {error}") from error
 
 
 def _find_member(file: IO[bytes], prefix: str) -> tuple[str, int]:

@@ -11,6 +11,7 @@ from modeling_ulip2.geometry import MESH_SUFFIXES
 
 OBJECT_COLUMNS = ["path", "id", "name", "tags", "category", "group", "creator", "license", "source", "rotation"]
 OBJECTS_FILE = "objects.csv"
+SOURCE_FILE = "SOURCE.md"  # where the meshes come from, for the dataset card
 # File names that say nothing about the object: its folder's name is asked instead.
 GENERIC_NAMES = {"3d", "asset", "export", "file", "geometry", "mesh", "meshes", "model", "models", "normalized", "obj"}
 GENERIC_NAMES |= {"object", "output", "scan", "scene", "source", "textured", "untitled"}
