@@ -121,7 +121,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
             features = tower_features(data_args.dataset, train, tower, data_args.use_depth, cache)
         if held_out is not None:
             source = data_args.eval_dataset or data_args.dataset
-            held_out_features = tower_features(source, held_out, tower, data_args.use_depth, cache)
+            held_out_features = tower_features(source, held_out, tower, cache_dir=cache)
     if features is None:
         # one copy in memory serves evaluation and training
         reference = model.config.clip_name_or_path

@@ -57,9 +57,10 @@ class TripletCollator:
         self._epoch.fill_(epoch)
 
     def for_evaluation(self) -> TripletCollator:
-        """The same without augmentation: every pass sees the same points and views."""
+        """The same without augmentation and on RGB views alone: every pass sees the same points and views."""
         other = copy.copy(self)
         other.augmentation = None
+        other.use_depth = False
         return other
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

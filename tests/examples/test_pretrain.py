@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModel, AutoProcessor
+
+from modeling_ulip2 import Ulip2Model, Ulip2Processor
+from modeling_ulip2.towers import load_tower
+from tests.evaluation.world import CATEGORIES
+from tests.training.world import ENCODER, add_features, triplet_rows, write_dataset, write_tower
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "examples" / "pretrain.py"
+
+
+def load_script() -> Any:
+    spec = importlib.util.spec_from_file_location("pretrain", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["pretrain"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+pretrain = load_script()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    """A folder with dataset, tower, split and labels; the datasets cache lies in it too."""
+    folder = tmp_path_factory.mktemp("world")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "datasets")
+        patch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
+        write_tower(folder / "tower")
+        write_dataset(folder / "dataset", shapes=24)
+        add_features(folder / "dataset", load_tower(folder / "tower"), folder / "made")
+        write_dataset(folder / "with_depth", shapes=8, depth=True, seed=1)
+        ids = [row["id"] for row in triplet_rows(24)]
+        (folder / "split.json").write_text(json.dumps({"train": ids[:16], "test": ids[16:]}))
+        with open(folder / "labels.csv", "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["path", "category"])
+            writer.writerows([name, CATEGORIES[index % 3]] for index, name in enumerate(ids))
+        yield folder
+
+
+def options(world: Path, output: Path, **changes: Any) -> dict[str, Any]:
+    sizes = ENCODER | {"num_points": 64}
+    return (
+        sizes
+        | {
+            "dataset": world / "dataset",
+            "tower": world / "tower",
+            "split_file": world / "split.json",
+            "labels_file": world / "labels.csv",
+            "feature_cache": world / "cache",
+            "output_dir": output,
+            "num_train_epochs": 2,
+            "warmup_epochs": 0.5,
+            "per_device_train_batch_size": 8,
+            "logging_steps": 1,
+            "save_strategy": "epoch",
+            "use_cpu": True,
+            "disable_tqdm": True,
+            "seed": 3,
+        }
+        | changes
+    )
+
+
+def words(given: dict[str, Any]) -> list[str]:
+    return [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+
+
+def curve(output: Path) -> list[float]:
+    state = json.loads((output / "trainer_state.json").read_text())
+    return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+
+
+def test_a_run_leaves_a_model_that_auto_classes_load(world, tmp_path, caplog):
+    metrics = pretrain.main(words(options(world, tmp_path / "out", eval_strategy="epoch")))
+    assert {"eval_loss", "eval_zero_shot_top1", "eval_text_to_shape_recall_at_1"} <= set(metrics)
+    assert "using the dataset's own features" in caplog.text
+    assert not (world / "cache").exists()
+    model, processor = AutoModel.from_pretrained(tmp_path / "out"), AutoProcessor.from_pretrained(tmp_path / "out")
+    assert isinstance(model, Ulip2Model) and isinstance(processor, Ulip2Processor)
+    assert model.config.clip_name_or_path == str(world / "tower") and model.config.point_config.hidden_size == 16
+    assert processor.feature_extractor.num_points == 64
+    assert not hasattr(model.config, "eos_token_id") or model.config.eos_token_id is None
+    checkpoint = tmp_path / "out" / "checkpoint-4"
+    assert isinstance(AutoProcessor.from_pretrained(checkpoint), Ulip2Processor)
+    inputs = processor(point_clouds=torch.rand(80, 3), text=["a chair"])
+    with torch.no_grad():
+        assert model(**inputs).logits_per_point_text.shape == (1, 1)
+    assert len(curve(tmp_path / "out")) == 4
+    saved = json.loads((tmp_path / "out" / "eval_results.json").read_text())
+    assert saved["eval_zero_shot_top1"] == metrics["eval_zero_shot_top1"]
+
+
+def test_a_second_run_changes_nothing_and_another_is_refused(world, tmp_path):
+    given = options(world, tmp_path / "out")
+    first = pretrain.main(words(given))
+    weights, losses = (tmp_path / "out" / "model.safetensors").read_bytes(), curve(tmp_path / "out")
+    again = pretrain.main(words(given))
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == weights and curve(tmp_path / "out") == losses
+    assert again["eval_loss"] == first["eval_loss"]
+    with pytest.raises(ValueError, match=r"another run|other settings \(learning_rate 0.003 -> 0.1\)"):
+        pretrain.main(words(given | {"learning_rate": 0.1}))
+    (tmp_path / "out" / pretrain.RUN_FILE).unlink()
+    with pytest.raises(ValueError, match="did not write"):
+        pretrain.main(words(given))
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == weights
+
+
+def test_options_come_from_yaml_and_the_command_line_wins(world, tmp_path):
+    given = options(world, tmp_path / "out")
+    given = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
+    given |= {"learning_rate": "2e-3", "rotate_y": False, "max_dropout": 0.5}
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(given))
+    model_args, data_args, augmentation, args = pretrain.parse_arguments(["--config", str(path), "--top_k", "2"])
+    assert args.learning_rate == 2e-3 and args.num_train_epochs == 2 and data_args.top_k == 2
+    assert model_args.hidden_size == 16 and augmentation.max_dropout == 0.5 and augmentation.rotate_y is False
+    *_, args = pretrain.parse_arguments(["--config", str(path), "--num_train_epochs", "5"])
+    assert args.num_train_epochs == 5
+    path.write_text("learning_rat: 1\n")
+    with pytest.raises(ValueError, match="unknown options learning_rat"):
+        pretrain.parse_arguments(["--config", str(path)])
+    path.write_text("- a\n")
+    with pytest.raises(ValueError, match="must map"):
+        pretrain.parse_arguments(["--config", str(path)])
+
+
+@pytest.mark.parametrize("config", sorted((ROOT / "examples" / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_configurations_in_the_repository_are_valid(config, world, tmp_path):
+    given = ["--dataset", str(world / "dataset"), "--tower", str(world / "tower"), "--output_dir", str(tmp_path)]
+    model_args, data_args, _, args = pretrain.parse_arguments(["--config", str(config), "--use_cpu", "True", *given])
+    tower = load_tower(world / "tower")
+    assert tower.dim == 24
+    with torch.device("meta"):
+        processor, model = pretrain.build_model(model_args, data_args, tower)
+    assert args.learning_rate > 0 and processor.feature_extractor.in_channels == model.config.point_config.in_channels
+
+
+def test_from_given_weights_on_raw_rows_with_depth_and_another_evaluation_set(world, tmp_path):
+    pretrain.main(words(options(world, tmp_path / "first", num_train_epochs=1)))
+    sizes = dict.fromkeys(ENCODER)
+    changes = {
+        "model_name_or_path": tmp_path / "first",
+        "dataset": world / "with_depth",
+        "split_file": None,
+        "eval_dataset": world / "dataset",
+        "use_features": False,
+        "use_depth": True,
+        "top_k": 2,
+        "per_device_train_batch_size": 4,
+        "num_train_epochs": 1,
+        "eval_strategy": "no",
+    }
+    # the evaluation set has no depth views, which evaluation does not need
+    metrics = pretrain.main(words(options(world, tmp_path / "second", **(sizes | changes))))
+    assert metrics["eval_zero_shot_top1"] >= 0 and len(curve(tmp_path / "second")) == 2
+    first, second = (Ulip2Model.from_pretrained(tmp_path / name).state_dict() for name in ("first", "second"))
+    assert set(first) == set(second) and not any(name.startswith("clip_model") for name in second)
+    with pytest.raises(ValueError, match="hidden_size: sizes are fixed"):
+        pretrain.main(words(options(world, tmp_path / "third", **(sizes | changes | {"hidden_size": 32}))))
+
+
+def test_streaming(world, tmp_path):
+    changes = {"streaming": True, "max_steps": 3, "shuffle_buffer": 4, "use_features": False}
+    pretrain.main(words(options(world, tmp_path / "out", **changes)))
+    assert len(curve(tmp_path / "out")) == 3
+    with pytest.raises(ValueError, match="--streaming needs --max_steps"):
+        pretrain.main(words(options(world, tmp_path / "other", **(changes | {"max_steps": -1}))))
+
+
+def test_bad_input(world, tmp_path):
+    with pytest.raises(FileNotFoundError, match="not a folder"):
+        pretrain.main(words(options(world, tmp_path / "a", dataset=tmp_path / "missing")))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError):
+        pretrain.main(words(options(world, tmp_path / "file" / "out")))
+    with pytest.raises(ValueError, match="16 training triplets do not fill one batch of 64"):
+        pretrain.main(words(options(world, tmp_path / "b", per_device_train_batch_size=64)))
+
+
+def test_two_processes_learn_what_one_learns(world, tmp_path):
+    """The global batch is the same, so are losses, embeddings and metrics."""
+    changes = {"num_train_epochs": 3, "top_k": 2, "use_cpu": None, "eval_strategy": "epoch"}
+    environment = os.environ | {
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_CACHE": str(world / "datasets"),
+        "PYTHONPATH": str(ROOT),
+    }
+    two = options(world, tmp_path / "two", per_device_train_batch_size=4, **changes)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    run = subprocess.run(
+        [*launcher, str(SCRIPT), *words(two)], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=500
+    )
+    assert run.returncode == 0, run.stderr[-4000:]
+    one = pretrain.main(words(options(world, tmp_path / "one", **(changes | {"use_cpu": True}))))
+    assert len(curve(tmp_path / "one")) == 6
+    assert curve(tmp_path / "two") == pytest.approx(curve(tmp_path / "one"), abs=2e-4)
+    # not the weights: a bias before BatchNorm changes nothing, and AdamW turns its rounding errors into steps
+    clouds = torch.rand(4, 64, 6, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        single, double = (Ulip2Model.from_pretrained(tmp_path / name)(clouds).point_embeds for name in ("one", "two"))
+    torch.testing.assert_close(double, single, atol=2e-3, rtol=0)
+    other = json.loads((tmp_path / "two" / "eval_results.json").read_text())
+    for name in ("eval_zero_shot_top1", "eval_text_to_shape_median_rank"):
+        assert other[name] == pytest.approx(one[name], abs=0.13 if "top1" in name else 2)
