@@ -8,7 +8,39 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 
-class PointNextConfig(PreTrainedConfig):
+class PointConvConfig(PreTrainedConfig):
+    """What the three have in common: fields are checked when a configuration is made."""
+
+    base_config_key = "point_config"
+
+    in_channels: int = 3
+    head_dims: list | tuple = (512, 256)
+
+    @property
+    def output_dim(self) -> int:
+        """Channels of the pooled feature."""
+        return self.head_dims[-1]
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        self.validate_architecture()
+
+    def validate_architecture(self) -> None:
+        """Raises ValueError where a field is out of range or fields contradict each other."""
+        if self.in_channels < 3:
+            raise ValueError(f"in_channels counts x, y and z and must be at least 3, got {self.in_channels}.")
+        self._check_counts("head_dims")
+
+    def _check_counts(self, *names: str) -> None:
+        """Raises ValueError unless the named fields are, or hold, integers of at least 1."""
+        for name in names:
+            value = getattr(self, name)
+            counts = value if isinstance(value, (list, tuple)) else [value]
+            if not counts or not all(isinstance(count, int) and count >= 1 for count in counts):
+                raise ValueError(f"{name} must be at least 1 (an integer), got {value}.")
+
+
+class PointNextConfig(PointConvConfig):
     """Configuration of the PointNeXt encoder. The defaults are those of PointNeXt-S as published with ULIP.
 
     `POINTNEXT_SIZES` lists the wider and deeper sizes. Those were published as segmentation networks; here they have
@@ -31,7 +63,6 @@ class PointNextConfig(PreTrainedConfig):
     """
 
     model_type = "ulip2_pointnext"
-    base_config_key = "point_config"
 
     in_channels: int = 4
     width: int = 32
@@ -44,7 +75,6 @@ class PointNextConfig(PreTrainedConfig):
     num_neighbors: int = 32
     normalize_offsets: bool = True
     expansion: int = 4
-    head_dims: list | tuple = (512, 256)
     head_dropout: float | int = 0.5
     hidden_act: str = "relu"
 
@@ -72,20 +102,13 @@ class PointNextConfig(PreTrainedConfig):
         return self.channels[-2]
 
     @property
-    def output_dim(self) -> int:
-        """Channels of the pooled feature."""
-        return self.head_dims[-1]
-
-    @property
     def min_points(self) -> int:
         """Fewer points would leave none behind the last stride."""
         return math.prod(self.strides)
 
     def validate_architecture(self) -> None:
-        """Called by transformers when a configuration is made or saved."""
-        _check_counts(self, "width", "sa_layers", "num_neighbors", "expansion", "blocks", "strides", "head_dims")
-        if self.in_channels < 3:
-            raise ValueError(f"in_channels counts x, y and z and must be at least 3, got {self.in_channels}.")
+        super().validate_architecture()
+        self._check_counts("width", "sa_layers", "num_neighbors", "expansion", "blocks", "strides")
         if len(self.blocks) != len(self.strides) or len(self.strides) < 2:
             raise ValueError(f"blocks and strides must be equally long, at least 2: {self.blocks}, {self.strides}.")
         if self.strides[-1] != 1 or self.blocks[-1] != 1 or 1 in self.strides[1:-1]:
@@ -106,7 +129,7 @@ POINTNEXT_SIZES: dict[str, dict[str, Any]] = {
 }
 
 
-class PointNet2Config(PreTrainedConfig):
+class PointNet2Config(PointConvConfig):
     """Configuration of the PointNet++ encoder. The defaults are those of the single-scale network of ULIP.
 
     `POINTNET2_MSG` holds the arguments of the multi-scale network. Lists have an entry for every level of sampling;
@@ -123,16 +146,13 @@ class PointNet2Config(PreTrainedConfig):
     """
 
     model_type = "ulip2_pointnet2"
-    base_config_key = "point_config"
 
-    in_channels: int = 3
     multi_scale: bool = False
     num_centers: list | tuple = (512, 128)
     radii: list | tuple = ((0.2,), (0.4,))
     num_neighbors: list | tuple = ((32,), (64,))
     mlp_dims: list | tuple = (((64, 64, 128),), ((128, 128, 256),))
     global_dims: list | tuple = (256, 512, 1024)
-    head_dims: list | tuple = (512, 256)
     head_dropout: list | tuple = (0.4, 0.4)
 
     @property
@@ -140,16 +160,9 @@ class PointNet2Config(PreTrainedConfig):
         """Channels of a token."""
         return sum(widths[-1] for widths in self.mlp_dims[-1])
 
-    @property
-    def output_dim(self) -> int:
-        """Channels of the pooled feature."""
-        return self.head_dims[-1]
-
     def validate_architecture(self) -> None:
-        """Called by transformers when a configuration is made or saved."""
-        _check_counts(self, "num_centers", "global_dims", "head_dims")
-        if self.in_channels < 3:
-            raise ValueError(f"in_channels counts x, y and z and must be at least 3, got {self.in_channels}.")
+        super().validate_architecture()
+        self._check_counts("num_centers", "global_dims")
         for name in ("radii", "num_neighbors", "mlp_dims"):
             levels = getattr(self, name)
             if len(levels) != len(self.num_centers) or [len(x) for x in levels] != [len(x) for x in self.radii]:
@@ -173,7 +186,7 @@ POINTNET2_MSG: dict[str, Any] = dict(
 )
 
 
-class PointMLPConfig(PreTrainedConfig):
+class PointMLPConfig(PointConvConfig):
     """Configuration of the PointMLP encoder. The defaults are those of ULIP; `POINTMLP_ELITE` is the small variant.
 
     Args:
@@ -195,9 +208,7 @@ class PointMLPConfig(PreTrainedConfig):
     """
 
     model_type = "ulip2_pointmlp"
-    base_config_key = "point_config"
 
-    in_channels: int = 3
     num_points: int = 1024
     embed_dim: int = 64
     dim_expansion: list | tuple = (2, 2, 2, 2)
@@ -210,7 +221,6 @@ class PointMLPConfig(PreTrainedConfig):
     use_bias: bool = False
     use_xyz: bool = False
     normalize: str | None = "anchor"
-    head_dims: list | tuple = (512, 256)
     head_dropout: float | int = 0.5
     hidden_act: str = "relu"
 
@@ -233,18 +243,9 @@ class PointMLPConfig(PreTrainedConfig):
         """Channels of a token."""
         return self.channels[-1]
 
-    @property
-    def output_dim(self) -> int:
-        """Channels of the pooled feature."""
-        return self.head_dims[-1]
-
     def validate_architecture(self) -> None:
-        """Called by transformers when a configuration is made or saved."""
-        _check_counts(
-            self, "num_points", "embed_dim", "dim_expansion", "k_neighbors", "reducers", "groups", "head_dims"
-        )
-        if self.in_channels < 3:
-            raise ValueError(f"in_channels counts x, y and z and must be at least 3, got {self.in_channels}.")
+        super().validate_architecture()
+        self._check_counts("num_points", "embed_dim", "dim_expansion", "k_neighbors", "reducers", "groups")
         stages = ("dim_expansion", "pre_blocks", "pos_blocks", "k_neighbors", "reducers")
         if len({len(getattr(self, name)) for name in stages}) != 1:
             raise ValueError(f"{', '.join(stages)} must have an entry for every stage and be equally long.")
@@ -262,16 +263,6 @@ class PointMLPConfig(PreTrainedConfig):
 POINTMLP_ELITE: dict[str, Any] = dict(
     embed_dim=32, dim_expansion=(2, 2, 2, 1), pre_blocks=(1, 1, 2, 1), pos_blocks=(1, 1, 2, 1), res_expansion=0.25
 )
-
-
-def _check_counts(config: PreTrainedConfig, *names: str) -> None:
-    """Raises ValueError unless the named fields are, or hold, integers of at least 1."""
-    for name in names:
-        value = getattr(config, name)
-        for count in value if isinstance(value, (list, tuple)) else [value]:
-            if not isinstance(count, int) or count < 1:
-                raise ValueError(f"{name} must be at least 1 (an integer), got {value}.")
-
 
 for _config_class in (PointNextConfig, PointNet2Config, PointMLPConfig):
     _config_class.register_for_auto_class()
