@@ -1,0 +1,289 @@
+"""The whole of ULIP-2 on one folder of meshes: triplets, pre-training, evaluation on shapes that it never saw.
+
+    python examples/quickstart.py                   # 820 pieces of furniture from Sweet Home 3D
+    python examples/quickstart.py --meshes DIR      # your own GLB, OBJ, PLY, STL or OFF files
+
+Every step is a command of this repository, printed before it runs, so that you can go on from any of them by hand. A
+second run skips the steps that are done; a stopped one goes on where it was. The results are in
+`outputs/quickstart/report.md` and `metrics.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shlex
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import HfArgumentParser
+
+ROOT = Path(__file__).resolve().parent.parent
+LABELS = ROOT / "examples" / "data" / "object_labels.csv"
+TRAINING = ROOT / "examples" / "configs" / "quickstart.yaml"
+# The creator whose furniture the second experiment leaves out of the training.
+HELD_OUT_CREATOR, HELD_OUT_SOURCE = "Scopia", "sh3d_scopia_ccby"
+TEST_SHARE = 0.2
+# What a person might look for among furniture, and the category that answers.
+FURNITURE_QUERIES: dict[str, str | None] = {
+    "a wooden chair": "chair",
+    "a comfortable sofa": "sofa",
+    "a potted plant": "houseplant",
+    "a double bed": "bed",
+    "a lamp": "lamp",
+    "a round table": "table",
+    "a car": "car",
+    "a person standing": "person",
+}
+
+
+@dataclass
+class Arguments:
+    output_dir: str = field(default="outputs/quickstart", metadata={"help": "Everything is written here."})
+    meshes: str | None = field(default=None, metadata={"help": "Your folder of meshes; default: Sweet Home 3D's."})
+    package: str | None = field(
+        default=None, metadata={"help": "Debian package sweethome3d-furniture, if it was downloaded before."}
+    )
+    labels_file: str | None = field(
+        default=None,
+        metadata={"help": "CSV with the columns path and category of your meshes, to classify them."},
+    )
+    num_points: int = field(default=4096, metadata={"help": "Points a shape."})
+    views: int = field(default=12, metadata={"help": "Views a shape."})
+    num_proc: int = field(default=len(os.sched_getaffinity(0)), metadata={"help": "Processes that build triplets."})
+    limit: int | None = field(default=None, metadata={"help": "Only the first N meshes."})
+    epochs: float | None = field(default=None, metadata={"help": "Passes over the shapes; default: the YAML file's."})
+    seed: int = field(default=0, metadata={"help": "Of the split, the triplets and the training."})
+
+
+class Steps:
+    """Commands, one after another; what is done, and how long it took, is kept in `steps.json`."""
+
+    def __init__(self, folder: Path):
+        self.file = folder / "steps.json"
+        self.done: dict[str, dict[str, Any]] = json.loads(self.file.read_text()) if self.file.exists() else {}
+
+    def run(self, name: str, *command: str | Path | int | float) -> None:
+        words = [str(word) for word in command]
+        known = self.done.get(name, {})
+        print(f"\n== {name}\n$ python {shlex.join(words)}", flush=True)
+        if known.get("command") == words and "seconds" in known:
+            print(f"done before, in {known['seconds']:.0f} s", flush=True)
+            return
+        start = time.monotonic()
+        finished = subprocess.run([sys.executable, *words], cwd=ROOT)
+        if finished.returncode:
+            sys.exit(f"The step {name!r} failed (see above). The same command goes on from here once that is mended.")
+        self.record(name, time.monotonic() - start, words)
+
+    def record(self, name: str, seconds: float, command: list[str] | None = None) -> None:
+        self.done[name] = {"seconds": round(seconds, 1), "command": command}
+        self.file.write_text(json.dumps(self.done, indent=2) + "\n", encoding="utf-8")
+
+    @property
+    def durations(self) -> dict[str, float]:
+        return {name: step["seconds"] for name, step in self.done.items()}
+
+
+@dataclass
+class Experiment:
+    """A division of the shapes, and the model that is trained and tested on it."""
+
+    name: str
+    title: str
+    text: str
+    split_file: Path
+    model_dir: Path
+
+
+def main(argv: list[str] | None = None) -> Path:
+    """Runs all steps and returns the path of the report."""
+    (args,) = HfArgumentParser(Arguments, description=__doc__).parse_args_into_dataclasses(argv)
+    output = Path(args.output_dir).resolve()
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "steps.json").touch()
+    except OSError as error:
+        sys.exit(f"{output} cannot be written ({error.strerror}): choose another --output_dir")
+    if (output / "steps.json").stat().st_size == 0:
+        (output / "steps.json").unlink()
+    labels_file = Path(args.labels_file) if args.labels_file else LABELS if args.meshes is None else None
+    steps = Steps(output)
+
+    meshes = Path(args.meshes).resolve() if args.meshes else output / "meshes"
+    if args.meshes is None:
+        package = ["--package", args.package] if args.package else []
+        steps.run("fetch the meshes", "dataset_scripts/sweet_home_3d.py", "--output", meshes, *package)
+    tower = output / "tower"
+    steps.run("fetch the frozen image-text pair", "-m", "modeling_ulip2.towers.conse", tower)
+    dataset = output / "dataset"
+    limit = ["--limit", args.limit] if args.limit else []
+    steps.run(
+        "build the triplets",
+        "dataset_scripts/build_triplets.py",
+        *("--meshes", meshes, "--output", dataset, "--tower", tower),
+        *("--num-points", args.num_points, "--views", args.views, "--seed", args.seed),
+        *("--num-proc", args.num_proc, *limit),
+    )
+
+    experiments = plan_experiments(output, dataset, labels_file, args)
+    for experiment in experiments:
+        labels = ["--labels_file", labels_file] if labels_file else []
+        epochs = ["--num_train_epochs", args.epochs] if args.epochs else []
+        steps.run(
+            f"pre-train ({experiment.name})",
+            "examples/pretrain.py",
+            *("--config", TRAINING.relative_to(ROOT), "--dataset", dataset, "--tower", tower),
+            *("--split_file", experiment.split_file, "--output_dir", experiment.model_dir, "--seed", args.seed),
+            *(*labels, *epochs),
+        )
+    start = time.monotonic()
+    report = evaluate(output, dataset, experiments, labels_file, args, steps, start)
+    print(f"\nThe report is {report}; every figure of it is in {report.with_name('metrics.json').name} beside it.")
+    return report
+
+
+def plan_experiments(output: Path, dataset: Path, labels_file: Path | None, args: Arguments) -> list[Experiment]:
+    """A random split; and, for Sweet Home 3D, training without one creator and testing on that creator alone."""
+    from modeling_ulip2.evaluation.split import read_labels
+    from modeling_ulip2.training.data import read_triplets
+
+    triplets = read_triplets(str(dataset)).select_columns(["id", "source"])
+    sources = dict(zip(triplets["id"], triplets["source"], strict=True))
+    labels = read_labels(labels_file) if labels_file else {}
+    experiments = [
+        Experiment(
+            "held-out objects",
+            "Held-out objects",
+            f"One shape in {round(1 / TEST_SHARE)} was drawn by seed {args.seed} and kept out of the training.",
+            output / "split_held_out.json",
+            output / "model",
+        )
+    ]
+    test = {experiments[0].name: draw_test_ids(list(sources), labels, args.seed)}
+    if args.meshes is None and 0 < sum(source == HELD_OUT_SOURCE for source in sources.values()) < len(sources):
+        experiments.append(
+            Experiment(
+                "held-out creator",
+                f"Held-out creator: trained without {HELD_OUT_CREATOR}, tested on {HELD_OUT_CREATOR}",
+                "No shape of the tested creator was in the training, so that nothing can be recognised by its style "
+                "or by a near copy.",
+                output / "split_held_out_creator.json",
+                output / "model_held_out_creator",
+            )
+        )
+        test[experiments[-1].name] = {name for name, source in sources.items() if source == HELD_OUT_SOURCE}
+    for experiment in experiments:
+        held_out = test[experiment.name]
+        split = {"train": [i for i in sources if i not in held_out], "test": [i for i in sources if i in held_out]}
+        experiment.split_file.write_text(json.dumps(split, indent=1) + "\n", encoding="utf-8")
+    return experiments
+
+
+def draw_test_ids(ids: list[str], labels: dict[str, str], seed: int) -> set[str]:
+    """A share of every category, and of what has none; a category of two or more shapes gives at least one."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(ids):
+        groups.setdefault(labels.get(name, ""), []).append(name)
+    rng = random.Random(seed)
+    chosen: set[str] = set()
+    for _, members in sorted(groups.items()):
+        if len(members) > 1:
+            chosen.update(rng.sample(members, max(1, round(TEST_SHARE * len(members)))))
+    return chosen
+
+
+def evaluate(
+    output: Path,
+    dataset: Path,
+    experiments: list[Experiment],
+    labels_file: Path | None,
+    args: Arguments,
+    steps: Steps,
+    start: float,
+) -> Path:
+    """Measures every experiment, draws the pictures and writes the report."""
+    from modeling_ulip2.evaluation import load_templates
+    from modeling_ulip2.evaluation.embeddings import embed_points, embed_views, load_for_evaluation
+    from modeling_ulip2.evaluation.figures import loss_curves
+    from modeling_ulip2.evaluation.report import Picture, write_report
+    from modeling_ulip2.evaluation.split import evaluate_split, read_labels
+    from modeling_ulip2.training.data import read_split, read_triplets, select_ids
+    from modeling_ulip2.training.features import published_features
+
+    print("\n== evaluate", flush=True)
+    templates = load_templates("modelnet40_64")
+    triplets = read_triplets(str(dataset))
+    labels = read_labels(labels_file) if labels_file else {}
+    counts = Counter(labels[name] for name in triplets["id"] if name in labels)
+    # a category of one shape cannot be in training and test
+    class_names = sorted(name for name, count in counts.items() if count > 1)
+    sections, pictures, parameters = [], [], 0
+    for experiment in experiments:
+        split = read_split(experiment.split_file)
+        test = select_ids(triplets, split["test"], "test")
+        model, feature_extractor, tower = load_for_evaluation(experiment.model_dir)
+        parameters = sum(parameter.numel() for parameter in model.point_model.parameters())
+        point_embeds = embed_points(model, feature_extractor, test)  # (N, D)
+        seen = {labels[name] for name in split["train"] if name in labels}
+        sections.append(
+            evaluate_split(
+                test,
+                point_embeds,
+                tower.encode_text,
+                output,
+                experiment.title,
+                templates=templates,
+                labels={name: label for name, label in labels.items() if label in class_names},
+                class_names=class_names or None,
+                view_embeds=embed_views(tower, test, published_features(str(dataset), tower)),
+                queries=FURNITURE_QUERIES if args.meshes is None else None,
+                text=experiment.text,
+                counts={
+                    "training shapes": len(split["train"]),
+                    "test shapes": len(test),
+                    **({"categories seen in training": len(seen.intersection(class_names))} if labels else {}),
+                },
+                seed=args.seed,
+            )
+        )
+        history = json.loads((experiment.model_dir / "trainer_state.json").read_text())["log_history"]
+        path = loss_curves(output / f"loss_{experiment.split_file.stem}.png", history, experiment.title)
+        pictures.append(Picture(path, f"Training ({experiment.name})."))
+    steps.record("evaluate", time.monotonic() - start)
+    errors = dataset / "errors.parquet"
+    _, report = write_report(
+        output,
+        "Quickstart: from meshes to language",
+        sections,
+        summary=f"{len(triplets)} shapes, each with {args.num_points} coloured points, {args.views} views and ranked "
+        f"captions, taught a Point-BERT of {parameters / 1e6:.1f} M parameters the space of a frozen image-text pair. "
+        "Below is what it makes of shapes that it never saw.",
+        durations=steps.durations,
+        settings={
+            "meshes": "your own" if args.meshes else "Sweet Home 3D (Debian package sweethome3d-furniture)",
+            "seed": args.seed,
+            "frozen image-text pair": "ConSE, not CLIP: all-MiniLM-L6-v2 and an ImageNet classifier",
+            "training": TRAINING.relative_to(ROOT).as_posix(),
+            "meshes that could not be used": f"see {errors.relative_to(output)}" if errors.exists() else "none",
+        },
+        pictures=pictures,
+        notes=[
+            "Categories were assigned by keyword rules from the objects' names; 3-5 % of them are wrong.",
+            "The captions that the model learned from were made from names and tags of the training shapes and from "
+            "what the image classifier saw; no category was used in training.",
+        ]
+        if args.meshes is None
+        else [],
+    )
+    return report
+
+
+if __name__ == "__main__":
+    main()
