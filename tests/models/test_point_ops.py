@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from modeling_ulip2.point_ops_ulip2 import (
+    FPS_LOWEST_INDEX,
     FPS_POINTBERT,
     FPS_POINTNEXT,
+    FPS_PPAT,
     FPSRule,
+    ball_query,
     farthest_point_sample,
     gather_points,
     nearest_neighbors,
@@ -99,6 +102,79 @@ def test_sampling_is_the_same_under_bf16_autocast_and_carries_no_gradient() -> N
         inside = farthest_point_sample(xyz, 50), nearest_neighbors(xyz[:, :9], xyz, 7).sort().values
     outside = farthest_point_sample(xyz, 50), nearest_neighbors(xyz[:, :9], xyz, 7).sort().values
     assert torch.equal(inside[0], outside[0]) and torch.equal(inside[1], outside[1])
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+@pytest.mark.parametrize(
+    ("rule", "rank"),
+    [
+        (FPS_LOWEST_INDEX, lambda i: i),
+        (FPS_PPAT, lambda i: (i % 1024, i)),
+        (FPSRule(None, 16, False), lambda i: (i % 16, i)),
+    ],
+)
+@pytest.mark.parametrize("xyz", [lattice(125), lattice(1500), cloud(0, 1, 97)])
+def test_sampling_from_any_start(backend: str, rule: FPSRule, rank, xyz: torch.Tensor) -> None:
+    """Rules that can be said in a line: the farthest point, and among equals the one of lowest rank."""
+    xyz = torch.cat([xyz, xyz.flip(1)])
+    start = torch.tensor([7, xyz.shape[1] - 1])
+    found = farthest_point_sample(xyz, 20, rule, backend=backend, start=start)
+    for points, chosen in zip(xyz, found.tolist(), strict=True):
+        distance = torch.full((len(points),), 1e10)
+        for last, following in zip(chosen[:-1], chosen[1:], strict=True):
+            distance = torch.minimum(distance, (points - points[last]).square() @ torch.ones(3))
+            equals = (distance == distance.max()).nonzero().flatten().tolist()
+            assert following == min(equals, key=rank)
+    assert torch.equal(found[:, 0], start)
+    assert torch.equal(
+        farthest_point_sample(xyz, 20, rule, start=torch.zeros(2, dtype=torch.int64)),
+        farthest_point_sample(xyz, 20, rule),
+    )
+
+
+@pytest.mark.parametrize("start", [torch.tensor([0]), torch.tensor([0, 50]), torch.tensor([-1, 0]), torch.zeros(2)])
+def test_starts_that_are_no_index_are_refused(start: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"start must hold one index in \[0, 50\) for each of the 2 clouds"):
+        farthest_point_sample(cloud(0, 2, 50), 3, start=start)
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+@pytest.mark.parametrize("include_boundary", [False, True])
+@pytest.mark.parametrize("k", [1, 5, 40, 300])
+def test_ball_holds_the_first_points_inside(backend: str, include_boundary: bool, k: int) -> None:
+    """On an integer lattice many points lie exactly at the radius."""
+    xyz = torch.cat([lattice(216), lattice(216, seed=1)])
+    query = xyz[:, :50]
+    found = ball_query(query, xyz, 2.0, k, include_boundary=include_boundary, backend=backend)
+    assert found.shape == (2, 50, k) and found.dtype == torch.int64
+    boundary = 0
+    for points, centers, rows in zip(xyz.tolist(), query.tolist(), found.tolist(), strict=True):
+        for center, row in zip(centers, rows, strict=True):
+            squared = [sum((a - b) ** 2 for a, b in zip(center, point, strict=True)) for point in points]
+            inside = [i for i, d in enumerate(squared) if d < 4 or (include_boundary and d == 4)]
+            boundary += 4 in squared
+            assert row == (inside + [inside[0]] * k)[:k]
+    assert boundary == 100
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_empty_ball_gives_point_0(backend: str) -> None:
+    xyz = cloud(0, 1, 20)
+    assert (ball_query(xyz[:, :3] + 50, xyz, 0.1, 4, backend=backend) == 0).all()
+
+
+def test_ball_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    xyz = cloud(1, 2, 300)
+    whole = ball_query(xyz, xyz, 0.3, 16, backend="torch")
+    monkeypatch.setattr("modeling_ulip2.point_ops_ulip2._MAX_DISTANCES", 2 * 300 * 7)
+    assert torch.equal(ball_query(xyz, xyz, 0.3, 16, backend="torch"), whole)
+    assert torch.equal(ball_query(xyz, xyz, 0.3, 16, backend="numba"), whole)
+
+
+@pytest.mark.parametrize("arguments", [(0.0, 4), (-1.0, 4), (float("nan"), 4), (0.5, 0)])
+def test_balls_that_cannot_be_are_refused(arguments: tuple[float, int]) -> None:
+    with pytest.raises(ValueError, match="k >= 1 and radius > 0"):
+        ball_query(cloud(0, 1, 5), cloud(0, 1, 5), *arguments)
 
 
 @pytest.mark.parametrize("backend", ["torch", "numba"])
