@@ -62,8 +62,8 @@ LIBRARIES = {
 # Tags that say where a model came from instead of what it is.
 PROVENANCE_TAGS = {"Blend Swap", "SCPTS"}
 SOURCE = f"""\
-Furniture of [Sweet Home 3D](https://www.sweethome3d.com), from Debian's package `{PACKAGE}` ({VERSION}): OBJ files with
-materials and textures, converted by Emmanuel Puybaret (eTeks) from models by
+Furniture of [Sweet Home 3D](https://www.sweethome3d.com), from Debian's package `{PACKAGE}` (file `{{file}}`): OBJ
+files with materials and textures, converted by Emmanuel Puybaret (eTeks) from models by
 
 - Scopia Visual Interfaces Systems: CC BY 3.0
 - Andrew Kator and Jennifer Legaz: CC BY 3.0 US
@@ -215,7 +215,7 @@ def main(arguments: list[str] | None = None) -> None:
                 rows += unpack_library(name, library, args.output)
         if absent := LIBRARIES.keys() - {row["path"].partition("/")[0] for row in rows}:
             raise PackageError(f"{package} lacks the libraries {', '.join(sorted(absent))}")
-        (args.output / SOURCE_FILE).write_text(SOURCE, encoding="utf-8")
+        (args.output / SOURCE_FILE).write_text(SOURCE.format(file=package.name), encoding="utf-8")
         write_objects(rows, args.output / OBJECTS_FILE)
     except (PackageError, zipfile.BadZipFile, OSError) as error:
         sys.exit(f"sweet_home_3d: {error}")

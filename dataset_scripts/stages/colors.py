@@ -22,6 +22,7 @@ NAMED_COLORS = {
 }
 TERMS = tuple(NAMED_COLORS)
 LEVELS = 32  # per channel of the look-up table
+BRIGHTEN = 1.3  # the renderer's light takes about a quarter of a surface's brightness; a white wall is no gray one
 
 
 def srgb_to_lab(rgb: np.ndarray) -> np.ndarray:
@@ -59,7 +60,7 @@ class ColorNamer:
 
     def __call__(self, rgb: np.ndarray, alpha: np.ndarray) -> list[str]:
         """`rgb` (H, W, 3) uint8, `alpha` (H, W) uint8 -> colour terms, most frequent first; [] without foreground."""
-        pixels = rgb[alpha >= 128].astype(np.int64) * LEVELS // 256  # (P, 3)
+        pixels = np.minimum(rgb[alpha >= 128] * BRIGHTEN, 255).astype(np.int64) * LEVELS // 256  # (P, 3)
         index = (pixels[:, 0] * LEVELS + pixels[:, 1]) * LEVELS + pixels[:, 2]
         counts = np.bincount(self.table[index], minlength=len(TERMS))
         order = np.argsort(-counts, kind="stable")[: self.max_terms]
