@@ -101,7 +101,7 @@ def _load_npy(stream: io.BytesIO, size: int, what: str) -> np.ndarray:
         version = np.lib.format.read_magic(stream)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read_header(stream)
-    except ValueError as error:
+    except Exception as error:  # NumPy evaluates the header as Python, which fails in many ways
         raise MeshError("corrupt", f"{what} has no readable npy header ({error})") from None
     if dtype.hasobject or dtype.kind not in "fiu":
         raise MeshError("unsupported", f"{what} holds {dtype}, not numbers; pickled objects are never opened")

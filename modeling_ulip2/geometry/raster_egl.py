@@ -11,8 +11,6 @@ import numpy as np
 from .cameras import Camera
 from .scene import AMBIENT, GLASS, GLOSS, KEY, KEY_DIRECTION, OPAQUE, SKY, Scene
 
-_WRAP = ("repeat", "mirror", "clamp")
-
 _VERTEX_SHADER = """
 #version 330
 uniform mat3 rotation;
@@ -48,6 +46,7 @@ _FRAGMENT_SHADER = f"""
 uniform mat3 rotation;
 uniform sampler2D image;
 uniform bool textured;
+uniform ivec2 wrap; // 0 repeat, 1 mirror, 2 clamp
 uniform float hole_below;
 uniform float solid_from;
 uniform bool blending;
@@ -65,7 +64,15 @@ vec3 srgb(vec3 linear) {{
 }}
 void main() {{
     vec4 albedo = tint;
-    if (textured) albedo *= texture(image, texture_uv);
+    if (textured) {{
+        // The level at which a texel is about as large as a sample, and the nearest one, as the numba engine takes it.
+        vec2 across = dFdx(texture_uv), down = dFdy(texture_uv), size = vec2(textureSize(image, 0));
+        float covered = abs(across.x * down.y - across.y * down.x) * size.x * size.y;
+        float level = floor(max(0.0, 0.5 * log2(max(covered, 1e-20))) + 0.5);
+        vec2 mirrored = 1.0 - abs(mod(texture_uv, 2.0) - 1.0);
+        vec2 uv = vec2(wrap.x == 1 ? mirrored.x : texture_uv.x, wrap.y == 1 ? mirrored.y : texture_uv.y);
+        albedo *= textureLod(image, uv, level);
+    }}
     if (albedo.a < hole_below) discard;
     bool solid = albedo.a >= solid_from;
     if (solid == blending) discard;
@@ -134,7 +141,7 @@ class EglRasterizer:
             raise RuntimeError(
                 "an EGL renderer does not survive a fork; make it in the worker, or start workers by spawn"
             )
-        loaded = _LoadedScene(self._context, self._program, scene)
+        loaded = _LoadedScene(self._context, self._moderngl, self._program, scene)
         try:
             reach = float(np.sqrt((scene.vertices**2).sum(axis=1).max()))
             for camera in cameras:
@@ -190,7 +197,7 @@ class EglRasterizer:
 class _LoadedScene:
     """A scene in the GPU's memory: one vertex per corner, faces grouped by material."""
 
-    def __init__(self, context: Any, program: Any, scene: Scene) -> None:
+    def __init__(self, context: Any, gl: Any, program: Any, scene: Scene) -> None:
         self._scene = scene
         self._program = program
         corners = scene.faces.reshape(-1)
@@ -217,16 +224,19 @@ class _LoadedScene:
         self._textures: dict[int, Any] = {}
         for first, count in scene.texture_levels:
             if count > 0 and first not in self._textures:
-                self._textures[first] = self._upload(context, scene, int(first), int(count))
+                self._textures[first] = self._upload(context, gl, scene, int(first), int(count))
         self.has_blended = bool(scene.may_blend[scene.face_material].any())
 
     @staticmethod
-    def _upload(context: Any, scene: Scene, first: int, count: int) -> Any:
-        start, width, height = (int(value) for value in scene.levels[first])
-        texels = scene.texels[start : start + width * height]
-        # sRGB texels, so that the GPU averages in linear light.
-        texture = context.texture((width, height), 4, texels.tobytes(), internal_format=0x8C43)  # GL_SRGB8_ALPHA8
-        texture.build_mipmaps(0, count - 1)
+    def _upload(context: Any, gl: Any, scene: Scene, first: int, count: int) -> Any:
+        _, width, height = (int(value) for value in scene.levels[first])
+        # sRGB texels, so that the GPU interpolates in linear light.
+        texture = context.texture((width, height), 4, internal_format=0x8C43)  # GL_SRGB8_ALPHA8
+        texture.build_mipmaps(0, count - 1)  # takes the memory that the levels are written to
+        for level in range(count):
+            start, width, height = (int(value) for value in scene.levels[first + level])
+            texture.write(scene.texels[start : start + width * height].tobytes(), level=level)
+        texture.filter = (gl.LINEAR_MIPMAP_NEAREST, gl.LINEAR)
         return texture
 
     def release(self) -> None:
@@ -265,9 +275,9 @@ class _LoadedScene:
             program["textured"].value = bool(count > 0)
             if count > 0:
                 texture = self._textures[int(first)]
-                modes = [_WRAP[code] for code in scene.wraps[material]]
-                _set_wrap(texture, modes)
-                texture.filter = (gl.LINEAR_MIPMAP_LINEAR, gl.LINEAR)
+                wrap = tuple(int(code) for code in scene.wraps[material])
+                program["wrap"].value = wrap
+                texture.repeat_x, texture.repeat_y = (code == 0 for code in wrap)
                 texture.use(0)
             context.front_face = "ccw"
             if scene.double_sided[material]:
@@ -276,7 +286,3 @@ class _LoadedScene:
                 context.enable(gl.CULL_FACE)
             self._array.render(gl.TRIANGLES, vertices=int(end - begin) * 3, first=int(begin) * 3)
         context.disable(gl.CULL_FACE)
-
-
-def _set_wrap(texture: Any, modes: list[str]) -> None:
-    texture.repeat_x, texture.repeat_y = (mode != "clamp" for mode in modes)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from .mesh import Mesh
 from .sampling import INVISIBLE_ALPHA
+from .textures import halve
 
 # Diffuse light: AMBIENT + KEY * (normal . KEY_DIRECTION) + SKY * (1 + normal_y) / 2. The key light is fixed to the
 # camera, so that every view is lit alike. The sum stays below 0.95, or a white object would vanish on white.
@@ -127,14 +127,15 @@ def _mip_chains(mesh: Mesh) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             continue
         if id(material.texture) not in done:
             first = len(levels)
-            image = Image.fromarray(material.texture)
+            image = material.texture
             while True:
-                levels.append((total, image.width, image.height))
-                texels.append(np.asarray(image).reshape(-1, 4))
-                total += image.width * image.height
-                if max(image.size) == 1:
+                height, width = image.shape[:2]
+                levels.append((total, width, height))
+                texels.append(image.reshape(-1, 4))
+                total += width * height
+                if width == height == 1:
                     break
-                image = image.reduce((min(2, image.width), min(2, image.height)))
+                image = halve(image)
             done[id(material.texture)] = (first, len(levels) - first)
         texture_levels[index] = done[id(material.texture)]
     if not levels:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .colors import SRGB_TO_LINEAR, linear_to_srgb, to_uint8
 from .errors import MeshError
 
 # 8192 x 8192, the largest texture in common use. Declared sizes are checked before any pixel is decoded.
@@ -102,7 +103,43 @@ def _to_rgba(image: Image.Image, max_side: int) -> np.ndarray:
         grey = np.asarray(image, dtype=np.float32)
         top = 65535.0 if image.mode != "F" else max(1.0, float(grey.max()))
         image = Image.fromarray((grey * (255.0 / top)).clip(0, 255).astype(np.uint8))
-    rgba = image.convert("RGBA")
-    while max(rgba.size) > max_side:
-        rgba = rgba.reduce(2)
-    return np.ascontiguousarray(rgba)
+    rgba = np.array(image.convert("RGBA"))
+    while max(rgba.shape[:2]) > max_side:
+        rgba = halve(rgba)
+    return rgba
+
+
+# Linear light in 12 bits is finer than any step of 8-bit sRGB but the darkest, and its sums fit into 32 bits.
+_TO_LINEAR = np.round(SRGB_TO_LINEAR * 4095).astype(np.uint32)
+_TO_SRGB = to_uint8(linear_to_srgb(np.arange(4096) / 4095))
+
+
+def halve(texture: np.ndarray) -> np.ndarray:
+    """Average blocks of 2 x 2 texels in linear light, each weighted by its opacity.
+
+    Args:
+        texture: (H, W, 4) uint8, sRGB with straight alpha.
+
+    Returns:
+        (max(1, H // 2), max(1, W // 2), 4) uint8; an odd last row or column is left out, as OpenGL's mip levels do.
+    """
+    rows = [texture[0:1]] * 2 if len(texture) == 1 else [texture[i : len(texture) // 2 * 2 : 2] for i in range(2)]
+    width = texture.shape[1]
+    blocks = [
+        block
+        for row in rows
+        for block in ([row] * 2 if width == 1 else [row[:, i : width // 2 * 2 : 2] for i in range(2)])
+    ]
+    alpha = np.sum([block[..., 3] for block in blocks], axis=0, dtype=np.uint32)  # (H / 2, W / 2), 0 .. 1020
+    result = np.empty((*alpha.shape, 4), dtype=np.uint8)
+    result[..., 3] = (alpha + 2) // 4
+    solid = bool((alpha == 1020).all())
+    for channel in range(3):
+        if solid:
+            mean = (np.sum([_TO_LINEAR[block[..., channel]] for block in blocks], axis=0) + 2) // 4
+        else:
+            light = np.sum([_TO_LINEAR[block[..., channel]] * block[..., 3] for block in blocks], axis=0)
+            plain = np.sum([_TO_LINEAR[block[..., channel]] for block in blocks], axis=0) // 4
+            mean = np.where(alpha > 0, light // np.maximum(alpha, 1), plain)
+        result[..., channel] = _TO_SRGB[mean]
+    return result

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from modeling_ulip2.geometry import MESH_SUFFIXES, MeshError, read_mesh, textures
+from modeling_ulip2.geometry.colors import SRGB_TO_LINEAR
 from modeling_ulip2.geometry.errors import REASONS
 
 from .builders import TRIANGLE, TRIANGLE_UV, Gltf, binary_stl, png, png_header, triangle_gltf
@@ -62,7 +63,7 @@ def test_random_damage_never_gets_past_the_reader(tmp_path, suffix):
         ".ply": lambda path: (
             b"ply\nformat binary_little_endian 1.0\nelement vertex 4\nproperty float x\nproperty float y\n"
             b"property float z\nelement face 1\nproperty list uchar int vertex_indices\nend_header\n"
-            + np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], "<f4").tobytes() + b"\4\0\0\0\0\1\0\0\0\2\0\0\0\3\0\0\0"
+            + np.array(square.split(), "<f4").tobytes() + b"\4" + np.arange(4, dtype="<i4").tobytes()
         ),
         ".stl": lambda path: binary_stl(np.stack([TRIANGLE, TRIANGLE + 1])),
     }[suffix](tmp_path / f"whole{suffix}")  # fmt: skip
@@ -180,7 +181,8 @@ def test_large_textures_are_halved_until_they_fit(monkeypatch):
     monkeypatch.setattr(textures, "MAX_TEXTURE_SIDE", 32)
     small = textures.decode_texture(png(image), max_side=32)
     assert small.shape == (10, 25, 4)
-    np.testing.assert_allclose(small[..., :3].mean(axis=(0, 1)), image.mean(axis=(0, 1)), atol=1)
+    light = [SRGB_TO_LINEAR[pixels[..., :3]].mean(axis=(0, 1)) for pixels in (small, image)]
+    np.testing.assert_allclose(*light, atol=0.004)
 
     # Many images share one budget.
     monkeypatch.setattr(textures, "MAX_MESH_PIXELS", 4 * 16 * 16)
@@ -188,6 +190,17 @@ def test_large_textures_are_halved_until_they_fit(monkeypatch):
     assert loader.load("a", expected=1).shape == (10, 25, 4)
     assert max(loader.load("b", expected=4).shape[:2]) <= 16
     assert loader.load("a", expected=4) is loader.load("a", expected=4)
+
+
+def test_halving_averages_light_and_leaves_out_what_is_transparent():
+    black_white = np.array([[[0, 0, 0, 255], [255, 255, 255, 255]]] * 2, np.uint8)
+    assert textures.halve(black_white).tolist() == [[[188, 188, 188, 255]]]
+    cut_out = np.array([[[0, 0, 0, 0], [200, 100, 50, 255]]] * 3, np.uint8)  # the odd third row is left out
+    assert textures.halve(cut_out).tolist() == [[[200, 100, 50, 128]]]
+    assert textures.halve(np.full((1, 5, 4), 7, np.uint8)).shape == (1, 2, 4)
+    grey = np.repeat(np.arange(256, dtype=np.uint8), 2)[None, :, None].repeat(4, axis=2)
+    grey[..., 3] = 255
+    assert np.abs(textures.halve(grey)[0, :, 0].astype(int) - np.arange(256)).max() <= 1
 
 
 def test_grey_palette_and_16_bit_images():
