@@ -30,6 +30,10 @@ POINT_COLUMNS = ("id", "xyz", "rgb")
 RAW_COLUMNS = ("views", "depths", "captions")
 FEATURE_COLUMNS = ("image_embeds", "depth_embeds", "text_embeds")
 
+# Rows with precomputed embeddings that are kept once decoded; a few kilobytes each, as the numbers stay where they
+# are in Arrow memory.
+MAX_DECODED = 100_000
+
 Row = dict[str, Any]
 
 
@@ -93,15 +97,21 @@ class TripletDataset(TorchDataset):
                 raise ValueError(f"{len(missing)} of {len(self.ids)} rows have no tower features, e.g. {missing[0]!r}")
             self._feature_rows = [place[name] for name in self.ids]
             self._features = _arrow(features, FEATURE_COLUMNS)
+        self._decoded: dict[int, Row] = {}
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Row:
         """Columns of one triplet, decoded as by `decode_row`."""
+        if index in self._decoded:
+            return self._decoded[index]
         row = decode_row(self._triplets[index])
-        if self._features is not None and self._feature_rows is not None:
-            row |= decode_row(self._features[self._feature_rows[index]])
+        if self._features is None or self._feature_rows is None:
+            return row
+        row |= decode_row(self._features[self._feature_rows[index]])
+        if len(self._decoded) < MAX_DECODED:
+            self._decoded[index] = row
         return row
 
 
