@@ -11,6 +11,17 @@ import torch
 from transformers import AutoModel, PreTrainedModel
 
 
+def tower_location(name: str) -> tuple[str, dict[str, str]]:
+    """What `from_pretrained` takes for a tower: a folder or hub name, and `subfolder` where it lies in a repository.
+
+    Hub names have at most two parts, so that the rest of `owner/repository/folder` is a folder.
+    """
+    parts = name.split("/")
+    if len(parts) < 3 or os.path.isdir(name) or os.path.isabs(name):
+        return name, {}
+    return "/".join(parts[:2]), {"subfolder": "/".join(parts[2:])}
+
+
 class FrozenTowerMixin(PreTrainedModel):
     """For models whose configuration has `clip_name_or_path` and `clip_config`.
 
@@ -47,7 +58,8 @@ class FrozenTowerMixin(PreTrainedModel):
                 "set_clip_model, or pass precomputed text_embeds and image_embeds."
             )
         try:
-            tower = AutoModel.from_pretrained(name, **kwargs)
+            name_or_path, inside = tower_location(name)
+            tower = AutoModel.from_pretrained(name_or_path, **inside, **kwargs)
         except (OSError, ValueError) as error:
             raise OSError(
                 f"The image-text tower {name!r} (clip_name_or_path of the configuration) could not be loaded: {error} "
@@ -78,8 +90,12 @@ class FrozenTowerMixin(PreTrainedModel):
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """As in transformers; a tower that the checkpoint holds comes frozen."""
         loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
         # loading replaces parameters by new ones, which require gradients
-        (loaded[0] if isinstance(loaded, tuple) else loaded)._freeze_tower()
+        model._freeze_tower()
+        name = model.config.clip_name_or_path
+        if name is not None and name.startswith("./"):  # beside this checkpoint; from elsewhere it needs its full name
+            model.config.clip_name_or_path = f"{model.name_or_path}/{name[2:]}"
         return loaded
 
     def train(self, mode: bool = True) -> FrozenTowerMixin:
@@ -130,4 +146,4 @@ class FrozenTowerMixin(PreTrainedModel):
             self.config.clip_config = config
 
 
-__all__ = ["FrozenTowerMixin"]
+__all__ = ["FrozenTowerMixin", "tower_location"]

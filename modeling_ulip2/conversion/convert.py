@@ -18,7 +18,7 @@ from .checkpoint import PublishedCheckpoint, read_checkpoint
 from .encoders import ConversionError, EncoderLayout, encoder_config, recognise_encoder, without_unused
 from .layouts import Layout, Parts, published_name, recognise, sort_tensors
 
-_PUBLIC_TOWER = "the public OpenCLIP model, which never trained: the converted model refers to it by name"
+_PUBLIC_TOWER = "OpenCLIP's public weights, which never trained and are referred to by name"
 _LISTED = 8
 
 
@@ -31,6 +31,7 @@ class Conversion:
     tower: SLIP, if the file holds it beside an encoder.
     unused: published names of the tensors that are left out, each with the reason.
     added: our names of tensors that the file does not hold, each with what they are.
+    assumed: fields of the encoder's configuration that no weight shows; true of the published sizes.
     """
 
     model: PreTrainedModel
@@ -39,6 +40,7 @@ class Conversion:
     tower: SlipModel | None = None
     unused: dict[str, str] = field(default_factory=dict)
     added: dict[str, str] = field(default_factory=dict)
+    assumed: dict[str, Any] = field(default_factory=dict)
 
 
 def convert(
@@ -72,12 +74,13 @@ def convert(
     encoder = recognise_encoder(parts.encoder)
     weights, unused = without_unused(encoder, parts.encoder)
     unused = {f"{layout.prefix}{layout.encoder}{name}": reason for name, reason in unused.items()} | parts.unused
-    config = encoder_config(encoder, weights, point_config or {})
+    config: Any = encoder_config(encoder, weights, point_config or {})
+    assumed = {name: getattr(config, name) for name in encoder.hidden if name not in (point_config or {})}
     if layout.name == "Point-BERT pre-training":
         with torch.device("meta"):
             model: PreTrainedModel = _model_class(encoder)(config)
         _assign(checkpoint, layout, model, weights, whole=False)
-        return Conversion(model.eval(), layout, encoder, unused=unused)
+        return Conversion(model.eval(), layout, encoder, unused=unused, assumed=assumed)
 
     state_dict, added = {f"point_model.{name}": value for name, value in weights.items()}, {}
     if layout.projection is None:
@@ -104,7 +107,7 @@ def convert(
     tower = _slip(checkpoint, parts) if parts.tower_kind == "slip" else None
     if parts.tower_kind == "open_clip":
         unused |= {name: _PUBLIC_TOWER for name in checkpoint.state_dict if name.startswith("open_clip_model.")}
-    return Conversion(model.eval(), layout, encoder, tower, unused, added)
+    return Conversion(model.eval(), layout, encoder, tower, unused, added, assumed)
 
 
 def convert_checkpoint(

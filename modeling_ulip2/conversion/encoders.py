@@ -40,13 +40,15 @@ class EncoderLayout:
 
     model_type: of its configuration here.
     signature: a tensor that no other encoder has.
-    fields: configuration fields that its weights show, and those that only the published configuration has.
+    fields: configuration fields, as far as weights show them or the published sizes have them.
+    hidden: fields that no weight shows.
     unused: patterns of tensors that the encoder does not use, each with the reason.
     """
 
     model_type: str
     signature: str
     fields: Callable[[Weights], dict[str, Any]]
+    hidden: tuple[str, ...]
     unused: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -169,37 +171,52 @@ ZERO = "a constant zero"
 _UNI3D_UNUSED = "part of the image model that the trunk comes from; Uni3D never runs it"
 
 ENCODER_LAYOUTS: tuple[EncoderLayout, ...] = (
-    EncoderLayout(PointBertConfig.model_type, "blocks.blocks.0.attn.qkv.weight", _pointbert_fields),
+    EncoderLayout(
+        PointBertConfig.model_type,
+        "blocks.blocks.0.attn.qkv.weight",
+        _pointbert_fields,
+        ("num_attention_heads", "num_groups", "group_size"),
+    ),
     EncoderLayout(
         Uni3dConfig.model_type,
         "visual.blocks.0.norm1.weight",
         _uni3d_fields,
+        ("num_attention_heads", "num_groups", "group_size"),
         {
             r"visual\.(cls_token|pos_embed|patch_embed\.proj\.(weight|bias)|head\.(weight|bias))": _UNI3D_UNUSED,
             r"visual\.rope\..*": _UNI3D_UNUSED,
             r"visual\.blocks\.\d+\.attn\.k_bias": ZERO,
         },
     ),
-    EncoderLayout(PpatConfig.model_type, "sa.mlp_convs.0.weight", _ppat_fields),
+    EncoderLayout(
+        PpatConfig.model_type,
+        "sa.mlp_convs.0.weight",
+        _ppat_fields,
+        ("head_dim", "num_groups", "group_radius", "group_size"),
+    ),
     EncoderLayout(
         PointNextConfig.model_type,
         "encoder.encoder.0.0.convs.0.0.weight",
         _preset(PointNextConfig.model_type, "encoder.encoder.0.0.convs.0.0.weight", list(POINTNEXT_SIZES.values())),
+        ("strides", "radius", "radius_scaling", "num_neighbors"),
     ),
     EncoderLayout(
         PointNet2Config.model_type,
         "sa1.mlp_convs.0.weight",
         _preset(PointNet2Config.model_type, "sa1.mlp_convs.0.weight", [{}]),
+        ("num_centers", "radii", "num_neighbors"),
     ),
     EncoderLayout(
         PointNet2Config.model_type,
         "sa1.conv_blocks.0.0.weight",
         _preset(PointNet2Config.model_type, "sa1.conv_blocks.0.0.weight", [POINTNET2_MSG]),
+        ("num_centers", "radii", "num_neighbors"),
     ),
     EncoderLayout(
         PointMLPConfig.model_type,
         "embedding.net.0.weight",
         _preset(PointMLPConfig.model_type, "embedding.net.0.weight", [{}, POINTMLP_ELITE]),
+        ("num_points", "k_neighbors", "reducers"),
     ),
 )
 

@@ -1,0 +1,164 @@
+"""The model card of a conversion: YAML for the hub, and what a person should know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+from ..modeling_ulip2 import Ulip2Model
+from ..towers.modeling_slip import SlipModel
+from .checkpoint import PublishedCheckpoint
+from .convert import Conversion
+from .releases import Release
+
+_UNKNOWN = "unknown: this file is none of the published ones that the conversion knows"
+
+
+def model_card(
+    conversion: Conversion, checkpoint: PublishedCheckpoint, release: Release | None, file_hash: str, has_record: bool
+) -> str:
+    """README.md of a converted checkpoint.
+
+    Args:
+        release: what is known of it.
+        file_hash: SHA-256 of the published file.
+        has_record: whether the folder holds embeddings recorded when it was converted.
+    """
+    title = release.title if release else f"{conversion.layout.name} checkpoint {checkpoint.name}"
+    return "\n\n".join(
+        [
+            f"---\n{_metadata(conversion, release)}\n---",
+            f"# {title}",
+            _introduction(conversion, checkpoint, file_hash),
+            "## Use",
+            _usage(conversion),
+            "## Where it comes from",
+            _table(_origin(conversion, release)),
+            "## What to expect",
+            _expectation(release),
+            "## How to verify",
+            _verification(conversion, has_record),
+            "## What the conversion did",
+            _account(conversion, checkpoint, release),
+            "",
+        ]
+    )
+
+
+def _metadata(conversion: Conversion, release: Release | None) -> str:
+    tags = ["3d", "point-cloud", "ulip-2", conversion.layout.name.split()[0].lower()]
+    return ModelCardData(
+        license=release.license if release else None,
+        library_name="transformers",
+        tags=tags,
+        pipeline_tag="feature-extraction" if not isinstance(conversion.model, SlipModel) else None,
+    ).to_yaml()
+
+
+def _introduction(conversion: Conversion, checkpoint: PublishedCheckpoint, file_hash: str) -> str:
+    model = conversion.model
+    what = f"`{type(model).__name__}` with {model.num_parameters():,} parameters"
+    if conversion.encoder is not None:
+        config = getattr(model.config, "point_config", model.config)
+        what += f", encoder `{config.model_type}` on clouds of {config.in_channels} columns"
+    return (
+        f"{what}, converted by modeling-ulip2 from `{checkpoint.name}` (SHA-256 `{file_hash}`). No value was changed."
+    )
+
+
+def _usage(conversion: Conversion) -> str:
+    if isinstance(conversion.model, SlipModel):
+        return (
+            '```python\nfrom modeling_ulip2.towers import load_tower\n\ntower = load_tower("FOLDER")\n'
+            'tower.encode_text(["a chair"])  # (1, 512)\n```'
+        )
+    result = "point_embeds" if isinstance(conversion.model, Ulip2Model) else "pooled"
+    return (
+        "```python\nfrom transformers import AutoFeatureExtractor, AutoModel\n\n"
+        'model = AutoModel.from_pretrained("FOLDER", trust_remote_code=True).eval()\n'
+        'features = AutoFeatureExtractor.from_pretrained("FOLDER", trust_remote_code=True)\n'
+        f"{result} = model(**features(cloud)).{result}  # cloud: (N, 3) or (N, 6), y up, rgb in [0, 1]\n```\n\n"
+        "After `import modeling_ulip2` no remote code is needed."
+    )
+
+
+def _origin(conversion: Conversion, release: Release | None) -> list[tuple[str, str]]:
+    rows = [
+        ("source", release.source if release else _UNKNOWN),
+        ("licence", release.license if release else _UNKNOWN),
+        ("paper", release.paper if release else _UNKNOWN),
+        ("training data", release.training_data if release else _UNKNOWN),
+    ]
+    if isinstance(conversion.model, Ulip2Model):
+        note = release.tower_note if release else _UNKNOWN
+        reference = conversion.model.config.clip_name_or_path
+        if conversion.tower is not None:
+            rows.append(("image-text model", f"{note}: the folder `tower`"))
+        else:
+            rows.append(("image-text model", f"{note}: {f'`{reference}`' if reference else 'not referred to'}"))
+    return rows
+
+
+def _expectation(release: Release | None) -> str:
+    if release is None:
+        return _UNKNOWN.capitalize() + "."
+    if not release.accuracy:
+        return "The authors publish no figures for this file."
+    return (
+        _table([("task", "reported by the authors, per cent"), *release.accuracy], header=True)
+        + "\n\nThese figures hold under the authors' protocols; they were not measured by the conversion."
+    )
+
+
+def _verification(conversion: Conversion, has_record: bool) -> str:
+    lines = [
+        "```bash\nulip2 verify FOLDER\n```",
+        "runs small recorded cases of this kind of encoder on the installed code and device"
+        + (", and the embeddings of this model recorded when it was converted" if has_record else "")
+        + ", and prints the largest deviation.",
+    ]
+    if isinstance(conversion.model, Ulip2Model):
+        lines.append(
+            "Zero-shot accuracy is measured by `examples/zero_shot_classification.py --model FOLDER --dataset DATASET "
+            "--labels_file LABELS` of modeling-ulip2."
+        )
+    return "\n\n".join(lines)
+
+
+def _account(conversion: Conversion, checkpoint: PublishedCheckpoint, release: Release | None) -> str:
+    total = len(checkpoint.state_dict)
+    kept = total - len(conversion.unused)
+    lines = [f"Of {total} tensors in the file {kept} were taken over."]
+    for reason, names in _by_value(conversion.unused).items():
+        lines.append(f"- left out, {reason}: {len(names)} ({_some(names)})")
+    for name, what in conversion.added.items():
+        lines.append(f"- added, {what}: `{name}`")
+    if release is None and conversion.assumed:
+        lines.append(f"- assumed, since no weight shows them: {_fields(conversion.assumed)}")
+    if checkpoint.epoch is not None:
+        lines.append(f"- epoch of the file: {checkpoint.epoch}")
+    return "\n".join(lines)
+
+
+def _fields(fields: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in fields.items())
+
+
+def _by_value(mapping: dict[str, str]) -> dict[str, list[str]]:
+    grouped: dict[str, list[str]] = {}
+    for name, value in mapping.items():
+        grouped.setdefault(value, []).append(name)
+    return grouped
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(f"`{name}`" for name in names[:3])
+    return shown if len(names) <= 3 else f"{shown}, ..."
+
+
+def _table(rows: Iterable[tuple[str, str]], header: bool = False) -> str:
+    lines = [f"| {left} | {right} |" for left, right in rows]
+    head = lines.pop(0) if header else "| | |"
+    return "\n".join([head, "| --- | --- |", *lines])

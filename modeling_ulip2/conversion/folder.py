@@ -1,0 +1,134 @@
+"""A published checkpoint -> a folder for `AutoModel.from_pretrained`, with its card."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from ..feature_extraction_ulip2 import Ulip2FeatureExtractor
+from ..modeling_ulip2 import Ulip2Model
+from ..towers.modeling_slip import SlipModel
+from ..towers.slip import slip_processor
+from .card import model_card
+from .checkpoint import PublishedCheckpoint, read_checkpoint
+from .convert import Conversion, convert
+from .releases import Release, find_release
+from .verify import record
+
+TOWER_FOLDER = "tower"
+# Shards are written one after the other, so that a shard is what saving holds in memory.
+MAX_SHARD_SIZE = "1GB"
+# Recording an embedding runs the model in float32; larger models are left to the user's own machine.
+_LARGEST_RECORDED = 400_000_000
+
+
+def convert_to_folder(
+    file: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str],
+    point_config: Mapping[str, Any] | None = None,
+    clip_name_or_path: str | None = None,
+    ignore: str | None = None,
+) -> tuple[Conversion, Release | None]:
+    """Converts a published file and writes model, feature extractor, remote code, tower (SLIP) and card.
+
+    Args:
+        file: the published file.
+        output_dir: must be new or empty.
+        point_config, ignore: see `convert`.
+        clip_name_or_path: the image-text tower that the model shall refer to; default: the published one, where
+            transformers can load it, or the SLIP of the file.
+
+    Returns:
+        The conversion and the release that the file was recognised as.
+
+    Raises:
+        ConversionError: the file does not fit; nothing is written then.
+        FileExistsError: the folder holds something already.
+    """
+    output = Path(output_dir)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise FileExistsError(f"{output} exists and is not empty: choose a new folder, or empty it.")
+    checkpoint = read_checkpoint(file)
+    conversion = convert(checkpoint, point_config, clip_name_or_path, ignore)
+    release = release_of(conversion, checkpoint)
+    model = conversion.model
+    if isinstance(model, Ulip2Model) and clip_name_or_path is None:
+        model.config.clip_name_or_path = (
+            f"./{TOWER_FOLDER}" if conversion.tower is not None else release.tower if release else None
+        )
+    # written beside its place and moved there whole: a folder that exists is complete
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as directory:
+        folder = Path(directory) / "model"
+        _write(conversion, checkpoint, release, Path(file), folder)
+        if output.exists():
+            output.rmdir()
+        folder.rename(output)
+    return conversion, release
+
+
+def _write(
+    conversion: Conversion, checkpoint: PublishedCheckpoint, release: Release | None, file: Path, folder: Path
+) -> None:
+    model: Any = conversion.model
+    tower: Any = conversion.tower
+    _save(model, folder)
+    if isinstance(model, SlipModel):
+        slip_processor(model.config).save_pretrained(folder)  # type: ignore[arg-type]
+    else:
+        feature_extractor_of(conversion, checkpoint, release).save_pretrained(folder)
+    if tower is not None:
+        _save(tower, folder / TOWER_FOLDER)
+        slip_processor(tower.config).save_pretrained(folder / TOWER_FOLDER)
+        for code in (folder / TOWER_FOLDER).glob("*.py"):  # where the hub looks for the code of a subfolder
+            shutil.copy(code, folder / code.name)
+    recorded = not isinstance(model, SlipModel) and model.num_parameters() <= _LARGEST_RECORDED
+    if recorded:
+        record(model, folder)
+    card = model_card(conversion, checkpoint, release, _sha256(file), recorded)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def release_of(conversion: Conversion, checkpoint: PublishedCheckpoint) -> Release | None:
+    """The published release that a converted file is, if its size is known."""
+    model = conversion.model
+    config: Any = getattr(model.config, "point_config", model.config)
+    encoder = conversion.encoder.model_type if conversion.encoder else None
+    dim = getattr(model.config, "projection_dim", None)
+    return find_release(conversion.layout.name, encoder, config, dim, checkpoint.name)
+
+
+def feature_extractor_of(
+    conversion: Conversion, checkpoint: PublishedCheckpoint, release: Release | None
+) -> Ulip2FeatureExtractor:
+    """How clouds must be prepared for a converted model; the file's own arguments count more than the release."""
+    config: Any = getattr(conversion.model.config, "point_config", conversion.model.config)
+    num_points = checkpoint.args.get("npoints")
+    if not isinstance(num_points, int) or num_points < 1:
+        num_points = release.num_points if release else Ulip2FeatureExtractor().num_points
+    return Ulip2FeatureExtractor(
+        num_points=num_points, in_channels=config.in_channels, axes=release.axes if release else "xyz"
+    )
+
+
+def _save(model: PreTrainedModel, folder: Path) -> None:
+    model.save_pretrained(folder, max_shard_size=MAX_SHARD_SIZE)
+    # weights stay in the precision of the file, but the published figures hold for computation in float32
+    model.config.dtype = torch.float32
+    model.config.save_pretrained(folder)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
