@@ -69,6 +69,8 @@ def embed_points(
     """
     if len(clouds) == 0:
         raise ValueError("there is no point cloud to embed")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     if model.training:
         raise ValueError(
             "the model is in training mode, so BatchNorm would mix the clouds of a batch; call model.eval()"

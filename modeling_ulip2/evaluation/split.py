@@ -89,11 +89,10 @@ def evaluate_split(
     slug = re.sub(r"[^a-z0-9]+", "_", title.lower()).strip("_")
     zero_shot: dict[str, Evaluation[ZeroShotResult]] = {}
     pictures = []
-    labelled = [row for row, name in enumerate(ids) if name in labels]
+    names = list(class_names) if class_names is not None else class_names_of(labels, ids)
+    place = {name: label for label, name in enumerate(names)}
+    labelled = [row for row, name in enumerate(ids) if labels.get(name) in place]
     if labelled:
-        names = list(class_names) if class_names is not None else class_names_of(labels, ids)
-        place = {name: label for label, name in enumerate(names)}
-        labelled = [row for row in labelled if labels[ids[row]] in place]
         targets = torch.tensor([place[labels[ids[row]]] for row in labelled])
         class_embeds = class_embeddings(encode_text, names, templates)  # (C, D)
         zero_shot["point encoder"] = evaluate_zero_shot(

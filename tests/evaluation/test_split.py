@@ -69,6 +69,21 @@ def test_without_labels_there_is_retrieval_alone(world: World, triplets: Dataset
     assert [picture.path.name for picture in section.pictures] == ["retrieval_own_meshes.png"]
 
 
+def test_without_a_test_shape_of_the_classes_there_is_retrieval_alone(world: World, triplets: Dataset, tmp_path: Path):
+    points = torch.randn(len(triplets), 24, generator=torch.Generator().manual_seed(0))
+    section = evaluate_split(
+        triplets,
+        points,
+        load_tower(world.tower).encode_text,
+        tmp_path,
+        "Elsewhere",
+        templates=load_templates(),
+        labels=read_labels(world.labels_file),
+        class_names=["boat", "plane"],
+    )
+    assert not section.zero_shot and set(section.retrieval) == {"text to shape", "shape to text"}
+
+
 def test_without_names_only_images_ask(world: World, triplets: Dataset, tmp_path: Path):
     nameless = triplets.remove_columns("name").add_column("name", [""] * len(triplets))
     tower = load_tower(world.tower)
