@@ -74,8 +74,7 @@ def test_evaluation_starts_at_point_0_unless_told_otherwise(model_type: str) -> 
 
 @pytest.mark.parametrize("model_type", RANDOMLY_STARTING)
 def test_training_starts_anywhere_and_a_seed_fixes_it(model_type: str) -> None:
-    model, points = make(model_type, head_dropout=0.0 if model_type == "ulip2_pointmlp" else (0.0, 0.0)), None
-    points = tiny.clouds(4, 60, 3)
+    model, points = make(model_type), tiny.clouds(4, 60, 3)
     centers = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -298,8 +297,8 @@ def test_grouped_residual_layers_mix_their_groups() -> None:
 @pytest.mark.parametrize("use_xyz", [False, True])
 @pytest.mark.parametrize("normalize", ["anchor", "center", None])
 def test_geometric_affine_module(use_xyz: bool, normalize: str | None) -> None:
-    config = PointMLPConfig(num_points=20, reducers=(2,), k_neighbors=(6,), dim_expansion=(2,), pre_blocks=(1,),
-                            pos_blocks=(1,), use_xyz=use_xyz, normalize=normalize)  # fmt: skip
+    stage = {"reducers": (2,), "k_neighbors": (6,), "dim_expansion": (2,), "pre_blocks": (1,), "pos_blocks": (1,)}
+    config = PointMLPConfig(num_points=20, **stage, use_xyz=use_xyz, normalize=normalize)
     grouper = PointMLPGrouper(config, 0, 5)
     xyz, features, start = tiny.clouds(2, 40, 3), torch.randn(2, 40, 5) * 7 + 3, torch.zeros(2, dtype=torch.int64)
     centers, rows = grouper(xyz, features, start)
@@ -333,8 +332,8 @@ def test_geometric_affine_module(use_xyz: bool, normalize: str | None) -> None:
 
 
 def test_pointmlp_with_every_option() -> None:
-    model = make("ulip2_pointmlp", groups=2, use_xyz=True, normalize="center", use_bias=True, hidden_act="gelu",
-                 in_channels=6)  # fmt: skip
+    options = {"groups": 2, "use_xyz": True, "normalize": "center", "use_bias": True, "hidden_act": "gelu"}
+    model = make("ulip2_pointmlp", in_channels=6, **options)
     output = model(tiny.clouds(2, 60, 6))
     assert output.pooled.shape == (2, 10) and output.pooled.isfinite().all()
 
