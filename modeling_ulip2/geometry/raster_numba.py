@@ -33,6 +33,11 @@ def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
         return numba.njit(nogil=True, error_model="numpy")(function)
 
 
+def _inline(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile into its callers: passing a dozen arrays would take longer than what these functions do with them."""
+    return numba.njit(forceinline=True, error_model="numpy")(function)
+
+
 @_jit
 def _project(vertices, rotation, distance, focal, side, screen, inverse_depth):
     """Fill screen (V, 2) with positions in 1/256 samples, y down, and inverse_depth (V,)."""
@@ -46,7 +51,7 @@ def _project(vertices, rotation, distance, focal, side, screen, inverse_depth):
         screen[i, 1] = round((0.5 * side - focal * up / depth) * _SUBPIXEL)
 
 
-@_jit
+@_inline
 def _wrap(coordinate, mode):
     if mode == 0:
         return coordinate - math.floor(coordinate)
@@ -56,14 +61,14 @@ def _wrap(coordinate, mode):
     return min(max(coordinate, 0.0), 1.0)
 
 
-@_jit
+@_inline
 def _neighbour(index, size, mode):
     if mode == 0:
         return index % size
     return min(max(index, 0), size - 1)
 
 
-@_jit
+@_inline
 def _texture(u, v, level, wrap_u, wrap_v, levels, texels, to_linear):
     """Bilinear look-up, as surface.sample_texture: linear r, g, b and alpha."""
     start, width, height = levels[level, 0], levels[level, 1], levels[level, 2]
@@ -84,7 +89,7 @@ def _texture(u, v, level, wrap_u, wrap_v, levels, texels, to_linear):
     )
 
 
-@_jit
+@_inline
 def _corner_weights(face, px, py, faces, screen, inverse_depth):
     """Perspective-correct barycentric weights of the sample at (px, py), which the face covers."""
     i, j, k = faces[face, 0], faces[face, 1], faces[face, 2]
@@ -100,7 +105,7 @@ def _corner_weights(face, px, py, faces, screen, inverse_depth):
     return a / total, b / total, c / total
 
 
-@_jit
+@_inline
 def _albedo(face, a, b, c, level, faces, material, uv, vertex_colors, face_colors, base_colors, texture_levels, wraps,
             levels, texels, to_linear):  # fmt: skip
     """Linear r, g, b and alpha at barycentric weights a, b, c."""
@@ -127,7 +132,7 @@ def _albedo(face, a, b, c, level, faces, material, uv, vertex_colors, face_color
     return red, green, blue, alpha
 
 
-@_jit
+@_inline
 def _light(face, a, b, c, px, py, side, focal, faces, normals, face_normals, rotation, lamp):
     """Brightness at a sample; the normal is turned towards the camera, so that inside-out faces are lit, too."""
     i, j, k = faces[face, 0], faces[face, 1], faces[face, 2]
@@ -153,13 +158,13 @@ def _light(face, a, b, c, px, py, side, focal, faces, normals, face_normals, rot
     return lamp[0] + lamp[1] * key + lamp[2] * 0.5 * (1.0 + y)
 
 
-@_jit
+@_inline
 def _encode(value, gloss, to_srgb):
     """Linear albedo to sRGB by table, a share `gloss` of the light reflected as it came."""
     return to_srgb[int((gloss + (1.0 - gloss) * min(max(value, 0.0), 1.0)) * _LUT + 0.5)]
 
 
-@_jit
+@_inline
 def _span(edge, step, low, high):
     """Samples of a row on the inner side of an edge: edge + n * step >= 0 for low <= n <= high."""
     if step > 0:
@@ -258,7 +263,7 @@ def _draw(order, faces, screen, inverse_depth, side, focal, blending, face_kind,
             z_row += z_dy
 
 
-@_jit
+@_inline
 def _mip_level(face, area, faces, uv, levels, first_level):
     """Halvings of the texture after which a texel is about as large as a sample, for the face as a whole."""
     i, j, k = faces[face, 0], faces[face, 1], faces[face, 2]

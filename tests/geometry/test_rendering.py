@@ -262,10 +262,12 @@ def test_machine_code_is_kept_or_made_anew_where_nothing_can_be_written(tmp_path
         "for kind in vars(caching).values():\n"  # as numba finds it where no folder can be written
         "    if hasattr(kind, '_locator_classes'): kind._locator_classes = []\n"
         "from modeling_ulip2.geometry import raster_numba\n"
-        "assert raster_numba._wrap(1.25, 0) == 0.25\n"
-        "print('cached', raster_numba._wrap.stats.cache_hits, type(raster_numba._wrap._cache).__name__)\n"
+        "import numpy as np\n"
+        "screen, inverse_depth = np.zeros((1, 2), int), np.zeros(1)\n"
+        "raster_numba._project(np.zeros((1, 3)), np.eye(3), 4.0, 1.0, 8, screen, inverse_depth)\n"
+        "print(screen.tolist(), inverse_depth.tolist(), type(raster_numba._project._cache).__name__)\n"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=300
     )
-    assert "NullCache" in result.stdout, result.stdout + result.stderr
+    assert result.stdout.strip() == "[[1024, 1024]] [0.25] NullCache", result.stdout + result.stderr
