@@ -21,7 +21,8 @@ from pathlib import Path
 import yaml
 from datasets import Dataset, IterableDataset
 from transformers import HfArgumentParser, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from modeling_ulip2 import Ulip2Config, Ulip2FeatureExtractor, Ulip2Model, Ulip2Processor
 from modeling_ulip2.evaluation import load_templates
@@ -220,16 +221,23 @@ def claim_output_dir(
                 raise ValueError(
                     f"{output_dir} holds a run with other settings ({differences}): choose another --output_dir"
                 )
-        elif (output_dir / "config.json").exists() or get_last_checkpoint(str(output_dir)):
+        elif (output_dir / "config.json").exists() or last_checkpoint(output_dir):
             raise ValueError(f"{output_dir} holds a model that this script did not write: choose another --output_dir")
         elif args.should_save:
             run_file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     if args.resume_from_checkpoint not in (None, "True", "true", True):
         return str(args.resume_from_checkpoint)
-    checkpoint = get_last_checkpoint(str(output_dir))
-    if checkpoint is not None:
-        logger.info(f"going on from {checkpoint}")
-    return checkpoint
+    checkpoint = last_checkpoint(output_dir)
+    if checkpoint is None:
+        return None
+    logger.info(f"going on from {checkpoint}")
+    return str(checkpoint)
+
+
+def last_checkpoint(output_dir: Path) -> Path | None:
+    """The last checkpoint that was saved whole: Trainer writes its state last."""
+    saved = [path.parent for path in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*/{TRAINER_STATE_NAME}")]
+    return max(saved, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
 def build_model(

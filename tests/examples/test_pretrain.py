@@ -123,6 +123,18 @@ def test_a_second_run_changes_nothing_and_another_is_refused(world, tmp_path):
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == weights
 
 
+def test_a_run_goes_on_from_the_last_whole_checkpoint(world, tmp_path, caplog):
+    given = options(world, tmp_path / "out", save_total_limit=None)
+    pretrain.main(words(given))
+    losses = curve(tmp_path / "out")
+    # killed while it wrote the second checkpoint
+    (tmp_path / "out" / "checkpoint-4" / "trainer_state.json").unlink()
+    (tmp_path / "out" / "checkpoint-4" / "optimizer.pt").write_bytes(b"")
+    pretrain.main(words(given))
+    assert f"going on from {tmp_path / 'out' / 'checkpoint-2'}" in caplog.text
+    assert curve(tmp_path / "out") == pytest.approx(losses, abs=1e-6)
+
+
 def test_options_come_from_yaml_and_the_command_line_wins(world, tmp_path):
     given = options(world, tmp_path / "out")
     given = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
