@@ -118,7 +118,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     features, held_out_features = None, None
     if data_args.use_features:
         cache = Path(data_args.feature_cache)
-        if isinstance(train, Dataset):
+        if isinstance(train, TripletStream):
+            logger.info("a stream has no embeddings computed beforehand: the tower runs in every step")
+        else:
             features = tower_features(data_args.dataset, train, tower, data_args.use_depth, cache)
         if held_out is not None:
             source = data_args.eval_dataset or data_args.dataset

@@ -1,7 +1,7 @@
 """Rows of a triplets dataset as the collator wants them: numpy views of Arrow memory, images still encoded.
 
-`TripletDataset` serves a dataset on disk (memory-mapped, so its size does not matter), `stream_triplets` one that is
-read as it arrives. Either joins each row with the frozen towers' embeddings where those were computed beforehand.
+`TripletDataset` serves a dataset on disk (memory-mapped, so its size does not matter) and joins its rows with the
+frozen tower's embeddings where those were computed beforehand; `TripletStream` serves one that is read as it arrives.
 """
 
 from __future__ import annotations
@@ -53,8 +53,11 @@ def read_triplets(dataset: str, streaming: bool = False) -> Dataset | IterableDa
 
 
 def read_split(path: str | Path) -> dict[str, list[str]]:
-    """`{"train": [ids], "test": [ids]}` from a JSON file. Raises ValueError where a list is missing or they
-    overlap."""
+    """`{"train": [ids], "test": [ids]}` from a JSON file.
+
+    Raises:
+        ValueError: one of the two is missing, or an id is in both.
+    """
     split = json.loads(Path(path).read_text(encoding="utf-8"))
     if not isinstance(split, dict) or not all(isinstance(split.get(part), list) for part in ("train", "test")):
         raise ValueError(f'{path} must hold {{"train": [ids], "test": [ids]}}')

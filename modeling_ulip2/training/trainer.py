@@ -97,29 +97,29 @@ class Ulip2Trainer(Trainer):
         )
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        with self._set(self, data_collator=_without_augmentation(self.data_collator)):
+        with _with(self, data_collator=_without_augmentation(self.data_collator)):
             # every held-out triplet counts, also those of the last, smaller batch
-            with self._set(self.args, dataloader_drop_last=False):
+            with _with(self.args, dataloader_drop_last=False):
                 return super().get_eval_dataloader(eval_dataset)
 
     def train(self, *arguments: Any, **kwargs: Any) -> Any:
         # Trainer writes the special tokens of whatever has a tokenizer into the model's configuration: ours has none
         saved = SimpleNamespace(save_pretrained=getattr(self.processing_class, "save_pretrained", None))
-        with self._set(self, processing_class=saved if self.processing_class is not None else None):
+        with _with(self, processing_class=saved if self.processing_class is not None else None):
             return super().train(*arguments, **kwargs)
 
-    @staticmethod
-    @contextmanager
-    def _set(owner: Any, **values: Any) -> Iterator[None]:
-        """Sets attributes of `owner` for as long as it lasts."""
-        before = {name: getattr(owner, name) for name in values}
-        try:
-            for name, value in values.items():
-                setattr(owner, name, value)
-            yield
-        finally:
-            for name, value in before.items():
-                setattr(owner, name, value)
+
+@contextmanager
+def _with(owner: Any, **values: Any) -> Iterator[None]:
+    """Sets attributes of `owner` for as long as it lasts."""
+    before = {name: getattr(owner, name) for name in values}
+    try:
+        for name, value in values.items():
+            setattr(owner, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(owner, name, value)
 
 
 def _without_augmentation(collator: Any) -> Any:
