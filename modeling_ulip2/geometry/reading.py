@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from . import gltf, obj, off, ply, stl
 from .errors import MeshError
 from .mesh import Mesh
@@ -49,7 +51,8 @@ def read_mesh(
             raise MeshError("unsupported", f"{path.suffix or 'no suffix'} is none of {', '.join(MESH_SUFFIXES)}")
         data, sandbox = open_bounded(path, max_bytes)
         assert reader is not None  # a path that is no file was refused
-        return reader(path, data, sandbox, max_faces=max_faces, strict=strict)
+        with np.errstate(over="ignore", invalid="ignore"):  # wild numbers are judged once, by Mesh
+            return reader(path, data, sandbox, max_faces=max_faces, strict=strict)
     except MeshError as error:
         if error.path is None:
             error.path = path
