@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,11 @@ from stages.base import Row
 from .shard import ShardPlan, ShardResult, describe_stages, make_stages, process_shard
 
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS")
+# Workers are forked from a server that has imported what they need and done nothing else: no threads, no GL context.
+# Forking the engine's own process would copy those in any state; spawning costs each worker seconds of imports.
+START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+STAGES = ("embed", "labels", "rank", "render")
+PRELOADED = ["engines.local", *(f"stages.{name}" for name in STAGES), "modeling_ulip2.geometry.raster_numba"]
 MAX_DEATHS = 2  # of workers over one object, or over one shard with no single object to blame
 
 
@@ -151,20 +157,24 @@ def _bury(worker: _Worker, deaths: Counter[str], skip: dict[str, str]) -> Iterat
 
 
 def _start(plan: ShardPlan) -> _Worker:
-    context = multiprocessing.get_context("spawn")  # fork would copy locks, threads and GL contexts in any state
+    context = multiprocessing.get_context(START_METHOD)
+    if START_METHOD == "forkserver":
+        context.set_forkserver_preload(PRELOADED)
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(plan, theirs), daemon=True)
-    with _one_thread():
+    with _environment():
         process.start()
     theirs.close()
     return _Worker(process, ours)
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Environment for processes started within: their libraries read it when they are imported."""
-    before = {name: os.environ.get(name) for name in (*ONE_THREAD, "TOKENIZERS_PARALLELISM")}
-    os.environ.update(dict.fromkeys(ONE_THREAD, "1"), TOKENIZERS_PARALLELISM="false")
+def _environment() -> Iterator[None]:
+    """Environment for processes started within: one thread for libraries that ask when they are imported."""
+    new = dict.fromkeys(ONE_THREAD, "1") | {"TOKENIZERS_PARALLELISM": "false"}
+    new |= {"PYTHONPATH": os.pathsep.join(sys.path)}  # the fork server does not look at sys.path before Python 3.14
+    before = {name: os.environ.get(name) for name in new}
+    os.environ.update(new)
     try:
         yield
     finally:

@@ -29,6 +29,7 @@ from .schema import FEATURES_CONFIG, TRIPLETS_CONFIG, error_features, warning_fe
 FORMAT = 1
 MANIFEST = "manifest.json"
 ERRORS = "errors.parquet"
+LOCK = ".lock"
 WARNINGS = "warnings.parquet"
 ROW_GROUP_SIZE = 100  # what `datasets` chooses for images
 
@@ -103,7 +104,7 @@ class BuildFolder:
     def __enter__(self) -> BuildFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(self.path / ".lock")
+            self._lock = FileLock(self.path / LOCK)
             self._lock.acquire(timeout=0)
         except Timeout:
             raise OutputError(f"another build is writing into {self.path}; wait for it or stop it first") from None
@@ -112,13 +113,16 @@ class BuildFolder:
         try:
             self._open()
         except BaseException:
-            self._lock.release()
+            self._unlock()
             raise
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._remove_leftovers()
-        (self.path / ".lock").unlink(missing_ok=True)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        (self.path / LOCK).unlink(missing_ok=True)
         self._lock.release()
 
     def _open(self) -> None:
