@@ -28,6 +28,7 @@ from ..configuration_ulip2 import (
 )
 
 Weights = Mapping[str, torch.Tensor]
+Fields = Mapping[str, Any]
 
 
 class ConversionError(ValueError):
@@ -40,14 +41,15 @@ class EncoderLayout:
 
     model_type: of its configuration here.
     signature: a tensor that no other encoder has.
-    fields: configuration fields, as far as weights show them or the published sizes have them.
+    fields: configuration fields, as far as weights show them or the published sizes have them, given those that are
+        known otherwise.
     hidden: fields that no weight shows.
     unused: patterns of tensors that the encoder does not use, each with the reason.
     """
 
     model_type: str
     signature: str
-    fields: Callable[[Weights], dict[str, Any]]
+    fields: Callable[[Weights, Fields], dict[str, Any]]
     hidden: tuple[str, ...]
     unused: Mapping[str, str] = field(default_factory=dict)
 
@@ -79,7 +81,7 @@ def count_layers(weights: Weights, prefix: str) -> int:
     return len({name[len(prefix) :].split(".")[0] for name in weights if name.startswith(prefix)})
 
 
-def _pointbert_fields(weights: Weights) -> dict[str, Any]:
+def _pointbert_fields(weights: Weights, known: Fields) -> dict[str, Any]:
     fields = infer_point_config(weights)
     # every published size has heads of 64 channels
     return fields | _heads(fields["hidden_size"], 64)
@@ -89,7 +91,7 @@ def _heads(hidden_size: int, head_dim: int) -> dict[str, int]:
     return {"num_attention_heads": hidden_size // head_dim} if hidden_size % head_dim == 0 else {}
 
 
-def _uni3d_fields(weights: Weights) -> dict[str, Any]:
+def _uni3d_fields(weights: Weights, known: Fields) -> dict[str, Any]:
     block = "visual.blocks.0."
     fused, gated = f"{block}attn.qkv.weight" in weights, f"{block}mlp.fc1_g.weight" in weights
     inner = weights[f"{block}mlp.fc2.weight"].shape[1]
@@ -119,7 +121,7 @@ _PPAT_GROUPING = {
 }
 
 
-def _ppat_fields(weights: Weights) -> dict[str, Any]:
+def _ppat_fields(weights: Weights, known: Fields) -> dict[str, Any]:
     block, head_dim = "transformer.layers.0.", 64
     hidden_size = weights["cls_token"].shape[0]
     layers = count_layers(weights, "transformer.layers.")
@@ -140,13 +142,13 @@ def _ppat_fields(weights: Weights) -> dict[str, Any]:
 
 def _preset(
     model_type: str, first_weight: str, presets: Sequence[dict[str, Any]]
-) -> Callable[[Weights], dict[str, Any]]:
+) -> Callable[[Weights, Fields], dict[str, Any]]:
     """Picks the preset whose weights have the given names and shapes, or the one that differs least."""
 
-    def fields(weights: Weights) -> dict[str, Any]:
+    def fields(weights: Weights, known: Fields) -> dict[str, Any]:
         in_channels = weights[first_weight].shape[1]
         candidates = [{**preset, "in_channels": in_channels} for preset in presets]
-        return min(candidates, key=lambda candidate: _difference(model_type, candidate, weights))
+        return min(candidates, key=lambda candidate: _difference(model_type, {**candidate, **known}, weights))
 
     return fields
 
@@ -252,7 +254,7 @@ def without_unused(layout: EncoderLayout, weights: Weights) -> tuple[dict[str, t
     return used, unused
 
 
-def encoder_config(layout: EncoderLayout, weights: Weights, overrides: Mapping[str, Any]) -> PreTrainedConfig:
+def encoder_config(layout: EncoderLayout, weights: Weights, overrides: Fields) -> PreTrainedConfig:
     """Configuration of the encoder that has these weights.
 
     Args:
@@ -261,15 +263,15 @@ def encoder_config(layout: EncoderLayout, weights: Weights, overrides: Mapping[s
     Raises:
         ConversionError: a tensor is missing that the configuration is read from, or a field has no such value.
     """
+    unknown = sorted(name for name in overrides if not hasattr(layout.config_class(), name))
+    if unknown:
+        raise ConversionError(f"{layout.config_class.__name__} has no field {', '.join(unknown)}.")
     try:
-        fields = layout.fields(weights)
+        fields = layout.fields(weights, overrides)
     except KeyError as error:
         raise ConversionError(
             f"The file has no {error}, from which the size of {layout.model_type} is read."
         ) from error
-    unknown = sorted(name for name in overrides if not hasattr(layout.config_class(), name))
-    if unknown:
-        raise ConversionError(f"{layout.config_class.__name__} has no field {', '.join(unknown)}.")
     try:
         return layout.config_class(**fields | dict(overrides))
     except (TypeError, ValueError) as error:

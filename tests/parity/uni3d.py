@@ -45,7 +45,7 @@ def check(case: Case) -> None:
     config = Uni3dConfig(**uni3d_config(weights_declared["config"], weights_declared["trunk"]))
     eps = [norm[1] for norm in weights_declared["norms"] if norm[0] == "LayerNorm"]
     assert set(eps) == {config.layer_norm_eps}, f"{case.name}: LayerNorms with eps {eps}"
-    inferred = layout.fields(parts.encoder)
+    inferred = layout.fields(parts.encoder, {})
     inferred.pop("num_attention_heads", None)  # a width of the published sizes would say it
     assert inferred == {name: getattr(config, name) for name in inferred}
     for attention in ("sdpa", "eager"):
