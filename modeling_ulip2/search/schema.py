@@ -1,0 +1,79 @@
+"""What an index folder holds: the columns of a row, the names of its files, and its card."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from datasets import Array2D, Features, Image, List, Value
+from huggingface_hub import DatasetCardData
+
+FORMAT = 1
+CONFIG = "shapes"
+EMBEDS = "point_embeds"
+INFO_FILE = "index.json"
+FAISS_FILE = "index.faiss"
+
+
+def index_features(num_points: int, dim: int) -> Features:
+    """Columns of an index of shapes with `num_points` points and embeddings of size `dim`.
+
+    - `id`, `source`, `name`, `license`, `creator`: as in the triplets; `category`: string, "" where unknown
+    - `image`: one encoded view, from the front and a little from the side
+    - `xyz` (num_points, 3) float16 and `rgb` (num_points, 3) uint8: as in the triplets
+    - `point_embeds` [dim] float32, L2-normalised
+    """
+    texts = {name: Value("string") for name in ("id", "source", "name", "license", "creator", "category")}
+    return Features(
+        {
+            **texts,
+            "image": Image(),
+            "xyz": Array2D((num_points, 3), "float16"),
+            "rgb": Array2D((num_points, 3), "uint8"),
+            EMBEDS: List(Value("float32"), length=dim),
+        }
+    )
+
+
+def shard_path(folder: Path, shard: int, num_shards: int) -> Path:
+    return folder / CONFIG / f"train-{shard:05d}-of-{num_shards:05d}.arrow"
+
+
+def index_card(info: Mapping[str, Any], licenses: Counter[str]) -> str:
+    """README.md of an index folder, whose YAML makes `load_dataset` read it."""
+    known = sorted(name for name in licenses if name)
+    metadata = DatasetCardData(
+        license=known[0] if len(known) == 1 and not licenses[""] else known or None,
+        tags=["3d", "point-cloud", "ulip-2", "search-index"],
+        configs=[{"config_name": CONFIG, "data_files": [{"split": "train", "path": f"{CONFIG}/train-*.arrow"}]}],
+    )
+    rows = "\n".join(f"| {name or 'unknown'} | {count:,} |" for name, count in sorted(licenses.items()))
+    return f"""---
+{metadata.to_yaml()}
+---
+
+# Search index of {info["shapes"]:,} shapes
+
+Point embeddings of size {info["dim"]} by `{info["model"]}`, in the space of the image-text model
+`{info["tower"]}`, with a FAISS index (`{info["factory"]}`, inner product) over the column `{EMBEDS}`.
+
+```python
+from modeling_ulip2.search.index import ShapeIndex
+
+index = ShapeIndex.open("…")
+index.search(query_embed, k=10)    # a text's, a picture's or a shape's embedding, or a sum of them
+```
+
+The folder is an ordinary dataset: `load_dataset("…", split="train")` gives the rows, and
+`load_faiss_index("{EMBEDS}", "…/{FAISS_FILE}")` attaches the index.
+
+## Licences
+
+Every row names the creator and the licence of its shape, where the source states them.
+
+| licence | shapes |
+|---|---|
+{rows}
+"""
