@@ -3,6 +3,8 @@
 ulip2 info FOLDER_OR_FILE          what a checkpoint is
 ulip2 convert FILE OUTPUT_DIR      a published checkpoint -> a folder for AutoModel.from_pretrained
 ulip2 verify FOLDER                recorded numbers against the installed code and device
+ulip2 index DATASET OUT            a triplets dataset -> a folder that can be searched
+ulip2 search INDEX TEXT            shapes by text, picture, shape, or what these add up to
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from .search.commands import add_commands as _add_search
+
 # What goes wrong with files and settings: told in a sentence, without a traceback.
 _EXPECTED_ERRORS = (ValueError, OSError, ImportError)
 
@@ -21,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns its exit status: 0, 1 where numbers deviate, 2 for bad input."""
     parser = argparse.ArgumentParser(prog="ulip2", description="ULIP-2 on the command line.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_info, _add_convert, _add_verify):
+    for add in (_add_info, _add_convert, _add_verify, _add_search):
         add(commands)
     options = parser.parse_args(arguments)
     try:
