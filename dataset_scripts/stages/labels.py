@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +16,27 @@ from .captions import Captioner
 from .colors import ColorNamer
 from .tower import describe_tower, shared_tower
 
-PROMPT = "a {}"
+# A view from behind says little: the object's other views share in the choice of its name.
+SHARE_OF_OBJECT = 0.5
 
 
 def read_vocabulary(source: str) -> list[str]:
     """Names from a text file, one a line, or from a list of class names that the package has.
 
-    Underscores become blanks and a remark in brackets goes: "fan_(electric)" is a "fan".
+    Underscores become blanks, and what a bracket opens goes: "fan_(electric)" is a "fan".
     """
     path = Path(source)
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else load_class_names(source)
-    names = (re.sub(r"\(.*?\)", " ", line).replace("_", " ").split() for line in lines)
+    names = (line.partition("(")[0].replace("_", " ").split() for line in lines)
     unique = list(dict.fromkeys(" ".join(words) for words in names if words))
     if not unique:
         raise ValueError(f"the vocabulary {source} has no names")
     return unique
+
+
+def share_with_object(embeds: np.ndarray) -> np.ndarray:
+    """Embeddings of an object's views (V, D), each moved towards their mean."""
+    return (1 - SHARE_OF_OBJECT) * embeds + SHARE_OF_OBJECT * embeds.mean(axis=0)  # (V, D)
 
 
 def with_article(words: str) -> str:
@@ -41,8 +46,8 @@ def with_article(words: str) -> str:
 class LabelsCaptioner(Captioner):
     """`num_names` captions a view such as "a brown and white armchair".
 
-    The names are those of the vocabulary whose text embedding is nearest to the view's embedding; the colours are
-    named from the pixels of the view that the object covers.
+    The names are those of the vocabulary whose text embedding is nearest to the view's embedding, averaged with the
+    mean of all views; the colours are named from the pixels of the view that the object covers.
     """
 
     batch_size = 32
@@ -53,8 +58,7 @@ class LabelsCaptioner(Captioner):
         self.tower = shared_tower(tower, device)
         self.source, self.names, self.num_names = vocabulary, read_vocabulary(vocabulary), num_names
         self.color_namer = ColorNamer()
-        prompts = [PROMPT.format(name) for name in self.names]
-        self.name_embeds = self.tower.encode_text(prompts).cpu().numpy()  # (names, D)
+        self.name_embeds = self.tower.encode_text(self.names).cpu().numpy()  # (names, D)
 
     def describe(self) -> dict[str, Any]:
         digest = hashlib.sha256("\n".join(self.names).encode()).hexdigest()
@@ -64,8 +68,8 @@ class LabelsCaptioner(Captioner):
 
     def caption(self, batch: Batch) -> list[list[list[str]]]:
         return [
-            [self.words(view, alpha, embed) for view, alpha, embed in zip(*of_object, strict=True)]
-            for of_object in zip(batch["views"], batch["alpha"], batch["image_embeds"], strict=True)
+            [self.words(*of_view) for of_view in zip(views, alpha, share_with_object(embeds), strict=True)]
+            for views, alpha, embeds in zip(batch["views"], batch["alpha"], batch["image_embeds"], strict=True)
         ]
 
     def words(self, view: dict[str, Any], alpha: np.ndarray, embed: np.ndarray) -> list[str]:

@@ -91,7 +91,7 @@ class BuildFolder:
     ) -> None:
         self.path = path
         self.num_shards = -(-len(objects) // shard_size)
-        self._begun = {
+        self._begun: dict[str, Any] = {
             "format": FORMAT,
             "settings": {**settings, "shard_size": shard_size},
             "objects": {"count": len(objects), "sha256": _digest(objects)},
