@@ -61,6 +61,8 @@ class GltfMaterials:
         glossy = entry.get("extensions", {}).get("KHR_materials_pbrSpecularGlossiness")
         if glossy is not None:
             factor, info = glossy.get("diffuseFactor"), glossy.get("diffuseTexture")
+        elif info is None and factor is not None and not np.any(factor[:3]):
+            factor, info = _glow(entry, factor), entry.get("emissiveTexture")
         color = np.array([1.0, 1.0, 1.0, 1.0] if factor is None else factor, dtype=np.float32)
         if color.shape != (4,) or not np.isfinite(color).all():
             raise MeshError("corrupt", f"material {entry.get('name', '')!r} has the colour {factor}")
@@ -110,3 +112,9 @@ class GltfMaterials:
         if "uri" in image:
             return self._sandbox.read_uri(image["uri"])
         return self._document.buffer_view(image["bufferView"])
+
+
+def _glow(entry: dict[str, Any], factor: list[float]) -> list[float]:
+    """The colour of a black surface that shines, such as a lamp or a screen: what it emits."""
+    emitted = entry.get("emissiveFactor", [0.0, 0.0, 0.0])
+    return [*(float(value) for value in emitted), *factor[3:]]

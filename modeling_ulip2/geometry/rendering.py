@@ -65,8 +65,14 @@ class Renderer:
         self.size = size
         self.supersampling = supersampling
         self.cull_back_faces = cull_back_faces
-        self.background = tuple(int(value) for value in background)
+        self.background = background
+        self._asked_engine, self._device_index = engine, device_index
         self.engine, self._draw_view = _choose_engine(engine, size * supersampling, device_index)
+
+    def __reduce__(self):
+        """A copy in another process makes its own context."""
+        settings = (self._asked_engine, self.size, self.supersampling, self.background)
+        return Renderer, (*settings, self._device_index, self.cull_back_faces)
 
     def render(self, mesh: Mesh, cameras: Sequence[Camera]) -> RenderOutput:
         """Draw a mesh once for each camera; see `RenderOutput`."""

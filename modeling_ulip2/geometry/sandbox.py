@@ -16,13 +16,16 @@ _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]*:")  # http:, file:, data:, and 
 class Sandbox:
     """Reads what a mesh file refers to.
 
-    A reference must be relative, without `..`, and must end, symbolic links followed, below `folder`. All reads
-    together may not exceed `max_bytes`.
+    A reference must be relative, without `..`, and must end, symbolic links followed, below `folder`. The Hugging Face
+    cache is made of links from `snapshots` to the `blobs` beside it: those are followed, too. All reads together may
+    not exceed `max_bytes`.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder = folder.resolve()
         self.bytes_left = max_bytes
+        self._roots = [self.folder]
+        self._roots += [p.parent / "blobs" for p in self.folder.parents if p.name == "snapshots"]
 
     def find(self, reference: str) -> Path:
         """The file that `reference` names.
@@ -42,7 +45,7 @@ class Sandbox:
         path = self._existing(parts)
         if path is None:
             raise MeshError("missing", f"refers to {reference[:120]!r}, which is not in its folder")
-        if not path.is_relative_to(self.folder):
+        if not any(path.is_relative_to(root) for root in self._roots):
             raise MeshError("external_uri", f"refers to {reference[:120]!r}, a link to a file outside its folder")
         return path
 

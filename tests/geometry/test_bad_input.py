@@ -128,6 +128,23 @@ def test_gltf_reads_nothing_outside_its_folder(tmp_path, uri):
     assert error_of(gltf.write(folder / "a.glb")).reason == "external_uri"
 
 
+def test_the_links_of_the_hugging_face_cache_are_followed(tmp_path):
+    snapshot, blobs = tmp_path / "snapshots" / "abc" / "meshes", tmp_path / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    gltf = triangle_gltf()
+    gltf.header["buffers"] = [{"byteLength": len(gltf.binary), "uri": "data.bin"}]
+    (blobs / "1").write_bytes(gltf.binary)
+    gltf.write(tmp_path / "a.gltf").rename(blobs / "2")
+    (snapshot / "data.bin").symlink_to(blobs / "1")
+    (snapshot / "a.gltf").symlink_to(blobs / "2")
+    assert read_mesh(snapshot / "a.gltf").num_faces == 1
+    (snapshot / "data.bin").unlink()
+    (tmp_path / "secret.bin").write_bytes(gltf.binary)
+    (snapshot / "data.bin").symlink_to(tmp_path / "secret.bin")
+    assert error_of(snapshot / "a.gltf").reason == "external_uri"
+
+
 @pytest.mark.parametrize("uri", ["", "gone.bin", "x" * 5000, "a\0b", "inside.png/a"])
 def test_references_to_nothing_are_missing(tmp_path, uri):
     gltf = triangle_gltf()

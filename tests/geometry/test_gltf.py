@@ -135,6 +135,19 @@ def test_specular_glossiness_and_alpha_modes(tmp_path):
     assert (material.alpha_mode, material.alpha_cutoff, material.double_sided) == ("MASK", 0.3, True)
 
 
+def test_a_black_surface_that_shines_has_the_colour_of_its_light(tmp_path):
+    for emitted, expected in (([0.0, 0.5, 1.0], [0, 188, 255]), ([0.0, 0.0, 0.0], [0, 0, 0])):
+        gltf = Gltf()
+        material = gltf.material(
+            pbrMetallicRoughness={"baseColorFactor": [0, 0, 0, 1]}, emissiveFactor=emitted, doubleSided=True
+        )
+        gltf.node(mesh=gltf.mesh({"POSITION": TRIANGLE}, material=material))
+        assert only_color(gltf.write(tmp_path / "a.glb")) == expected
+    gltf.header["materials"][0]["pbrMetallicRoughness"]["baseColorFactor"] = [1, 0, 0, 1]
+    gltf.header["materials"][0]["emissiveFactor"] = [0, 1, 0]
+    assert only_color(gltf.write(tmp_path / "a.glb")) == [255, 0, 0]
+
+
 def test_transforms_multiply_down_the_tree(tmp_path):
     gltf = Gltf()
     child = gltf.node(root=False, mesh=gltf.mesh({"POSITION": TRIANGLE}), translation=[1, 0, 0], scale=[2, 2, 2])

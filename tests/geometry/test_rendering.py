@@ -239,6 +239,15 @@ def test_scale_and_place_do_not_matter():
     assert np.abs(small.rgb.astype(int) - large.rgb).mean() < 0.1
 
 
+def test_a_renderer_travels_to_other_processes_by_its_settings():
+    import pickle
+
+    renderer = Renderer(size=SIZE, supersampling=3, background=(1, 2, 3), cull_back_faces=True)
+    copy = pickle.loads(pickle.dumps(renderer))
+    np.testing.assert_array_equal(copy.render(cube(), [FRONT]).rgb, renderer.render(cube(), [FRONT]).rgb)
+    assert (copy.supersampling, copy.cull_back_faces, copy.engine) == (3, True, "numba")
+
+
 def test_impossible_settings_are_refused():
     for wrong in (
         {"size": 0},
