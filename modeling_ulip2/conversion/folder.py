@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from ..feature_extraction_ulip2 import Ulip2FeatureExtractor
 from ..modeling_ulip2 import Ulip2Model
+from ..processing_ulip2 import Ulip2Processor
 from ..towers.modeling_slip import SlipModel
 from ..towers.slip import slip_processor
 from .card import model_card
@@ -84,10 +85,13 @@ def _write(
     if isinstance(model, SlipModel):
         slip_processor(model.config).save_pretrained(folder)  # type: ignore[arg-type]
     else:
-        feature_extractor_of(conversion, checkpoint, release).save_pretrained(folder)
+        features = feature_extractor_of(conversion, checkpoint, release)
+        features.save_pretrained(folder)
     if tower is not None:
         _save(tower, folder / TOWER_FOLDER)
-        slip_processor(tower.config).save_pretrained(folder / TOWER_FOLDER)
+        processor: Any = slip_processor(tower.config)
+        processor.save_pretrained(folder / TOWER_FOLDER)
+        Ulip2Processor(features, processor.tokenizer, processor.image_processor).save_pretrained(folder)
         for code in (folder / TOWER_FOLDER).glob("*.py"):  # where the hub looks for the code of a subfolder
             shutil.copy(code, folder / code.name)
     recorded = not isinstance(model, SlipModel) and model.num_parameters() <= _LARGEST_RECORDED

@@ -25,6 +25,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from ..tower_ulip2 import tower_location
+
 logger = logging.getLogger(__name__)
 
 ImageLike: TypeAlias = Image.Image | np.ndarray
@@ -187,17 +189,20 @@ def load_tower(
     """Loads a dual encoder (CLIP, SigLIP, ConSE, …) with its tokenizer and image processor.
 
     Args:
-        name_or_path: a folder or a name on the Hub.
+        name_or_path: a folder, a name on the Hub, or a folder inside a repository there (`owner/repository/folder`).
         device: default: a GPU if there is one.
         dtype: of the weights, default float32; embeddings are float32 in any case.
     """
     name = str(name_or_path)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = AutoModel.from_pretrained(name, dtype=dtype or torch.float32)
-    processor = AutoProcessor.from_pretrained(name)
-    tokenizer = getattr(processor, "tokenizer", None) or AutoTokenizer.from_pretrained(name)
-    image_processor = getattr(processor, "image_processor", None) or AutoImageProcessor.from_pretrained(name)
+    place, inside = tower_location(name)
+    model = AutoModel.from_pretrained(place, dtype=dtype or torch.float32, **inside)
+    processor = AutoProcessor.from_pretrained(place, **inside)
+    tokenizer = getattr(processor, "tokenizer", None) or AutoTokenizer.from_pretrained(place, **inside)
+    image_processor = getattr(processor, "image_processor", None) or AutoImageProcessor.from_pretrained(
+        place, **inside
+    )
     local = Path(name)
     return Tower(model.to(device), tokenizer, image_processor, local.resolve().name if local.is_dir() else name)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoFeatureExtractor, AutoModel
+from transformers import AutoFeatureExtractor, AutoModel, AutoProcessor
 
 from modeling_ulip2 import PointBertModel, Ulip2Model
 from modeling_ulip2.conversion import ConversionError
@@ -72,6 +72,10 @@ def test_tower_of_the_first_generation(ulip1: Path, tmp_path: Path) -> None:
     ids, pixels = torch.tensor([[5, 9, 59, 0]]), torch.randn(1, 3, 16, 16)
     model = AutoModel.from_pretrained(ulip1)
     assert model.config.clip_name_or_path == f"{ulip1}/tower"
+    inputs = AutoProcessor.from_pretrained(ulip1)(
+        point_clouds=np.random.default_rng(0).random((40, 6)), text="a chair"
+    )
+    assert inputs["point_values"].shape == (1, 300, 6) and inputs["input_ids"].tolist() == [[49406, 320, 4269, 49407]]
     model.save_pretrained(tmp_path / "elsewhere")
     for loaded in (model, AutoModel.from_pretrained(tmp_path / "elsewhere")):
         with torch.no_grad():
@@ -226,3 +230,18 @@ def test_remote_code_with_the_tower_in_the_repository(ulip1: Path, tmp_path: Pat
         assert results[source]["features"] == "Ulip2FeatureExtractor"
         for name, value in expected.items():
             torch.testing.assert_close(torch.tensor(results[source][name]), value, atol=1e-5, rtol=1e-4)
+
+
+def test_tower_inside_a_hub_repository_is_found(ulip1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`load_tower` takes the name to which a model from the hub resolves its `./tower`."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repo = tmp_path / "models--someone--ulip1"
+    (repo / "snapshots").mkdir(parents=True)
+    (repo / "snapshots" / commit).symlink_to(ulip1)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path))
+    tower = load_tower("someone/ulip1/tower", device="cpu")
+    assert isinstance(tower.model, SlipModel) and tower.name == "someone/ulip1/tower"
+    assert tower.fingerprint == load_tower(ulip1 / "tower", device="cpu").fingerprint
