@@ -12,8 +12,10 @@ from .sandbox import Sandbox
 from .textures import TextureLoader
 
 # Options of a map statement and how many arguments each takes (`-o`, `-s` and `-t` take one to three).
-_OPTIONS = {"-blendu": 1, "-blendv": 1, "-boost": 1, "-cc": 1, "-clamp": 1, "-imfchan": 1, "-mm": 2, "-texres": 1}
-_OPTIONS |= {"-bm": 1, "-type": 1}
+_OPTIONS = {
+    "-blendu": 1, "-blendv": 1, "-bm": 1, "-boost": 1, "-cc": 1, "-clamp": 1, "-imfchan": 1, "-mm": 2, "-texres": 1,
+    "-type": 1,
+}  # fmt: skip
 _VECTORS = ("-o", "-s", "-t")
 # Below this share of half-transparent texels, a texture's alpha is a stencil rather than glass.
 _STENCIL_SHARE = 0.05
@@ -69,20 +71,32 @@ class MaterialLibrary:
             texture = _with_alpha(texture, stencil)
         if texture is not None and not color.any():
             color = np.ones(3, dtype=np.float32)  # exporters that write a texture often leave Kd black
+        _, options = _parse_map(entry.get("map_kd", ""))
         mode = "BLEND" if opacity < 1.0 else _alpha_mode(texture)
         return Material(
             name=name,
             base_color=np.array([*color, opacity], dtype=np.float32),
             texture=texture,
-            wrap=("clamp", "clamp") if "-clamp on" in entry.get("map_kd", "") else ("repeat", "repeat"),
+            wrap=("clamp", "clamp") if options.get("-clamp") == ["on"] else ("repeat", "repeat"),
             alpha_mode=mode,
         )
+
+    def uv_transform(self, name: str) -> np.ndarray | None:
+        """(2, 2): scale and offset of u and v, from a texture's `-s` and `-o`; None without them."""
+        _, options = _parse_map(self._entries.get(name, {}).get("map_kd", ""))
+        if not options.keys() & {"-s", "-o"}:
+            return None
+        scale, offset = (
+            [*(_number(word, fill) for word in options.get(option, [])[:2]), fill, fill][:2]
+            for option, fill in (("-s", 1.0), ("-o", 0.0))
+        )
+        return np.array([scale, offset])
 
     def _texture(self, entry: dict[str, str], keyword: str) -> np.ndarray | None:
         if keyword not in entry:
             return None
         try:
-            return self._textures.load(_file_name(entry[keyword]), expected=self._expected(keyword))
+            return self._textures.load(_parse_map(entry[keyword])[0], expected=self._expected(keyword))
         except MeshError as error:
             self._tolerate(error, "the material's plain colour is used")
             return None
@@ -118,30 +132,34 @@ class MaterialLibrary:
 
 
 def _number(text: str, default: float) -> float:
+    return float(text) if _is_number(text) else default
+
+
+def _is_number(text: str) -> bool:
     try:
-        value = float(text)
+        return bool(np.isfinite(float(text)))
     except ValueError:
-        return default
-    return value if np.isfinite(value) else default
+        return False
 
 
-def _file_name(value: str) -> str:
-    """The file name of a map statement, which may hold spaces, behind its options."""
+def _parse_map(value: str) -> tuple[str, dict[str, list[str]]]:
+    """A map statement's file name, which may hold spaces, and the arguments of the options before it."""
     words = value.split()
+    options: dict[str, list[str]] = {}
     index = 0
-    while index < len(words) - 1 and words[index].startswith("-"):
+    while index < len(words) - 1:
         option = words[index].lower()
-        index += 1
         if option in _VECTORS:
-            taken = 0
-            while taken < 3 and index < len(words) - 1 and _number(words[index], np.inf) != np.inf:
-                index, taken = index + 1, taken + 1
+            count = 0
+            while count < 3 and index + 1 + count < len(words) - 1 and _is_number(words[index + 1 + count]):
+                count += 1
         elif option in _OPTIONS:
-            index += _OPTIONS[option]
-        else:  # a name that begins with a dash
-            index -= 1
+            count = _OPTIONS[option]
+        else:
             break
-    return value.split(None, index)[-1] if index else value
+        options[option] = words[index + 1 : index + 1 + count]
+        index += 1 + count
+    return (value.split(None, index)[-1] if index else value), options
 
 
 def _with_alpha(texture: np.ndarray | None, stencil: np.ndarray) -> np.ndarray:

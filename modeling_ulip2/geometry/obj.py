@@ -57,6 +57,10 @@ def read_obj(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, stric
     textured = any(material.texture is not None for material in materials)
     if not textured:
         corners[..., 1] = -1
+    transforms = [library.uv_transform(name) for name in names]
+    for number, transform in enumerate(transforms):
+        if transform is not None and materials[number].texture is not None:
+            uv = _with_transformed_copy(uv, transform, corners, face_material == number)
     faces, vertex_of, uv_of, normal_of = _merge_corners(corners, len(uv), len(normals))
     colors = None
     if positions.shape[1] == 6:  # r, g, b behind the coordinates
@@ -72,6 +76,15 @@ def read_obj(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, stric
         vertex_colors=colors,
         warnings=library.warnings,
     )
+
+
+def _with_transformed_copy(
+    uv: np.ndarray, transform: np.ndarray, corners: np.ndarray, faces: np.ndarray
+) -> np.ndarray:
+    """Append uv * scale + offset of the rows that these faces use, and point their corners there, in place."""
+    used, inverse = np.unique(corners[faces, :, 1], return_inverse=True)
+    corners[faces, :, 1] = len(uv) + inverse.reshape(-1, 3)
+    return np.concatenate([uv, uv[used] * transform[0] + transform[1]])
 
 
 def _take(rows: np.ndarray, index: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import gltf, obj, off, ply, stl
+from . import gltf, obj, off, ply_mesh, stl
 from .errors import MeshError
 from .mesh import Mesh
 from .sandbox import Sandbox
@@ -20,7 +20,7 @@ _READERS: dict[str, Callable[..., Mesh]] = {
     ".gltf": gltf.read_gltf,
     ".obj": obj.read_obj,
     ".off": off.read_off,
-    ".ply": ply.read_ply,
+    ".ply": ply_mesh.read_ply,
     ".stl": stl.read_stl,
 }
 MESH_SUFFIXES: tuple[str, ...] = tuple(sorted(_READERS))

@@ -81,6 +81,16 @@ def test_uv_outside_the_image_repeats_unless_clamped(tmp_path):
     assert colors(mesh) == [[255, 0, 0]]
 
 
+def test_scale_and_offset_of_a_map_move_its_own_faces_only(tmp_path):
+    obj = "mtllib a.mtl\n" + SQUARE + "vt 0.1 0.875\nusemtl plain\nf 1/1 2/1 3/1\nusemtl moved\nf 1/1 3/1 4/1\n"
+    mtl = "newmtl plain\nmap_Kd t.png\nnewmtl moved\nmap_Kd -s 1 0.5 -o 0 -0.3125 t.png\n"
+    rows = [[[255, 0, 0]], [[0, 255, 0]], [[0, 0, 255]], [[255, 255, 0]]]
+    mesh = read_mesh(write(tmp_path, obj, mtl, t_png=png(rows)))  # v = 0.875 is the first row, 0.125 the last
+    xyz, rgb = sample_points(mesh, 300, 0)
+    assert (rgb[xyz[:, 0] > xyz[:, 1]] == [255, 0, 0]).all()
+    assert (rgb[xyz[:, 0] < xyz[:, 1]] == [255, 255, 0]).all()
+
+
 @pytest.mark.parametrize(
     "statement",
     ["map_Kd -s 1 1 1 -o 0 0 my wood.PNG", "map_Kd -bm 0.5 -blendu off my wood.PNG", 'map_Kd "my wood.png"',
