@@ -74,7 +74,7 @@ def convert(
     encoder = recognise_encoder(parts.encoder)
     weights, unused = without_unused(encoder, parts.encoder)
     unused = {f"{layout.prefix}{layout.encoder}{name}": reason for name, reason in unused.items()} | parts.unused
-    config: Any = encoder_config(encoder, weights, point_config or {})
+    config: Any = encoder_config(encoder, weights, {**layout.fields, **(point_config or {})})
     assumed = {name: getattr(config, name) for name in encoder.hidden if name not in (point_config or {})}
     if layout.name == "Point-BERT pre-training":
         with torch.device("meta"):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -33,6 +34,7 @@ class Layout:
         matrix that is multiplied from the right, without bias.
     tower: pattern of a tower's tensors.
     unused: patterns of what has no place in a model, each with the reason.
+    fields: of the encoder's configuration, which no weight shows and which all files of the layout share.
     scale: whether the file must hold `logit_scale`.
     prefix: what stands before every name, and says nothing.
     """
@@ -43,10 +45,12 @@ class Layout:
     projection: str | None = None
     tower: str | None = None
     unused: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
     scale: bool = False
     prefix: str = ""
 
 
+_FIRST_OPENSHAPE = {"num_groups": 64, "group_radius": 0.4, "group_size": 256}
 _PRETRAINING = "served the pre-training of Point-BERT only"
 
 LAYOUTS: tuple[Layout, ...] = (
@@ -68,12 +72,14 @@ LAYOUTS: tuple[Layout, ...] = (
         (r"pc_encoder\.ppat\.cls_token", r"pc_encoder\.proj\.weight"),
         encoder="ppat.",
         projection="proj.*",
+        fields=_FIRST_OPENSHAPE,
         prefix="pc_encoder.",
     ),
     Layout(
         "OpenShape (first release, without projection)",
         (r"pc_encoder\.sa\.mlp_convs\.0\.weight",),
         encoder="pc_encoder.",
+        fields=_FIRST_OPENSHAPE,
     ),
     Layout(
         "Point-BERT pre-training",

@@ -15,10 +15,11 @@ import pytest
 import torch
 from transformers import AutoFeatureExtractor, AutoModel, AutoProcessor
 
-from modeling_ulip2 import PointBertModel, Ulip2Model
-from modeling_ulip2.conversion import ConversionError
+from modeling_ulip2 import PointBertModel, PpatConfig, Ulip2Model
+from modeling_ulip2.conversion import ConversionError, PublishedCheckpoint, convert
 from modeling_ulip2.conversion import folder as folders
-from modeling_ulip2.conversion.folder import convert_to_folder
+from modeling_ulip2.conversion.encoders import expected_shapes
+from modeling_ulip2.conversion.folder import convert_to_folder, release_of
 from modeling_ulip2.conversion.releases import RELEASES, find_release
 from modeling_ulip2.towers import SlipModel, load_tower
 from tests.conversion import published
@@ -134,6 +135,40 @@ def test_releases_are_complete_and_found(release: Any) -> None:
     file_name = "ULIP-2-PointBERT-8k.pt" if release.file_name else "checkpoint.pt"
     found = find_release(release.layout, release.model_type, config, release.projection_dim, file_name)
     assert found is release
+
+
+def ppat_shapes(prefix: str, projection: str, width: int, layers: int, inner: int, abstraction: int, dim: int) -> dict:
+    """Tensors without memory of a file of OpenShape's."""
+    config = PpatConfig(
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        intermediate_size=inner,
+        set_abstraction_dim=abstraction,
+    )
+    tensors = {prefix + name: torch.empty(shape, device="meta") for name, shape in expected_shapes(config).items()}
+    if projection:
+        tensors |= {f"{projection}.weight": torch.empty(dim, width), f"{projection}.bias": torch.empty(dim)}
+    return tensors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "title", "grouping"),
+    [
+        (("ppat.", "proj", 512, 12, 1536, 256, 1280), "ViT-bigG-14", (384, 0.2, 64)),
+        (("pc_encoder.ppat.", "pc_encoder.proj", 512, 12, 1024, 128, 768), "ViT-L/14", (64, 0.4, 256)),
+        (("pc_encoder.", "", 512, 12, 1024, 128, 512), "ViT-B/32", (64, 0.4, 256)),
+        (("ppat.", "proj", 512, 12, 1024, 128, 1280), None, (128, 0.35, 128)),
+    ],
+)
+def test_sizes_of_openshape(arguments: tuple, title: str | None, grouping: tuple[int, float, int]) -> None:
+    """The same weights group points differently in different releases."""
+    checkpoint = PublishedCheckpoint(ppat_shapes(*arguments))
+    conversion = convert(checkpoint)
+    config = conversion.model.config.point_config
+    assert (config.num_groups, config.group_radius, config.group_size) == grouping
+    release = release_of(conversion, checkpoint)
+    assert release is None if title is None else title in release.title
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------
