@@ -22,6 +22,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+import torch
 from stages.base import Row
 
 from .shard import ShardPlan, ShardResult, describe_stages, make_stages, process_shard
@@ -130,10 +131,15 @@ def run_local(
 def _run_here(
     plan: ShardPlan, shards: Sequence[tuple[int, list[Row]]], on_ready: Callable[[dict[str, Any]], None]
 ) -> Iterator[ShardResult]:
-    stages = make_stages(plan)
-    on_ready(describe_stages(stages))
-    for shard, rows in shards:
-        yield process_shard(plan, stages, shard, rows, {}, lambda stage, ids: None)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in a worker: sums in another order would be other bits
+    try:
+        stages = make_stages(plan)
+        on_ready(describe_stages(stages))
+        for shard, rows in shards:
+            yield process_shard(plan, stages, shard, rows, {}, lambda stage, ids: None)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _bury(worker: _Worker, deaths: Counter[str], skip: dict[str, str]) -> Iterator[Retry]:
@@ -188,6 +194,7 @@ def _environment() -> Iterator[None]:
 def _work(plan: ShardPlan, connection: Connection) -> None:
     """A worker's life: make the stages, then process shards until told None or the engine is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the engine decides what Ctrl-C means
+    torch.set_num_threads(1)
     try:
         stages = make_stages(plan)
         connection.send(("ready", describe_stages(stages)))

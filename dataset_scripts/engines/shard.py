@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from datasets.utils.logging import disable_progress_bar
 from stages.base import Batch, Row, Stage, to_batch, to_rows
+from transformers.utils.logging import disable_progress_bar
 
 from modeling_ulip2.triplets.schema import FEATURES_CONFIG, TRIPLETS_CONFIG, features_features, triplet_features
 from modeling_ulip2.triplets.shards import shard_path, write_parquet
@@ -45,7 +45,7 @@ class ShardResult:
 
 
 def make_stages(plan: ShardPlan) -> list[Stage]:
-    disable_progress_bar()  # of the parquet writer
+    disable_progress_bar()  # of loading weights, once for each stage and worker
     return [make() for make in plan.stages]
 
 
