@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import torch
 from transformers import HfArgumentParser
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -144,12 +145,21 @@ def main(argv: list[str] | None = None) -> Path:
             "examples/pretrain.py",
             *("--config", TRAINING.relative_to(ROOT), "--dataset", dataset, "--tower", tower),
             *("--split_file", experiment.split_file, "--output_dir", experiment.model_dir, "--seed", args.seed),
-            *(*labels, *epochs),
+            *(*labels, *epochs, *precision()),
         )
     start = time.monotonic()
     report = evaluate(output, dataset, experiments, labels_file, args, steps, start)
     print(f"\nThe report is {report}; every figure of it is in {report.with_name('metrics.json').name} beside it.")
     return report
+
+
+def precision() -> list[str]:
+    """Options for bfloat16 where the machine has instructions for it; elsewhere it would be emulated, slowly."""
+    if torch.cuda.is_available():
+        return ["--bf16", "true"] if torch.cuda.is_bf16_supported(including_emulation=False) else []
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.13 or later
+    fast = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return ["--use_cpu", "true", *(["--bf16", "true"] if fast else [])]
 
 
 def plan_experiments(output: Path, dataset: Path, labels_file: Path | None, args: Arguments) -> list[Experiment]:
