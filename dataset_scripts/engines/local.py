@@ -33,6 +33,7 @@ ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUM
 START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 STAGES = ("embed", "labels", "rank", "render")
 PRELOADED = ["engines.local", *(f"stages.{name}" for name in STAGES), "modeling_ulip2.geometry.raster_numba"]
+PATIENCE = 10.0  # seconds that a worker has to leave when the build is stopped
 MAX_DEATHS = 2  # of workers over one object, or over one shard with no single object to blame
 
 
@@ -124,6 +125,9 @@ def run_local(
                     workers.remove(worker)
     finally:
         for worker in workers:
+            worker.process.terminate()
+        for worker in workers:
+            worker.process.join(timeout=PATIENCE)
             worker.process.kill()
             worker.process.join()
 
@@ -194,6 +198,7 @@ def _environment() -> Iterator[None]:
 def _work(plan: ShardPlan, connection: Connection) -> None:
     """A worker's life: make the stages, then process shards until told None or the engine is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the engine decides what Ctrl-C means
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # with its clean-up
     torch.set_num_threads(1)
     try:
         stages = make_stages(plan)
