@@ -8,6 +8,31 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 
+def check_channels(config: Any) -> None:
+    """Raises ValueError unless an input holds at least x, y and z."""
+    if config.in_channels < 3:
+        raise ValueError(f"in_channels counts x, y and z and must be at least 3, got {config.in_channels}.")
+
+
+def check_counts(config: Any, *names: str, least: int = 1) -> None:
+    """Raises ValueError unless the named fields are, or hold, integers of at least `least`."""
+    for name in names:
+        counts = _flat(getattr(config, name))
+        if not counts or not all(isinstance(count, int) and count >= least for count in counts):
+            raise ValueError(f"{name} must be at least {least} (an integer), got {getattr(config, name)}.")
+
+
+def check_shares(config: Any, *names: str) -> None:
+    """Raises ValueError unless the named fields lie, or hold what lies, in [0, 1)."""
+    for name in names:
+        if not all(0 <= share < 1 for share in _flat(getattr(config, name))):
+            raise ValueError(f"{name} is a share and must lie in [0, 1), got {getattr(config, name)}.")
+
+
+def _flat(value: Any) -> list[Any]:
+    return [leaf for part in value for leaf in _flat(part)] if isinstance(value, (list, tuple)) else [value]
+
+
 class PointConvConfig(PreTrainedConfig):
     """What the three have in common: fields are checked when a configuration is made."""
 
@@ -27,17 +52,8 @@ class PointConvConfig(PreTrainedConfig):
 
     def validate_architecture(self) -> None:
         """Raises ValueError where a field is out of range or fields contradict each other."""
-        if self.in_channels < 3:
-            raise ValueError(f"in_channels counts x, y and z and must be at least 3, got {self.in_channels}.")
-        self._check_counts("head_dims")
-
-    def _check_counts(self, *names: str) -> None:
-        """Raises ValueError unless the named fields are, or hold, integers of at least 1."""
-        for name in names:
-            value = getattr(self, name)
-            counts = value if isinstance(value, (list, tuple)) else [value]
-            if not counts or not all(isinstance(count, int) and count >= 1 for count in counts):
-                raise ValueError(f"{name} must be at least 1 (an integer), got {value}.")
+        check_channels(self)
+        check_counts(self, "head_dims")
 
 
 class PointNextConfig(PointConvConfig):
@@ -108,7 +124,8 @@ class PointNextConfig(PointConvConfig):
 
     def validate_architecture(self) -> None:
         super().validate_architecture()
-        self._check_counts("width", "sa_layers", "num_neighbors", "expansion", "blocks", "strides")
+        check_counts(self, "width", "sa_layers", "num_neighbors", "expansion", "blocks", "strides")
+        check_shares(self, "head_dropout")
         if len(self.blocks) != len(self.strides) or len(self.strides) < 2:
             raise ValueError(f"blocks and strides must be equally long, at least 2: {self.blocks}, {self.strides}.")
         if self.strides[-1] != 1 or self.blocks[-1] != 1 or 1 in self.strides[1:-1]:
@@ -162,7 +179,8 @@ class PointNet2Config(PointConvConfig):
 
     def validate_architecture(self) -> None:
         super().validate_architecture()
-        self._check_counts("num_centers", "global_dims")
+        check_counts(self, "num_centers", "global_dims", "num_neighbors", "mlp_dims")
+        check_shares(self, "head_dropout")
         for name in ("radii", "num_neighbors", "mlp_dims"):
             levels = getattr(self, name)
             if len(levels) != len(self.num_centers) or [len(x) for x in levels] != [len(x) for x in self.radii]:
@@ -170,6 +188,8 @@ class PointNet2Config(PointConvConfig):
                     f"{name} must have an entry for each of the {len(self.num_centers)} levels and, inside it, for "
                     f"each scale of radii, got {levels}."
                 )
+        if not all(radius > 0 for radius in _flat(self.radii)):
+            raise ValueError(f"radii must be positive, got {self.radii}.")
         if not self.multi_scale and any(len(level) != 1 for level in self.radii):
             raise ValueError(f"Without multi_scale there is one radius a level, got {self.radii}.")
         if len(self.head_dims) != 2 or len(self.head_dropout) != 2:
@@ -245,7 +265,11 @@ class PointMLPConfig(PointConvConfig):
 
     def validate_architecture(self) -> None:
         super().validate_architecture()
-        self._check_counts("num_points", "embed_dim", "dim_expansion", "k_neighbors", "reducers", "groups")
+        check_counts(self, "num_points", "embed_dim", "dim_expansion", "k_neighbors", "reducers", "groups")
+        check_counts(self, "pre_blocks", "pos_blocks", least=0)
+        check_shares(self, "head_dropout")
+        if not self.res_expansion > 0:
+            raise ValueError(f"res_expansion must be positive, got {self.res_expansion}.")
         stages = ("dim_expansion", "pre_blocks", "pos_blocks", "k_neighbors", "reducers")
         if len({len(getattr(self, name)) for name in stages}) != 1:
             raise ValueError(f"{', '.join(stages)} must have an entry for every stage and be equally long.")

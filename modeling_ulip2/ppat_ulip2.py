@@ -242,8 +242,10 @@ class PpatModel(PpatPreTrainedModel):
         all_hidden_states, all_attentions = [hidden_states], []
         for block in self.transformer.layers:
             hidden_states, weights = block(hidden_states, offsets)
-            all_hidden_states.append(hidden_states)
-            all_attentions.append(weights)
+            if output_hidden_states:
+                all_hidden_states.append(hidden_states)
+            if output_attentions:
+                all_attentions.append(weights)
         return PointEncoderOutput(
             tokens=hidden_states[:, 1:],
             pooled=hidden_states[:, 0],

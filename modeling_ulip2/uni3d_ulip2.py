@@ -203,8 +203,10 @@ class Uni3dModel(Uni3dPreTrainedModel):
         all_hidden_states, all_attentions = [hidden_states], []
         for block in self.visual.blocks:
             hidden_states, weights = block(hidden_states)
-            all_hidden_states.append(hidden_states)
-            all_attentions.append(weights)
+            if output_hidden_states:
+                all_hidden_states.append(hidden_states)
+            if output_attentions:
+                all_attentions.append(weights)
         hidden_states = self.visual.fc_norm(hidden_states)
         return PointEncoderOutput(
             tokens=hidden_states[:, 1:],
