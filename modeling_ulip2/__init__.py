@@ -1,6 +1,7 @@
 """ULIP-2 for the Hugging Face ecosystem: point clouds in the space of a frozen image-text model.
 
-Importing the package makes `AutoConfig`, `AutoModel`, `AutoFeatureExtractor` and `AutoProcessor` know its classes.
+Importing the package makes `AutoConfig`, `AutoModel`, `AutoFeatureExtractor` and `AutoProcessor` know its classes, and
+`pipeline` its tasks.
 Everything else (geometry, triplets, towers, training, evaluation, conversion) is imported from its own sub-package.
 """
 
@@ -26,6 +27,7 @@ from .modeling_ulip2 import (
     Ulip2PointModelWithProjection,
     contrastive_loss,
 )
+from .pipelines import register as _register_pipelines
 from .pointbert_ulip2 import PointBertModel, PointEncoderOutput
 from .pointmlp_ulip2 import PointMLPModel
 from .pointnet2_ulip2 import PointNet2Model
@@ -41,6 +43,7 @@ for _model_class in (*POINT_MODELS, Ulip2Model):
 AutoFeatureExtractor.register(Ulip2Config, Ulip2FeatureExtractor)
 AutoProcessor.register(Ulip2Config, Ulip2Processor)
 _register_towers()
+_register_pipelines()
 
 __all__ = [
     "PointBertConfig",

@@ -1,0 +1,154 @@
+"""`ulip2 embed` and `ulip2 classify`, through `main`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from datasets import load_dataset
+from transformers import AutoModel, pipeline
+
+from modeling_ulip2 import commands as module
+from modeling_ulip2.cli import main
+from tests.dataset_scripts.shapes import write_bad_meshes, write_box
+from tests.evaluation.world import World, build_world
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return build_world(tmp_path_factory.mktemp("world"), shapes=3)
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of good and bad files, some in a folder inside it, beside files that are no shapes."""
+    folder = tmp_path_factory.mktemp("shapes")
+    write_box(folder / "a.obj")
+    write_box(folder / "deep" / "b.OBJ", size=(1, 3, 0.2), color=(0, 0, 1))
+    np.save(folder / "cloud.npy", np.random.default_rng(0).random((80, 6)).astype(np.float32))
+    write_bad_meshes(folder / "bad")
+    (folder / "notes.md").write_text("no shape")
+    return folder
+
+
+def run(*arguments: str | Path) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def test_embed_files_and_folders(world: World, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    output = tmp_path / "new" / "out.parquet"
+    single = write_box(tmp_path / "single.obj")
+    given = [single, shapes, "missing.glb"]
+    assert run("embed", *given, "-o", output, "--model", world.model, "--batch_size", "3", "--device", "cpu") == 0
+    captured = capsys.readouterr()
+    assert "4 of 10 files embedded" in captured.out and "6 could not be used" in captured.err
+    rows = pq.read_table(output).to_pylist()
+    places = [Path(row["path"]) for row in rows]
+    assert places == [single, *sorted(p for p in places[1:-1]), Path("missing.glb")]
+    good = {row["path"]: row["embeds"] for row in rows if row["error"] is None}
+    assert {Path(path).name for path in good} == {"single.obj", "a.obj", "b.OBJ", "cloud.npy"}
+    embedder = pipeline("point-cloud-feature-extraction", model=str(world.model), device="cpu")
+    for path, embeds in good.items():
+        assert embeds == pytest.approx(embedder(path), abs=1e-5)
+    bad = {Path(row["path"]).name: row["error"] for row in rows if row["error"] is not None}
+    assert all(row["embeds"] is None for row in rows if row["error"] is not None)
+    assert "no area" in bad["flat.obj"] and "no such file" in bad["missing.glb"] and len(bad) == 6
+    assert [path.name for path in output.parent.iterdir()] == ["out.parquet"]
+    loaded = load_dataset("parquet", data_files=str(output), split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded.column_names == ["path", "embeds", "error"] and len(loaded) == 10
+    metadata = pq.read_schema(output).metadata
+    assert metadata[b"model"] == str(world.model).encode() and metadata[b"features"] == b"embeds"
+
+
+def test_embed_with_an_encoder_alone(world: World, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    AutoModel.from_pretrained(world.model).point_model.save_pretrained(tmp_path / "encoder")
+    for file in world.model.glob("*process*"):
+        (tmp_path / "encoder" / file.name).write_bytes(file.read_bytes())
+    arguments = ["embed", shapes / "a.obj", "-o", tmp_path / "out.parquet", "--model", tmp_path / "encoder"]
+    assert run(*arguments) == 0
+    assert len(pq.read_table(tmp_path / "out.parquet")["embeds"][0]) == 48
+    assert run(*arguments, "--features", "embeds") == 2
+    assert "no projection" in capsys.readouterr().err
+
+
+def test_a_cloud_that_the_model_refuses_does_not_take_its_batch_with_it(world: World, tmp_path: Path):
+    """`sampling="none"` leaves a cloud of 5 points, fewer than the encoder groups."""
+    embedder = pipeline("point-cloud-feature-extraction", model=str(world.model), device="cpu")
+    embedder.feature_extractor.sampling = "none"
+    rng = np.random.default_rng(0)
+    for name, points in (("a", 20), ("few", 5), ("c", 30)):
+        np.save(tmp_path / f"{name}.npy", rng.random((points, 3)))
+    files = [tmp_path / f"{name}.npy" for name in ("a", "few", "c")]
+    rows = list(module.embed_files(embedder, files, batch_size=3))
+    assert [row["error"] is None for row in rows] == [True, False, True] and "5 points" in rows[1]["error"]
+    for row in (rows[0], rows[2]):
+        assert row["embeds"] == pytest.approx(np.float32(embedder(row["path"])), abs=1e-5)
+
+
+def test_embeddings_that_are_not_finite_are_errors(world: World, shapes: Path):
+    embedder = pipeline("point-cloud-feature-extraction", model=str(world.model), device="cpu")
+    embedder.model.point_projection.weight.data[0, 0] = float("nan")
+    (row,) = module.embed_files(embedder, [shapes / "a.obj"])
+    assert row["embeds"] is None and "not finite" in row["error"]
+
+
+def test_a_stopped_run_leaves_no_file(tmp_path: Path):
+    def rows():
+        yield {"path": "a", "embeds": [1.0], "error": None}
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        module.write_embeddings(rows(), tmp_path / "out.parquet", {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_row_groups_keep_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "_ROW_GROUP", 2)
+    rows = [{"path": str(i), "embeds": [float(i)], "error": None if i else "why"} for i in range(5)]
+    assert module.write_embeddings(rows, tmp_path / "out.parquet", {}) == 1
+    assert pq.read_table(tmp_path / "out.parquet").to_pylist() == rows
+
+
+def test_classify(world: World, shapes: Path, capsys: pytest.CaptureFixture[str]):
+    files = [shapes / "a.obj", shapes / "cloud.npy"]
+    labels = ["chair", "wooden lamp"]
+    options = ["--labels", *labels, "--model", world.model, "--template", "a {}", "one {}."]
+    assert run("classify", files[0], *options) == 0
+    lines = capsys.readouterr().out.splitlines()
+    classifier = pipeline("zero-shot-point-cloud-classification", model=str(world.model), device="cpu")
+    ranked = classifier(files[0], candidate_labels=labels, hypothesis_template=["a {}", "one {}."])
+    assert lines == [f"{entry['score']:.3f}  {entry['label']}" for entry in ranked]
+    assert run("classify", *files, *options, "--top_k", "1", "--tower", world.tower) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [lines[0], lines[2]] == [str(file) for file in files] and len(lines) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["embed", "{empty}", "-o", "out.parquet", "--model", "{model}"], "no mesh or point file"),
+        (["embed", "{box}", "-o", "out.parquet", "--model", "{model}", "--batch_size", "0"], "--batch_size"),
+        (["embed", "{box}", "-o", "out.parquet", "--model", "{empty}"], "{empty}"),
+        (["classify", "missing.glb", "--labels", "chair", "--model", "{model}"], "no such file"),
+        (["classify", "{box}", "--labels", "chair", "chair", "--model", "{model}"], "'chair' twice"),
+        (["classify", "{box}", "--labels", "chair", "--model", "{model}", "--template", "a"], "needs one {{}}"),
+        (["classify", "{box}", "--labels", "chair", "--model", "{model}", "--tower", "{empty}"], "tower"),
+    ],
+)
+def test_bad_input_is_told_in_a_sentence(
+    arguments: list[str],
+    words: str,
+    world: World,
+    shapes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    places = {"model": world.model, "box": shapes / "a.obj", "empty": tmp_path / "empty"}
+    assert main([argument.format(**places) for argument in arguments]) == 2
+    assert words.format(**places) in capsys.readouterr().err
+    assert not (tmp_path / "out.parquet").exists()
