@@ -1,0 +1,156 @@
+"""The Space: search a collection of shapes by words, photos and shapes, classify files, take embeddings home.
+
+python spaces_demo/app.py                                        # what `make quickstart` built
+python spaces_demo/app.py --model ORG/NAME --index ORG/INDEX     # folders or hub names
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+with contextlib.suppress(ImportError):
+    import spaces  # noqa: F401  (on ZeroGPU, before torch)
+
+import gradio as gr  # noqa: E402
+from gradio.themes import sizes  # noqa: E402
+from rooms import about, api, classify, embed, map, search  # noqa: E402
+from rooms.engine import Engine  # noqa: E402
+from rooms.samples import write_samples  # noqa: E402
+from rooms.uploads import MAX_MEGABYTES  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+QUICKSTART = ROOT / "outputs" / "quickstart"
+LABELS = ROOT / "examples" / "data" / "object_labels.csv"
+
+# Every `[0]` seconds, files older than `[1]` seconds are deleted; all are when the server stops.
+DELETE_CACHE = (900, about.CACHE_HOURS * 3600 - 900)
+# Requests that wait; more are told to come back.
+QUEUE_SIZE = 64
+
+# Fonts of the visitor's own system: nothing is fetched from other hosts.
+THEME = gr.themes.Soft(
+    primary_hue="indigo",
+    neutral_hue="slate",
+    radius_size=sizes.radius_md,
+    font=["ui-sans-serif", "system-ui", "sans-serif"],
+    font_mono=["ui-monospace", "monospace"],
+).set(
+    body_background_fill="*neutral_50",
+    body_background_fill_dark="*neutral_950",
+    block_background_fill="white",
+    block_background_fill_dark="*neutral_900",
+    block_label_background_fill="transparent",
+    block_label_background_fill_dark="transparent",
+    block_label_text_color="*body_text_color_subdued",
+    block_label_text_color_dark="*body_text_color_subdued",
+    block_title_background_fill="none",
+    block_title_background_fill_dark="none",
+    block_title_padding="0",
+    block_title_text_color="*body_text_color",
+    block_title_text_color_dark="*body_text_color",
+)
+CSS = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
+
+
+def build_demo(engine: Engine) -> gr.Blocks:
+    """The interface over a loaded engine; `launch_options` belong to it."""
+    with gr.Blocks(
+        title="ULIP-2: search and name 3D shapes", analytics_enabled=False, delete_cache=DELETE_CACHE
+    ) as demo:
+        gr.Markdown("# ULIP-2\nShapes, photos and words in one space.", elem_id="head")
+        api.build(engine)  # first, or the rooms' private events would take its names
+        samples = write_samples(engine)
+        with gr.Tab("Search", id="search"):
+            search.build(engine)
+        with gr.Tab("Classify", id="classify"):
+            classify.build(engine, samples)
+        with gr.Tab("Embed", id="embed"):
+            embed.build(engine, samples)
+        with gr.Tab("Map", id="map"):
+            map.build(engine)
+        with gr.Tab("About", id="about"):
+            about.build(engine)
+    return demo.queue(max_size=QUEUE_SIZE)
+
+
+def launch_options() -> dict[str, Any]:
+    """Arguments of `Blocks.launch` that the look and the safety of the demo depend on."""
+    return {
+        "theme": THEME,
+        "css": CSS,
+        "max_file_size": f"{MAX_MEGABYTES}mb",
+        "show_error": False,
+        "ssr_mode": False,
+        "share": False,
+        "footer_links": ["api"],
+    }
+
+
+def quickstart_index(model: Path, output_dir: Path) -> Path:
+    """Indexes the quickstart's shapes; what is there already is not done again."""
+    from modeling_ulip2.evaluation.embeddings import load_for_evaluation
+    from modeling_ulip2.evaluation.split import read_labels
+    from modeling_ulip2.search.build import build_index
+    from modeling_ulip2.training.data import read_triplets
+
+    folder = output_dir / "index"
+    loaded, feature_extractor, tower = load_for_evaluation(model)
+    arguments: dict[str, Any] = {
+        "triplets": read_triplets(str(output_dir / "dataset")),
+        "output_dir": folder,
+        "model": loaded,
+        "feature_extractor": feature_extractor,
+        "model_name": model.name,
+        "tower_name": tower.name,
+        "labels": read_labels(LABELS) if LABELS.is_file() else None,
+    }
+    try:
+        build_index(**arguments)
+    except ValueError:  # of another model or of other shapes, from an earlier quickstart
+        build_index(**arguments, overwrite=True)
+    return folder
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=os.environ.get("ULIP2_MODEL"), help="folder or hub name of a Ulip2Model")
+    parser.add_argument(
+        "--index", default=os.environ.get("ULIP2_INDEX"), help="what `ulip2 index` wrote, or its hub name"
+    )
+    parser.add_argument("--tower", help="image-text model, where the model's own has moved")
+    parser.add_argument("--meshes", type=Path, help="folder of the collection's meshes; without it clouds are shown")
+    parser.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"))
+    parser.add_argument("--port", type=int, help="default: the first free one from 7860")
+    args = parser.parse_args(argv)
+    if bool(args.model) != bool(args.index):
+        sys.exit("--model and --index belong together: an index can be asked by the model that made it alone.")
+    if not args.model:
+        missing = [name for name in ("model", "dataset") if not (QUICKSTART / name).is_dir()]
+        if missing:
+            sys.exit(
+                f"There is no {missing[0]} in {QUICKSTART}. Run `make quickstart` first, or name your own with "
+                "--model and --index (`ulip2 index` builds one)."
+            )
+        args.model = QUICKSTART / "model"
+        args.index = quickstart_index(args.model, QUICKSTART)
+        if args.meshes is None and (QUICKSTART / "meshes").is_dir():
+            args.meshes = QUICKSTART / "meshes"
+    for name in (args.model, args.index):
+        looks_local = Path(name).is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") > 1
+        if looks_local and not Path(name).expanduser().is_dir():
+            sys.exit(f"{name} is not a folder.")
+    try:
+        engine = Engine.load(args.model, args.index, args.tower, args.meshes)
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))
+    build_demo(engine).launch(server_name=args.host, server_port=args.port, **launch_options())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Files that strangers send: read within limits, and told in words without a path what is wrong with them."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from modeling_ulip2.geometry import MeshError
+from modeling_ulip2.geometry.textures import FORMATS
+from modeling_ulip2.search.files import SHAPE_SUFFIXES, Shape, read_shape
+
+MAX_MEGABYTES = 64
+MAX_FACES = 500_000
+MAX_POINTS = 1_000_000
+MAX_PHOTO_PIXELS = 50_000_000
+# Towers read a few hundred pixels.
+PHOTO_SIDE = 1024
+
+FILE_TYPES = list(SHAPE_SUFFIXES)
+LIMITS = (
+    f"A mesh (GLB, glTF, OBJ, PLY, STL, OFF) of up to {MAX_FACES:,} triangles, or a cloud (PLY, NPY, NPZ, XYZ, TXT, "
+    f"CSV, PTS) of up to {MAX_POINTS:,} points; {MAX_MEGABYTES} MB at most."
+)
+
+
+class UploadError(ValueError):
+    """A file that cannot be used; the message is for the person who sent it."""
+
+
+def read_upload(path: str | Path, num_points: int) -> Shape:
+    """A 3D file, of which `num_points` points are drawn if it is a mesh.
+
+    Raises:
+        UploadError: it cannot be read, or is larger than the limits.
+    """
+    path = Path(path)
+    try:
+        return read_shape(
+            path, num_points, max_bytes=MAX_MEGABYTES * 2**20, max_faces=MAX_FACES, max_points=MAX_POINTS
+        )
+    except MeshError as error:
+        reason = str(error.args[0]).replace(f"{path.parent}/", "")
+        raise UploadError(f"{path.name} cannot be used: {reason}.") from None
+
+
+def read_photo(path: str | Path) -> Image.Image:
+    """A picture, upright, as RGB with sides of at most `PHOTO_SIDE`.
+
+    Raises:
+        UploadError: it is no picture, or has too many pixels.
+    """
+    path = Path(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large images, which the next check refuses
+            with Image.open(path, formats=FORMATS) as image:
+                if image.width * image.height > MAX_PHOTO_PIXELS:
+                    raise Image.DecompressionBombError
+                image.draft("RGB", (PHOTO_SIDE, PHOTO_SIDE))
+                upright = ImageOps.exif_transpose(image).convert("RGB")
+    except Image.DecompressionBombError:
+        raise UploadError(
+            f"The photo has too many pixels; at most {MAX_PHOTO_PIXELS // 10**6} million are read."
+        ) from None
+    except Exception:  # each of Pillow's decoders fails in its own way
+        raise UploadError("The photo cannot be read; PNG, JPEG and WebP are.") from None
+    upright.thumbnail((PHOTO_SIDE, PHOTO_SIDE))
+    return upright

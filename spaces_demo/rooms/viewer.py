@@ -1,0 +1,119 @@
+"""Meshes and clouds as GLB files for the browser, everything embedded."""
+
+from __future__ import annotations
+
+import numpy as np
+import trimesh
+from PIL import Image
+from trimesh.visual.material import PBRMaterial
+from trimesh.visual.texture import TextureVisuals
+
+from modeling_ulip2.geometry import Material, Mesh
+
+# Textures are shown a few hundred pixels wide.
+MAX_TEXTURE_SIDE = 1024
+# A bead of a cloud of n points in the unit sphere has the radius BEAD / sqrt(n): neighbours just touch.
+BEAD = 0.9
+
+# From here on beads are octahedra, with less than half of the triangles of icosahedra.
+MANY = 5000
+
+
+def cloud_glb(xyz: np.ndarray, rgb: np.ndarray) -> bytes:
+    """A cloud as coloured beads, since browsers draw points one pixel wide.
+
+    Args:
+        xyz: (n, 3) in the unit sphere.
+        rgb: (n, 3) uint8 sRGB.
+    """
+    count = len(xyz)
+    bead = (
+        trimesh.creation.icosahedron()
+        if count <= MANY
+        else trimesh.Trimesh(np.concatenate([np.eye(3), -np.eye(3)])).convex_hull
+    )
+    directions = bead.vertices / np.linalg.norm(bead.vertices, axis=1, keepdims=True)  # (v, 3)
+    vertices = (xyz[:, None] + directions * (BEAD / np.sqrt(count))).reshape(-1, 3)  # (n * v, 3)
+    faces = (bead.faces + len(directions) * np.arange(count)[:, None, None]).reshape(-1, 3)  # (n * f, 3)
+    # vertex colours of GLB are linear bytes, which would crush dark colours: a texel for each bead keeps them
+    side = int(np.ceil(np.sqrt(count)))
+    texels = np.zeros((side * side, 3), dtype=np.uint8)
+    texels[:count] = rgb
+    row, column = np.divmod(np.arange(count), side)
+    uv = np.column_stack([(column + 0.5) / side, 1 - (row + 0.5) / side])  # trimesh's v points up
+    beads = trimesh.Trimesh(
+        vertices,
+        faces,
+        vertex_normals=np.tile(directions, (count, 1)),
+        visual=TextureVisuals(
+            np.repeat(uv, len(directions), axis=0), material=_material(Image.fromarray(texels.reshape(side, side, 3)))
+        ),
+        process=False,
+    )
+    return _glb([beads])
+
+
+def mesh_glb(mesh: Mesh) -> bytes:
+    """A mesh with its materials, moved and scaled into the unit sphere."""
+    low, high = mesh.bounds
+    radius = float(np.linalg.norm(high - low)) / 2
+    vertices = (mesh.vertices - (low + high) / 2) / radius
+    parts = []
+    for number, material in enumerate(mesh.materials):
+        chosen = np.flatnonzero(mesh.face_material == number)
+        if len(chosen) == 0:
+            continue
+        corners = mesh.faces[chosen]  # (F, 3)
+        texture = None if mesh.uv is None or material.texture is None else material.texture
+        colors = None if texture is not None else _corner_colors(mesh, chosen)
+        # one vertex for each corner where colours may change from face to face
+        used, local = (corners.ravel(), np.arange(corners.size)) if colors is not None else _unique(corners)
+        visual = None
+        if colors is None:
+            uv = np.zeros((len(used), 2)) if mesh.uv is None else mesh.uv[used] * [1, -1] + [0, 1]
+            image = None if texture is None else Image.fromarray(texture)
+            if image is not None:
+                image.thumbnail((MAX_TEXTURE_SIDE, MAX_TEXTURE_SIDE))
+            visual = TextureVisuals(uv, material=_material(image, material))
+        part = trimesh.Trimesh(vertices[used], local.reshape(-1, 3), visual=visual, process=False)
+        if colors is not None:
+            part.visual.vertex_colors = colors
+        if mesh.normals is not None and (mesh.normals[used] != 0).any(axis=1).all():
+            part.vertex_normals = mesh.normals[used]
+        parts.append(part)
+    return _glb(parts)
+
+
+def _unique(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.unique(corners, return_inverse=True)
+
+
+def _corner_colors(mesh: Mesh, chosen: np.ndarray) -> np.ndarray | None:
+    """Linear RGBA bytes of each corner (F * 3, 4), or None where the material's colour is all there is."""
+    if mesh.vertex_colors is None and mesh.face_colors is None:
+        return None
+    colors = np.tile(mesh.materials[mesh.face_material[chosen[0]]].base_color, (len(chosen) * 3, 1))
+    if mesh.vertex_colors is not None:
+        colors = colors * mesh.vertex_colors[mesh.faces[chosen].ravel()]
+    if mesh.face_colors is not None:
+        colors = colors * np.repeat(mesh.face_colors[chosen], 3, axis=0)
+    return np.rint(colors.clip(0, 1) * 255).astype(np.uint8)
+
+
+def _material(image: Image.Image | None, material: Material | None = None) -> PBRMaterial:
+    material = material or Material()
+    if image is not None and material.alpha_mode == "OPAQUE":
+        image = image.convert("RGB")
+    return PBRMaterial(
+        baseColorFactor=np.rint(material.base_color * 255).astype(np.uint8),
+        baseColorTexture=image,
+        metallicFactor=0.0,
+        roughnessFactor=0.9,
+        alphaMode=material.alpha_mode,
+        alphaCutoff=material.alpha_cutoff if material.alpha_mode == "MASK" else None,
+        doubleSided=True,
+    )
+
+
+def _glb(parts: list[trimesh.Trimesh]) -> bytes:
+    return trimesh.Scene(parts).export(file_type="glb", include_normals=True)

@@ -1,0 +1,79 @@
+"""A tiny collection, its random model and its index, and the demo over them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("gradio", reason="the demo needs gradio (pip install 'modeling-ulip2[demo]')")
+pytest.importorskip("faiss", reason="the demo needs faiss-cpu (pip install 'modeling-ulip2[demo]')")
+
+SPACE = Path(__file__).resolve().parents[2] / "spaces_demo"
+sys.path.insert(0, str(SPACE))
+
+from rooms.engine import Engine  # noqa: E402
+from rooms.viewer import mesh_glb  # noqa: E402
+
+from modeling_ulip2.evaluation.embeddings import load_for_evaluation  # noqa: E402
+from modeling_ulip2.evaluation.split import read_labels  # noqa: E402
+from modeling_ulip2.geometry import read_mesh  # noqa: E402
+from modeling_ulip2.search.build import build_index  # noqa: E402
+from modeling_ulip2.training.data import read_triplets  # noqa: E402
+from tests.dataset_scripts.shapes import write_box  # noqa: E402
+from tests.evaluation.world import World, build_world  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return build_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def index_folder(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("index") / "index"
+    model, feature_extractor, tower = load_for_evaluation(world.model)
+    build_index(
+        read_triplets(str(world.dataset)),
+        folder,
+        model,
+        feature_extractor,
+        model_name="tiny",
+        tower_name=tower.name,
+        labels=read_labels(world.labels_file),
+        progress=False,
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def meshes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of meshes of the collection, of which all but the first are gone."""
+    folder = tmp_path_factory.mktemp("meshes")
+    write_box(folder / "made" / "00.obj", color=(1, 0, 0))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def engine(world: World, index_folder: Path, meshes: Path) -> Engine:
+    return Engine.load(world.model, index_folder, meshes=meshes)
+
+
+@pytest.fixture(scope="session")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GLB, since an OBJ's colours lie in another file, which an upload leaves behind."""
+    folder = tmp_path_factory.mktemp("upload")
+    (folder / "box.glb").write_bytes(mesh_glb(read_mesh(write_box(folder / "box.obj", (1, 2, 0.5)))))
+    return folder / "box.glb"
+
+
+@pytest.fixture(scope="session")
+def server(engine: Engine, tmp_path_factory: pytest.TempPathFactory):
+    """The demo, launched with its own options; gives its address."""
+    from app import build_demo, launch_options
+
+    demo = build_demo(engine)
+    _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+    yield address
+    demo.close()
