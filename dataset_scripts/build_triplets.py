@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ CAPTIONERS: dict[str, Callable[[argparse.Namespace], StageFactory]] = {
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = partial(parser.add_argument)
+    add = parser.add_argument
     add(
         "--meshes",
         type=Path,
@@ -202,7 +202,7 @@ def build(args: argparse.Namespace) -> BuildFolder:
     return folder
 
 
-def watch(events: Any, bar: tqdm) -> Any:
+def watch(events: Iterable[ShardResult | Progress | Retry], bar: tqdm) -> Iterator[ShardResult]:
     """The finished shards among an engine's events; the bar shows how many objects' views are embedded."""
     seen: Counter[int] = Counter()
     for event in events:

@@ -78,7 +78,7 @@ class BuildFolder:
     """One build's output folder, locked while it is open. Use as a context manager.
 
     Args:
-        path: made if missing; must be empty or hold a build begun with the same settings.
+        path: made if missing; must be empty or hold a build whose shards were made with the same settings.
         settings: what the rows depend on, JSON values.
         objects: the objects' rows of text, in the order in which they are cut into shards of `shard_size`.
 
@@ -130,7 +130,11 @@ class BuildFolder:
         if manifest.is_file():
             try:
                 self.manifest = json.loads(manifest.read_text(encoding="utf-8"))
-                self._check_same_build()
+                if self.manifest["shards"]:
+                    self._check_same_build()
+                else:  # nothing to lose, perhaps a first try with a mistake in it
+                    self.manifest = self._begun
+                    self._write_manifest()
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise OutputError(f"{manifest} is damaged ({error}); move it away with its folder") from error
         else:

@@ -143,9 +143,16 @@ def test_other_settings_are_refused_by_name(tmp_path):
         assert folder.missing_shards() == [1, 2]
 
 
-def test_other_objects_are_refused(tmp_path):
+def test_settings_may_change_while_there_is_nothing_to_lose(tmp_path):
     with open_folder(tmp_path):
         pass
+    with open_folder(tmp_path, SETTINGS | {"views": 6}, OBJECTS[:5]) as folder:
+        assert folder.manifest["settings"]["views"] == 6 and folder.missing_shards() == [0, 1]
+
+
+def test_other_objects_are_refused(tmp_path):
+    with open_folder(tmp_path) as folder:
+        finish_shard(folder, 0)
     with pytest.raises(OutputError, match="10 then, 9 now"):
         open_folder(tmp_path, objects=OBJECTS[:9]).__enter__()
     with pytest.raises(OutputError, match="other names, places or order"):
@@ -176,6 +183,7 @@ def test_outputs_that_cannot_be_used(tmp_path):
         with pytest.raises(OutputError, match=r"manifest.json is damaged"):
             open_folder(tmp_path / "damaged").__enter__()
     with open_folder(tmp_path / "out") as folder:
+        finish_shard(folder, 0)
         manifest = folder.manifest | {"format": 99}
     (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(OutputError, match="another version"):
