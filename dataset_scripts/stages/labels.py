@@ -26,7 +26,15 @@ def read_vocabulary(source: str) -> list[str]:
     Underscores become blanks, and what a bracket opens goes: "fan_(electric)" is a "fan".
     """
     path = Path(source)
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else load_class_names(source)
+    if path.is_file():
+        lines = path.read_text(encoding="utf-8").splitlines()
+    else:
+        try:
+            lines = load_class_names(source)
+        except ValueError as error:
+            raise ValueError(
+                f"the vocabulary {source!r} is neither a text file nor a list of names: {error}"
+            ) from None
     names = (line.partition("(")[0].replace("_", " ").split() for line in lines)
     unique = list(dict.fromkeys(" ".join(words) for words in names if words))
     if not unique:
