@@ -19,8 +19,8 @@ def shared_tower(name: str, device: str | None = None) -> Tower:
         return load_tower(name, device=device)
     except OSError as error:
         raise OSError(
-            f"cannot load the tower {name!r}: {str(error).splitlines()[0]} Without the hub, build the offline pair with "
-            "`python -m modeling_ulip2.towers.conse DIR` and pass --tower DIR."
+            f"cannot load the tower {name!r}: {str(error).splitlines()[0]} Without the hub, build the offline pair "
+            "with `python -m modeling_ulip2.towers.conse DIR` and pass --tower DIR."
         ) from error
 
 
