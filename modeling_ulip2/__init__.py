@@ -7,6 +7,7 @@ Everything else (geometry, triplets, towers, training, evaluation, conversion) i
 
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor
 
+from .card_ulip2 import CardFacts, CardResult
 from .configuration_ulip2 import (
     PointBertConfig,
     PointMLPConfig,
@@ -46,6 +47,8 @@ _register_towers()
 _register_pipelines()
 
 __all__ = [
+    "CardFacts",
+    "CardResult",
     "PointBertConfig",
     "PointBertModel",
     "PointEncoderOutput",

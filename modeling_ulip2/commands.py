@@ -63,7 +63,8 @@ def _embed(options: argparse.Namespace) -> int:
     if options.batch_size < 1:
         raise ValueError(f"--batch_size must be at least 1, got {options.batch_size}")
     files = shape_files(options.files)
-    embedder = pipeline(FEATURE_EXTRACTION, model=options.model, device=options.device)
+    make_pipeline: Any = pipeline  # its overloads know the tasks of transformers only
+    embedder = make_pipeline(FEATURE_EXTRACTION, model=options.model, device=options.device)
     features = choose_features(embedder.model, options.features)
     rows = embed_files(embedder, files, features, options.batch_size)
     metadata = {"model": options.model, "features": features}
@@ -82,7 +83,8 @@ def _classify(options: argparse.Namespace) -> int:
     given = {} if options.tower is None else {"clip_name_or_path": options.tower}
     model = AutoModel.from_pretrained(options.model, **given)
     features = AutoFeatureExtractor.from_pretrained(options.model)
-    classifier = pipeline(
+    make_pipeline: Any = pipeline
+    classifier = make_pipeline(
         ZERO_SHOT_CLASSIFICATION,
         model=model,
         feature_extractor=features,
@@ -143,9 +145,9 @@ def embed_files(
             except _FILE_ERRORS as error:
                 errors.append(_told(error))
         embeds = iter(_encoded(embedder, clouds, features))
-        for file, error in zip(batch, errors, strict=True):
-            vector, error = (None, error) if error is not None else next(embeds)
-            yield {"path": str(file), "embeds": vector, "error": error}
+        for file, unread in zip(batch, errors, strict=True):
+            vector, reason = (None, unread) if unread is not None else next(embeds)
+            yield {"path": str(file), "embeds": vector, "error": reason}
 
 
 def _encoded(embedder: Any, clouds: list[Any], features: str | None) -> list[tuple[Any, str | None]]:

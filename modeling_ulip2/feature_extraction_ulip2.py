@@ -13,6 +13,7 @@ import torch
 from transformers import BatchFeature
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 
+from .card_ulip2 import ProcessorCardMixin
 from .point_ops_ulip2 import FPSRule, farthest_point_sample
 
 # A cloud without colour is grey: what the published zero-shot protocol uses on ModelNet40.
@@ -34,7 +35,7 @@ def append_height(points: np.ndarray) -> np.ndarray:
     return np.concatenate([points, y - y.min(axis=-2, keepdims=True)], axis=-1)
 
 
-class Ulip2FeatureExtractor(FeatureExtractionMixin):
+class Ulip2FeatureExtractor(ProcessorCardMixin, FeatureExtractionMixin):
     """Makes `point_values` of coloured or plain point clouds.
 
     In order: check, turn axes, resample to `num_points`, normalise, fill colour, append height. Every cloud is handled

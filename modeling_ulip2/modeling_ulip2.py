@@ -18,6 +18,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput
 
+from .card_ulip2 import ModelCardMixin
 from .configuration_ulip2 import POINT_ENCODERS, Ulip2Config
 from .loss_ulip2 import average_captions, contrastive_loss
 from .pointbert_ulip2 import PointBertModel, PointEncoderOutput
@@ -70,7 +71,7 @@ class Ulip2Output(ModelOutput):
     point_model_output: PointEncoderOutput | None = None
 
 
-class Ulip2PreTrainedModel(PreTrainedModel):
+class Ulip2PreTrainedModel(ModelCardMixin, PreTrainedModel):
     config_class = Ulip2Config
     base_model_prefix = ""
     main_input_name = "point_values"

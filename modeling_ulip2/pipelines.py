@@ -91,14 +91,18 @@ def encode_points(model: Any, point_values: torch.Tensor, features: str | None =
     return encoded[features].float()
 
 
-class PointCloudPipeline(Pipeline):
+# its types are narrower than what transformers passes
+_Pipeline: Any = Pipeline
+
+
+class PointCloudPipeline(_Pipeline):
     """What both pipelines share: reading shapes, and batches of clouds."""
 
     _load_processor = False
     _load_image_processor = False
     _load_video_processor = False
     _load_feature_extractor = True
-    _load_tokenizer = False
+    _load_tokenizer: bool | None = False
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -242,10 +246,15 @@ class ZeroShotPointCloudClassificationPipeline(PointCloudPipeline):
         if self._tower is None:
             from .towers import Tower
 
-            model = self.model
+            model: Any = self.model
+            tokenizer: Any = self.tokenizer
             name = model.config.clip_name_or_path or model.name_or_path
-            self._tower = Tower(model.get_clip_model(), self.tokenizer or _tokenizer(name), None, name)
+            self._tower = Tower(model.get_clip_model(), tokenizer or _tokenizer(name), _no_images, name)
         return self._tower
+
+
+def _no_images(*_: Any, **__: Any) -> Any:
+    raise ValueError("This pipeline compares shapes with texts only.")
 
 
 def _tokenizer(name: str) -> Any:

@@ -16,6 +16,8 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 
+from .card_ulip2 import ModelCardMixin
+
 
 def pointwise(values: torch.Tensor, conv: Any, norm: Any = None) -> torch.Tensor:
     """A 1x1 convolution and the BatchNorm behind it, applied to the last axis.
@@ -105,7 +107,7 @@ def refuse_attentions(model: PreTrainedModel, output_attentions: bool) -> None:
         raise ValueError(f"{type(model).__name__} has no attention: output_attentions must be False.")
 
 
-class PointConvPreTrainedModel(PreTrainedModel):
+class PointConvPreTrainedModel(ModelCardMixin, PreTrainedModel):
     """Base of the convolutional encoders: weights start as torch makes them, as in the published code."""
 
     base_model_prefix = "point_model"

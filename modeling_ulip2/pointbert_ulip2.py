@@ -22,6 +22,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput
 
+from .card_ulip2 import ModelCardMixin
 from .configuration_ulip2 import PointBertConfig, register_point_encoder
 from .point_ops_ulip2 import FPS_POINTBERT, farthest_point_sample, gather_points, nearest_neighbors
 
@@ -228,7 +229,7 @@ class PointBertBlocks(nn.Module):
         self.blocks = nn.ModuleList(PointBertBlock(config, rate) for rate in rates)
 
 
-class PointBertPreTrainedModel(PreTrainedModel):
+class PointBertPreTrainedModel(ModelCardMixin, PreTrainedModel):
     config_class = PointBertConfig
     base_model_prefix = "point_model"
     main_input_name = "point_values"

@@ -19,6 +19,7 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .card_ulip2 import ModelCardMixin
 from .configuration_ulip2 import PpatConfig, register_point_encoder
 from .point_layers_ulip2 import pointwise, sampling_starts
 from .point_ops_ulip2 import FPS_PPAT, ball_query, farthest_point_sample, gather_points
@@ -150,7 +151,7 @@ class PpatTransformer(nn.Module):
         self.layers = nn.ModuleList(PpatBlock(config) for _ in range(config.num_hidden_layers))
 
 
-class PpatPreTrainedModel(PreTrainedModel):
+class PpatPreTrainedModel(ModelCardMixin, PreTrainedModel):
     config_class = PpatConfig
     base_model_prefix = "point_model"
     main_input_name = "point_values"

@@ -10,8 +10,10 @@ import torch
 from transformers import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
+from .card_ulip2 import ProcessorCardMixin
 
-class Ulip2Processor(ProcessorMixin):
+
+class Ulip2Processor(ProcessorCardMixin, ProcessorMixin):
     """Prepares point clouds, texts and images for `Ulip2Model`.
 
     Args:

@@ -19,6 +19,7 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .card_ulip2 import ModelCardMixin
 from .configuration_ulip2 import Uni3dConfig, register_point_encoder
 from .point_ops_ulip2 import gather_points
 from .pointbert_ulip2 import (
@@ -121,7 +122,7 @@ class Uni3dTrunk(nn.Module):
         self.fc_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
 
-class Uni3dPreTrainedModel(PreTrainedModel):
+class Uni3dPreTrainedModel(ModelCardMixin, PreTrainedModel):
     config_class = Uni3dConfig
     base_model_prefix = "point_model"
     main_input_name = "point_values"

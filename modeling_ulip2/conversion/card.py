@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from huggingface_hub import ModelCardData
 
+from ..card_ulip2 import LIBRARY, PIPELINE_TAG, TAGS, point_usage, table
 from ..modeling_ulip2 import Ulip2Model
 from ..towers.modeling_slip import SlipModel
 from .checkpoint import PublishedCheckpoint
@@ -35,7 +35,7 @@ def model_card(
             "## Use",
             _usage(conversion),
             "## Where it comes from",
-            _table(_origin(conversion, release)),
+            table(_origin(conversion, release)),
             "## What to expect",
             _expectation(release),
             "## How to verify",
@@ -48,12 +48,12 @@ def model_card(
 
 
 def _metadata(conversion: Conversion, release: Release | None) -> str:
-    tags = ["3d", "point-cloud", "ulip-2", conversion.layout.name.split()[0].lower()]
+    tags = [*TAGS, conversion.layout.name.split()[0].lower()]
     return ModelCardData(
         license=release.license if release else None,
-        library_name="transformers",
+        library_name=LIBRARY,
         tags=tags,
-        pipeline_tag="feature-extraction" if not isinstance(conversion.model, SlipModel) else None,
+        pipeline_tag=PIPELINE_TAG if not isinstance(conversion.model, SlipModel) else None,
     ).to_yaml()
 
 
@@ -75,13 +75,7 @@ def _usage(conversion: Conversion) -> str:
             'tower.encode_text(["a chair"])  # (1, 512)\n```'
         )
     result = "point_embeds" if isinstance(conversion.model, Ulip2Model) else "pooled"
-    return (
-        "```python\nfrom transformers import AutoFeatureExtractor, AutoModel\n\n"
-        'model = AutoModel.from_pretrained("FOLDER", trust_remote_code=True).eval()\n'
-        'features = AutoFeatureExtractor.from_pretrained("FOLDER", trust_remote_code=True)\n'
-        f"{result} = model(**features(cloud)).{result}  # cloud: (N, 3) or (N, 6), y up, rgb in [0, 1]\n```\n\n"
-        "After `import modeling_ulip2` no remote code is needed."
-    )
+    return point_usage(result)
 
 
 def _origin(conversion: Conversion, release: Release | None) -> list[tuple[str, str]]:
@@ -107,7 +101,7 @@ def _expectation(release: Release | None) -> str:
     if not release.accuracy:
         return "The authors publish no figures for this file."
     return (
-        _table([("task", "reported by the authors, per cent"), *release.accuracy], header=True)
+        table([("task", "reported by the authors, per cent"), *release.accuracy], header=True)
         + "\n\nThese figures hold under the authors' protocols; they were not measured by the conversion."
     )
 
@@ -156,9 +150,3 @@ def _by_value(mapping: dict[str, str]) -> dict[str, list[str]]:
 def _some(names: list[str]) -> str:
     shown = ", ".join(f"`{name}`" for name in names[:3])
     return shown if len(names) <= 3 else f"{shown}, ..."
-
-
-def _table(rows: Iterable[tuple[str, str]], header: bool = False) -> str:
-    lines = [f"| {left} | {right} |" for left, right in rows]
-    head = lines.pop(0) if header else "| | |"
-    return "\n".join([head, "| --- | --- |", *lines])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from transformers import TrainerCallback
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -257,3 +258,18 @@ def test_other_schedules_are_those_of_transformers(embedded, tmp_path):
     trainer.train()
     rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
     assert rates == [1e-3] * 3
+
+
+def test_the_card_tells_of_the_run(embedded, tmp_path):
+    trainer = make_trainer(tmp_path, embedded, eval_dataset=embedded)
+    trainer.train()
+    trainer.evaluate()
+    trainer.save_model()
+    assert "not stated" in (tmp_path / "README.md").read_text()
+    trainer.create_model_card(license="mit", dataset_tags="someone/triplets", tags="boxes")
+    card = ModelCard.load(tmp_path / "README.md")
+    assert (card.data.license, card.data.datasets) == ("mit", ["someone/triplets"]) and "boxes" in card.data.tags
+    assert "8 steps (2 epochs) of 4 clouds" in card.text and "learning rate 0.001" in card.text
+    (result,) = card.data.eval_results
+    evaluated = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    assert result.metric_name == "loss" and result.metric_value == pytest.approx(evaluated[-1], abs=1e-4)
