@@ -4,11 +4,12 @@ import json
 
 import pytest
 
-from modeling_ulip2.conversion import published_name
+from modeling_ulip2.conversion import LAYOUTS, published_name
 from modeling_ulip2.training.param_groups import decay_parameter_names, has_weight_decay
 from tests.conftest import DEFAULT_VECTORS
 from tests.training.world import tiny_model
 
+ULIP = next(layout for layout in LAYOUTS if layout.name == "ULIP")
 GROUPS = json.loads((DEFAULT_VECTORS / "ulip2_wrapper" / "tiny" / "param_groups.json").read_text())
 
 
@@ -24,8 +25,8 @@ def test_rule(name, num_dims, expected):
 def test_a_model_falls_into_the_published_groups():
     """Every parameter of a Point-BERT of two blocks is in the same group as its published namesake."""
     model = tiny_model(num_hidden_layers=2)
-    decayed = {published_name(name) for name in decay_parameter_names(model)}
-    others = {published_name(name) for name, _ in model.named_parameters()} - decayed
+    decayed = {published_name(name, ULIP) for name in decay_parameter_names(model)}
+    others = {published_name(name, ULIP) for name, _ in model.named_parameters()} - decayed
     published = {group: {n for n in names if not n.startswith("open_clip_model.")} for group, names in GROUPS.items()}
     assert decayed == published["weight_decay"]
     assert others == published["no_weight_decay"]
