@@ -22,6 +22,7 @@ def build(engine: Engine) -> None:
         interactive=False,
         show_search="filter",
         max_height=420,
+        column_widths=["45%", "30%", "25%"],
         wrap=True,
         buttons=[],
     )

@@ -169,7 +169,7 @@ class Engine:
 
     def examples(self, count: int = 4) -> list[str]:
         """Things to look for: the most common categories, else names spread over the collection."""
-        if len(self.categories) >= count:
+        if self.categories:
             return [f"{'an' if name[0] in 'aeiou' else 'a'} {name}" for name in self.categories[:count]]
         names = list(dict.fromkeys(name for name in self.index.shapes["name"] if name))
         return names[:: max(1, len(names) // count)][:count]

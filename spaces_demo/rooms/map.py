@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from html import escape
 
 import gradio as gr
 import numpy as np
@@ -19,21 +20,25 @@ OTHER, OTHER_COLOR = "other", "#9498a0"
 def build(engine: Engine) -> None:
     """Fills the tab."""
     points, shares = project(engine)
-    groups = list(dict.fromkeys(points["group"]))
+    colors = {
+        name: OTHER_COLOR if name == OTHER else COLORS[place]
+        for place, name in enumerate(dict.fromkeys(points["group"]))
+    }
     shown = f"{len(points):,} of {len(engine.index):,} shapes" if len(points) < len(engine.index) else "All shapes"
     gr.Markdown(
         f"{shown} along the two directions in which their embeddings differ most; these hold {sum(shares):.0%} of the "
         "differences, so what lies close here may still be far apart. Hover over a point to read its name.",
         elem_classes="hint",
     )
+    # a legend of our own, since the plot's is cut off where it is wider than a phone
+    gr.HTML(" ".join(f'<span style="color: {color}">●</span> {escape(name)}' for name, color in colors.items()))
     gr.ScatterPlot(
         points,
         x="first axis",
         y="second axis",
         color="group",
-        color_map={name: OTHER_COLOR if name == OTHER else COLORS[place] for place, name in enumerate(groups)},
-        colors_in_legend=groups,
-        color_title="category" if engine.categories else "source",
+        color_map=colors,
+        colors_in_legend=[],
         tooltip=["name", "kind"],
         x_axis_labels_visible=False,
         height=560,

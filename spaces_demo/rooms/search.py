@@ -57,7 +57,7 @@ def build(engine: Engine) -> None:
             )
             with gr.Column(visible=False) as stage:
                 about = gr.Markdown()
-                viewer = model_viewer(label="Turn it with the mouse or a finger")
+                viewer = model_viewer(label="Drag to turn")
                 with gr.Row():
                     as_cloud = gr.Checkbox(label="Show the cloud that the model saw", min_width=180)
                     more = gr.Button("More like this", variant="secondary", min_width=120)

@@ -1,0 +1,185 @@
+"""The demo as a person uses it, in headless Chromium; nothing may leave the machine."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+if CHROMIUM is None:
+    pytest.skip("needs a browser (apt-get install chromium)", allow_module_level=True)
+
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+ROOMS = ("Search", "Classify", "Embed", "Map", "About")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as session:
+        chromium = session.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--use-gl=swiftshader", "--enable-unsafe-swiftshader"]
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser: Any, server: str) -> Iterator[Any]:
+    """Opens the demo in a window of a size; afterwards no page may have asked another host, or met an error."""
+    foreign: list[str] = []
+    failures: list[str] = []
+    pages: list[Any] = []
+
+    def open_(size: dict[str, int] = DESKTOP, theme: str = "light") -> Any:
+        page = browser.new_page(viewport=size)
+        page.set_default_timeout(60_000)
+        own = (server.rstrip("/"), "data:", "blob:")
+        page.on("request", lambda request: request.url.startswith(own) or foreign.append(request.url))
+        page.on("pageerror", lambda error: failures.append(str(error)))
+        page.goto(f"{server}?__theme={theme}")
+        page.get_by_label("Words").first.wait_for()
+        pages.append(page)
+        return page
+
+    yield open_
+    for page in pages:
+        page.close()
+    assert not foreign and not failures
+
+
+def room(page: Any, name: str) -> Any:
+    page.get_by_role("tab", name=name, exact=True).click()
+    return page.get_by_role("tabpanel").filter(visible=True).first
+
+
+def find(page: Any, words: str) -> Any:
+    """Searches as a person at a keyboard would, and gives the pictures."""
+    box = page.get_by_label("Words").first
+    box.fill(words)
+    box.press("Enter")
+    page.get_by_text(f"Nearest to “{words}”").wait_for()
+    cards = page.locator(".shapes .thumbnail-item")
+    cards.first.wait_for()
+    return cards
+
+
+def pixels_that_differ(image: bytes) -> int:
+    from io import BytesIO
+
+    import numpy as np
+    from PIL import Image
+
+    pixels = np.asarray(Image.open(BytesIO(image)).convert("RGB")).astype(int)
+    return int((np.abs(pixels - pixels[-2, -2]).sum(axis=-1) > 30).sum())
+
+
+def test_search_and_turn_a_shape(open_page: Any):
+    page = open_page()
+    cards = find(page, "a red chair")
+    assert cards.count() == 12
+    cards.nth(1).click()
+    page.get_by_text("licence unknown").or_(page.get_by_text("CC0")).first.wait_for()
+    canvas = page.locator(".model3D canvas").first
+    canvas.wait_for()
+    for _ in range(60):  # drawn by software, it takes its time
+        if pixels_that_differ(canvas.screenshot()) > 2000:
+            break
+        page.wait_for_timeout(500)
+    before = canvas.screenshot()
+    assert pixels_that_differ(before) > 2000
+    middle = canvas.bounding_box()
+    page.mouse.move(middle["x"] + 200, middle["y"] + 200)
+    page.mouse.down()
+    page.mouse.move(middle["x"] + 320, middle["y"] + 220, steps=5)
+    page.mouse.up()
+    page.wait_for_timeout(1500)
+    assert canvas.screenshot() != before
+    page.get_by_role("button", name="More like this").click()
+    page.get_by_text("Most like").wait_for()
+
+
+def test_examples_and_clear(open_page: Any):
+    page = open_page()
+    page.get_by_role("button", name="a lamp").click()
+    page.get_by_text("Nearest to “a lamp”").wait_for()
+    page.get_by_role("button", name="Clear", exact=True).click()
+    page.get_by_text("Describe what you are looking for").wait_for()
+    assert page.get_by_label("Words").first.input_value() == ""
+
+
+def test_upload_and_classify(open_page: Any, box: Path):
+    page = open_page()
+    panel = room(page, "Classify")
+    panel.locator("input[type=file]").first.set_input_files(str(box))
+    panel.get_by_text("box").first.wait_for()
+    panel.get_by_role("button", name="Classify", exact=True).click()
+    panel.get_by_text("%").first.wait_for()
+    shares = [int(text.rstrip("%")) for text in panel.get_by_text("%").all_inner_texts()]
+    assert len(shares) == 3 and abs(sum(shares) - 100) <= 2
+
+
+def test_a_broken_file_is_told_in_words(open_page: Any, tmp_path: Path):
+    (tmp_path / "broken.glb").write_text("I am no shape")
+    page = open_page()
+    panel = room(page, "Embed")
+    panel.locator("input[type=file]").first.set_input_files(str(tmp_path / "broken.glb"))
+    panel.get_by_text("broken").first.wait_for()
+    panel.get_by_role("button", name="Embed", exact=True).click()
+    toast = page.get_by_text("broken.glb cannot be used")
+    toast.wait_for()
+    assert "/tmp" not in toast.inner_text()
+
+
+def test_take_an_embedding_home(open_page: Any, box: Path, tmp_path: Path):
+    import numpy as np
+
+    page = open_page()
+    panel = room(page, "Embed")
+    panel.locator("input[type=file]").first.set_input_files(str(box))
+    panel.get_by_text("box").first.wait_for()
+    panel.get_by_role("button", name="Embed", exact=True).click()
+    button = panel.get_by_role("link", name="Download .npy").or_(panel.get_by_role("button", name="Download .npy"))
+    button.first.wait_for()
+    with page.expect_download() as download:
+        button.first.click()
+    download.value.save_as(tmp_path / "box.npy")
+    vector = np.load(tmp_path / "box.npy")
+    assert vector.shape == (24,) and np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+
+
+def test_keyboard_only(open_page: Any):
+    page = open_page()
+    page.get_by_role("tab", name="Search").focus()
+    page.keyboard.press("Tab")
+    for _ in range(12):
+        if page.evaluate("document.activeElement.tagName") == "TEXTAREA":
+            break
+        page.keyboard.press("Tab")
+    page.keyboard.type("a blue lamp")
+    page.keyboard.press("Enter")
+    cards = page.locator(".shapes .thumbnail-item")
+    cards.first.wait_for()
+    for _ in range(40):
+        if page.evaluate("document.activeElement.classList.contains('thumbnail-item')"):
+            break
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.locator(".model3D canvas").first.wait_for()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_room_is_wider_than_a_phone(open_page: Any, theme: str):
+    page = open_page(PHONE, theme)
+    find(page, "a chair")
+    for name in ROOMS:
+        room(page, name)
+        page.wait_for_timeout(1000)
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], name
+    page.get_by_text("Attribution of all 12 shapes").first.wait_for()
