@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-# Colours as the people of the xkcd colour survey (xkcd.com/color/rgb, CC0) name them most often, under the basic
-# term that each belongs to.
+# Colours as the people of the xkcd colour survey (xkcd.com/color/rgb, CC0) call them most often, under the basic term
+# that each belongs to; names between two terms, such as indigo, are left out. The grays are ours, evenly spaced.
 NAMED_COLORS = {
-    "black": ["000000", "1d0200"],
-    "gray": ["929591", "363737", "59656d", "a8a495", "6b7c85"],
-    "white": ["ffffff", "d8dcd6", "fffff4", "c5c9c7"],
-    "red": ["e50000", "840000", "be0119", "c0022f", "ff474c", "650021"],
+    "black": ["000000", "262626"],
+    "gray": ["505050", "808080", "929591"],
+    "white": ["ffffff", "e8e8e8", "c8c8c8", "fffff4"],
+    "red": ["e50000", "840000", "be0119", "ff474c", "650021", "b9484e"],
     "orange": ["f97306", "c65102", "ffb07c", "fdaa48"],
     "yellow": ["ffff14", "fffe7a", "ceb301", "fac205", "d5b60a"],
     "green": ["15b01a", "033500", "96f97b", "89fe05", "6e750e", "677a04", "06470c", "c7fdb5", "39ad48", "029386"],
-    "blue": ["0343df", "95d0fc", "75bbfd", "00035b", "001146", "0504aa", "13eac9", "06c2ac", "00ffff", "5a7d9a"],
-    "purple": ["7e1e9c", "bf77f6", "9a0eea", "c79fef", "35063e", "8e82fe", "380282", "cea2fd", "ae7181"],
+    "blue": ["0343df", "95d0fc", "75bbfd", "00035b", "001146", "0504aa", "0804f9", "2242c7", "448ee4", "3b5b92"]
+    + ["5a7d9a", "13eac9", "06c2ac", "00ffff"],
+    "purple": ["7e1e9c", "bf77f6", "9a0eea", "c79fef", "35063e", "cea2fd"],
     "pink": ["ff81c0", "ff028d", "cb416b", "ffd1df", "c20078", "ff796c"],
     "brown": ["653700", "ad8150", "341c02", "a0450e", "7f5e00", "8d5e39", "a5a391"],
     "beige": ["e6daa6", "d1b26f", "c9ae74", "ffffc2", "c7ac7d"],
@@ -60,7 +61,8 @@ class ColorNamer:
 
     def __call__(self, rgb: np.ndarray, alpha: np.ndarray) -> list[str]:
         """`rgb` (H, W, 3) uint8, `alpha` (H, W) uint8 -> colour terms, most frequent first; [] without foreground."""
-        pixels = np.minimum(rgb[alpha >= 128] * BRIGHTEN, 255).astype(np.int64) * LEVELS // 256  # (P, 3)
+        covered = alpha >= np.clip(alpha.max(), 1, 250)  # not the object's edge, which mixes with the background
+        pixels = np.minimum(rgb[covered] * BRIGHTEN, 255).astype(np.int64) * LEVELS // 256  # (P, 3)
         index = (pixels[:, 0] * LEVELS + pixels[:, 1]) * LEVELS + pixels[:, 2]
         counts = np.bincount(self.table[index], minlength=len(TERMS))
         order = np.argsort(-counts, kind="stable")[: self.max_terms]
