@@ -1,30 +1,26 @@
-"""A tiny collection, its random model and its index, and the demo over them."""
+"""A tiny collection, its random model and its index, and the demo over them.
+
+Nothing here imports gradio or faiss before a test asks for it: where they are missing, each test file says so itself.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.dataset_scripts.shapes import write_box
+from tests.evaluation.world import World, build_world
+
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
-pytest.importorskip("gradio", reason="the demo needs gradio (pip install 'modeling-ulip2[demo]')")
-pytest.importorskip("faiss", reason="the demo needs faiss-cpu (pip install 'modeling-ulip2[demo]')")
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "spaces_demo"))
 
-SPACE = Path(__file__).resolve().parents[2] / "spaces_demo"
-sys.path.insert(0, str(SPACE))
-
-from rooms.engine import Engine  # noqa: E402
-from rooms.viewer import mesh_glb  # noqa: E402
-
-from modeling_ulip2.evaluation.embeddings import load_for_evaluation  # noqa: E402
-from modeling_ulip2.evaluation.split import read_labels  # noqa: E402
-from modeling_ulip2.geometry import read_mesh  # noqa: E402
-from modeling_ulip2.search.build import build_index  # noqa: E402
-from modeling_ulip2.training.data import read_triplets  # noqa: E402
-from tests.dataset_scripts.shapes import write_box  # noqa: E402
-from tests.evaluation.world import World, build_world  # noqa: E402
+if TYPE_CHECKING:
+    from rooms.engine import Engine
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +30,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture(scope="session")
 def index_folder(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from modeling_ulip2.evaluation.embeddings import load_for_evaluation
+    from modeling_ulip2.evaluation.split import read_labels
+    from modeling_ulip2.search.build import build_index
+    from modeling_ulip2.training.data import read_triplets
+
     folder = tmp_path_factory.mktemp("index") / "index"
     model, feature_extractor, tower = load_for_evaluation(world.model)
     build_index(
@@ -59,19 +60,25 @@ def meshes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def engine(world: World, index_folder: Path, meshes: Path) -> Engine:
+    from rooms.engine import Engine
+
     return Engine.load(world.model, index_folder, meshes=meshes)
 
 
 @pytest.fixture(scope="session")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A GLB, since an OBJ's colours lie in another file, which an upload leaves behind."""
+    from rooms.viewer import mesh_glb
+
+    from modeling_ulip2.geometry import read_mesh
+
     folder = tmp_path_factory.mktemp("upload")
     (folder / "box.glb").write_bytes(mesh_glb(read_mesh(write_box(folder / "box.obj", (1, 2, 0.5)))))
     return folder / "box.glb"
 
 
 @pytest.fixture(scope="session")
-def server(engine: Engine, tmp_path_factory: pytest.TempPathFactory):
+def server(engine: Engine) -> Iterator[str]:
     """The demo, launched with its own options; gives its address."""
     from app import build_demo, launch_options
 

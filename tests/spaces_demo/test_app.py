@@ -3,22 +3,26 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import app
-import gradio as gr
 import numpy as np
 import pytest
-from gradio_client import Client, handle_file
-from gradio_client.exceptions import AppError
 from PIL import Image
-from rooms import about
-from rooms.engine import Engine
-from rooms.samples import write_samples
-from rooms.search import MAX_RESULTS
-from rooms.shared import collection_file, credit, model_viewer
 
 from modeling_ulip2.geometry import read_mesh
 from modeling_ulip2.search.files import read_shape
 from tests.evaluation.world import World
+
+pytest.importorskip("gradio", reason="the demo needs gradio (pip install 'modeling-ulip2[demo]')")
+pytest.importorskip("faiss", reason="the demo needs faiss-cpu (pip install 'modeling-ulip2[demo]')")
+
+import app  # noqa: E402
+import gradio as gr  # noqa: E402
+from gradio_client import Client, handle_file  # noqa: E402
+from gradio_client.exceptions import AppError  # noqa: E402
+from rooms import about  # noqa: E402
+from rooms.engine import Engine  # noqa: E402
+from rooms.samples import write_samples  # noqa: E402
+from rooms.search import MAX_RESULTS  # noqa: E402
+from rooms.shared import collection_file, credit, model_viewer  # noqa: E402
 
 
 @pytest.fixture(scope="module")

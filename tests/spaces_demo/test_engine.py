@@ -5,13 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rooms.engine import BENCHMARKS, KEPT_CLASS_LISTS, TEMPLATES, Engine
-from rooms.map import project
-from rooms.shared import seen_cloud
 
 from modeling_ulip2.evaluation.zero_shot import class_embeddings
 from modeling_ulip2.search.files import Shape, read_shape
 from tests.evaluation.world import World
+
+pytest.importorskip("gradio", reason="the demo needs gradio (pip install 'modeling-ulip2[demo]')")
+pytest.importorskip("faiss", reason="the demo needs faiss-cpu (pip install 'modeling-ulip2[demo]')")
+
+from rooms.engine import BENCHMARKS, KEPT_CLASS_LISTS, TEMPLATES, Engine  # noqa: E402
+from rooms.map import project  # noqa: E402
+from rooms.shared import seen_cloud  # noqa: E402
 
 
 def test_queries_add_up(engine: Engine, box: Path):
