@@ -49,7 +49,17 @@ def read_triplets(dataset: str, streaming: bool = False) -> Dataset | IterableDa
         raise FileNotFoundError(f"{dataset} is not a folder; build one with dataset_scripts/build_triplets.py")
     if looks_local and not any(folder.glob("**/*.parquet")):
         raise FileNotFoundError(f"{dataset} holds no parquet shard: not a triplets folder, or not built yet")
-    return load_dataset(str(folder) if looks_local else dataset, TRIPLETS_CONFIG, split="train", streaming=streaming)
+    return load_config(str(folder) if looks_local else dataset, TRIPLETS_CONFIG, streaming)
+
+
+def load_config(dataset: str, config: str, streaming: bool = False) -> Dataset | IterableDataset:
+    """All rows of one config of a dataset folder or hub repository, as the files are now."""
+    files: dict[str, Any] = {}
+    if (Path(dataset) / config).is_dir():
+        # Named, files enter the key of the cache with their paths and times. Known from the card alone they do not:
+        # another folder of the same name, or the same one built anew, would be answered from the cache of the first.
+        files = {"data_files": {"train": f"{config}/*.parquet"}}
+    return load_dataset(dataset, config, split="train", streaming=streaming, **files)
 
 
 def read_split(path: str | Path) -> dict[str, list[str]]:

@@ -23,6 +23,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from tqdm.auto import tqdm
 
 from modeling_ulip2.towers import Tower
+from modeling_ulip2.training.data import load_config
 from modeling_ulip2.triplets.images import open_depth, open_view
 from modeling_ulip2.triplets.schema import FEATURES_CONFIG, features_features
 from modeling_ulip2.triplets.shards import MANIFEST, shard_path, write_parquet
@@ -71,7 +72,7 @@ def published_features(dataset: str, tower: Tower) -> Dataset | None:
         logger.info(f"the features of {dataset} come from {other}, not from {tower.fingerprint}: not used")
         return None
     try:
-        return load_dataset(dataset, FEATURES_CONFIG, split="train")
+        return load_config(dataset, FEATURES_CONFIG)
     except (ValueError, FileNotFoundError) as error:
         logger.info(f"the features of {dataset} cannot be read ({error}): not used")
         return None

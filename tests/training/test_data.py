@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from collections import Counter
 from itertools import islice, takewhile
 
@@ -19,7 +20,7 @@ from modeling_ulip2.training.data import (
     select_ids,
 )
 from modeling_ulip2.triplets.images import open_view
-from tests.training.world import DIM, NUM_VIEWS, STORED_POINTS, triplet_rows
+from tests.training.world import DIM, NUM_VIEWS, STORED_POINTS, triplet_rows, write_dataset
 
 
 @pytest.fixture(scope="module")
@@ -170,3 +171,14 @@ def test_workers_share_a_stream(dataset):
 def test_a_stream_without_a_wanted_row_says_so(dataset):
     with pytest.raises(ValueError, match="no row of the training split"):
         next(iter(TripletStream(read_triplets(str(dataset), streaming=True), ids=["elsewhere"])))
+
+
+def test_a_folder_is_read_as_it_is_now(tmp_path):
+    """Folders of one name, and a folder that was built anew, have the same card: no cache may mix them up."""
+    first, second = (
+        write_dataset(tmp_path / place / "same_name", shapes, files=1) for place, shapes in (("a", 3), ("b", 5))
+    )
+    assert [len(read_triplets(str(folder))) for folder in (first, second)] == [3, 5]
+    shutil.rmtree(first)
+    write_dataset(first, 4, files=1)
+    assert len(read_triplets(str(first))) == 4
