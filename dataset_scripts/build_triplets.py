@@ -26,6 +26,7 @@ from stages.labels import LabelsCaptioner
 from stages.rank import RankCaptions
 from stages.read import ReadMesh, SamplePoints
 from stages.render import IMAGE_FORMATS, RenderViews
+from stages.tower import DTYPES
 from tqdm import tqdm
 
 from modeling_ulip2.geometry.cameras import ELEVATION, FILL, FOV
@@ -36,11 +37,7 @@ from modeling_ulip2.triplets.shards import BuildFolder, OutputError, write_text
 CAPTIONERS: dict[str, Callable[[argparse.Namespace], StageFactory]] = {
     "metadata": lambda args: partial(MetadataCaptioner, num_captions=args.metadata_captions, seed=args.seed),
     "labels": lambda args: partial(
-        LabelsCaptioner,
-        tower=args.tower,
-        vocabulary=args.vocabulary,
-        num_names=args.label_captions,
-        device=args.device,
+        LabelsCaptioner, vocabulary=args.vocabulary, num_names=args.label_captions, **tower(args)
     ),
 }
 
@@ -81,6 +78,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--no-features", dest="features", action="store_false", help="do not store the tower's embeddings")
     add("--renderer", choices=["auto", "numba", "egl"], default="auto", help="[%(default)s]")
     add("--device", help="of the tower, such as cpu or cuda [a GPU if there is one]")
+    add(
+        "--dtype", choices=DTYPES, default="auto", help="of the tower; auto: bfloat16 where it is native [%(default)s]"
+    )
     add("--max-faces", type=positive, default=MAX_FACES, help="refuse larger meshes [%(default)s]")
     add("--max-bytes", type=positive, default=MAX_BYTES, help="refuse larger files [%(default)s]")
     add("--strict", action="store_true", help="refuse meshes that lack a texture or material file")
@@ -124,7 +124,7 @@ def local_name(name_or_path: str) -> str:
 
 def build_settings(args: argparse.Namespace) -> dict[str, Any]:
     """What the rows depend on, as the manifest keeps it."""
-    copied = "num_points views size elevation fov fill background image_format quality depth features renderer"
+    copied = "num_points views size elevation fov fill background image_format quality depth features renderer dtype"
     settings = {name: getattr(args, name) for name in copied.split()}
     settings |= {"captioners": args.captioner, "tower": local_name(args.tower)}
     if "labels" in args.captioner:
@@ -139,10 +139,14 @@ def limits(args: argparse.Namespace) -> dict[str, Any]:
     return {"max_faces": args.max_faces, "max_bytes": args.max_bytes, "strict": args.strict}
 
 
+def tower(args: argparse.Namespace) -> dict[str, Any]:
+    """What every stage with a tower is made with: they share one."""
+    return {"tower": args.tower, "device": args.device, "dtype": args.dtype}
+
+
 def build_stages(args: argparse.Namespace) -> list[StageFactory]:
     """The stages in their order, to be made by each worker."""
     camera = {"elevation": args.elevation, "fov": args.fov, "fill": args.fill}
-    tower = {"tower": args.tower, "device": args.device}
     return [
         partial(ReadMesh, folder=str(args.meshes), **limits(args)),
         partial(SamplePoints, num_points=args.num_points, seed=args.seed),
@@ -157,9 +161,9 @@ def build_stages(args: argparse.Namespace) -> list[StageFactory]:
             renderer=args.renderer,
             depth=args.depth,
         ),
-        partial(EmbedViews, **tower),
+        partial(EmbedViews, **tower(args)),
         *(CAPTIONERS[name](args) for name in args.captioner),
-        partial(RankCaptions, **tower),
+        partial(RankCaptions, **tower(args)),
     ]
 
 

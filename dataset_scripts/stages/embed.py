@@ -17,8 +17,8 @@ class EmbedViews(Stage):
 
     batch_size = 4
 
-    def __init__(self, tower: str, device: str | None = None) -> None:
-        self.tower = shared_tower(tower, device)
+    def __init__(self, tower: str, device: str | None = None, dtype: str = "float32") -> None:
+        self.tower = shared_tower(tower, device, dtype)
 
     def describe(self) -> dict[str, Any]:
         return describe_tower(self.tower)

@@ -61,9 +61,14 @@ class LabelsCaptioner(Captioner):
     batch_size = 32
 
     def __init__(
-        self, tower: str, vocabulary: str = "objaverse_lvis", num_names: int = 2, device: str | None = None
+        self,
+        tower: str,
+        vocabulary: str = "objaverse_lvis",
+        num_names: int = 2,
+        device: str | None = None,
+        dtype: str = "float32",
     ) -> None:
-        self.tower = shared_tower(tower, device)
+        self.tower = shared_tower(tower, device, dtype)
         self.source, self.names, self.num_names = vocabulary, read_vocabulary(vocabulary), num_names
         self.color_namer = ColorNamer()
         self.name_embeds = self.tower.encode_text(self.names).cpu().numpy()  # (names, D)

@@ -20,8 +20,8 @@ class RankCaptions(Stage):
 
     batch_size = None
 
-    def __init__(self, tower: str, device: str | None = None) -> None:
-        self.tower = shared_tower(tower, device)
+    def __init__(self, tower: str, device: str | None = None, dtype: str = "float32") -> None:
+        self.tower = shared_tower(tower, device, dtype)
 
     def describe(self) -> dict[str, Any]:
         return {**describe_tower(self.tower), "dim": self.tower.dim}

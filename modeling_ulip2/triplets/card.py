@@ -115,7 +115,7 @@ def _how(settings: Mapping[str, Any], stages: Mapping[str, Any]) -> str:
         f"{'' if settings['image_format'] == 'png' else ' of quality ' + str(settings['quality'])}.\n\n"
         f"Captions come from:\n\n{captioners}\n\n"
         f"and are ranked by their cosine similarity with the view under `{tower.get('tower', '?')}` (fingerprint "
-        f"`{tower.get('fingerprint', '?')}`). All are kept with their scores; choose top-k when training."
+        f"`{tower.get('fingerprint', '?')}`, {tower.get('dtype', '?')}). All are kept with their scores; choose top-k when training."
         + (f"\n\n{CONSE}" if tower.get("model_type") == "conse" else "")
         + "\n\nAll settings are in `manifest.json`. What could not be used is in `errors.parquet`, with the reason."
     )
@@ -133,7 +133,8 @@ def _captioner(stages: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _options(options: Mapping[str, Any]) -> str:
-    shown = {key: value["source"] if isinstance(value, Mapping) else value for key, value in options.items()}
+    told = ("model_type", "fingerprint", "dtype")  # of the tower, with the ranking
+    shown = {k: v["source"] if isinstance(v, Mapping) else v for k, v in options.items() if k not in told}
     return f" ({', '.join(f'{key}: {value}' for key, value in shown.items())})" if shown else ""
 
 

@@ -29,8 +29,8 @@ from engines.local import run_local  # noqa: E402
 from engines.shard import ShardPlan, ShardResult, make_stages, process_shard  # noqa: E402
 from sources.folder import list_objects  # noqa: E402
 from stages.base import to_batch, to_rows  # noqa: E402
-from stages.rank import RankCaptions  # noqa: E402
 
+from modeling_ulip2.towers import load_tower  # noqa: E402
 from modeling_ulip2.towers.conse import build_conse  # noqa: E402
 from modeling_ulip2.triplets.images import open_view  # noqa: E402
 from modeling_ulip2.triplets.schema import triplet_features  # noqa: E402
@@ -57,12 +57,12 @@ def write_sphere(path: Path, rings: int, seed: int) -> None:
 
 
 class Straightforward:
-    """The same rows with a tower that is asked for one thing at a time."""
+    """The same rows with a float32 tower that is asked for one thing at a time."""
 
-    def __init__(self, stages: list[Any]) -> None:
+    def __init__(self, stages: list[Any], tower: str) -> None:
         embed = next(i for i, stage in enumerate(stages) if type(stage).__name__ == "EmbedViews")
         self.before, self.after = stages[:embed], stages[embed + 1 :]
-        self.tower = next(stage.tower for stage in stages if isinstance(stage, RankCaptions))
+        self.tower = load_tower(tower, device="cpu")
 
     @torch.no_grad()
     def image(self, view: dict[str, Any]) -> torch.Tensor:
@@ -123,7 +123,7 @@ def measure(args: argparse.Namespace, objects: list[dict[str, str]], num_proc: i
     rows = {}
 
     start = time.perf_counter()
-    straightforward = Straightforward(stages)
+    straightforward = Straightforward(stages, args.tower)
     plain = [straightforward(row) for row in objects]
     write_parquet(args.output / "plain.parquet", plain, triplet_features(args.num_points))
     rows["straightforward, 1 process"] = time.perf_counter() - start

@@ -40,9 +40,9 @@ def meshes(tmp_path_factory) -> tuple[Path, dict[str, str]]:
 
 
 def arguments(meshes: Path, output: Path, tower: Path, *more: str) -> list[str]:
-    small = ["--num-points", "64", "--views", "3", "--size", "32", "--shard-size", "4", "--vocabulary", "modelnet40"]
+    small = ["--num-points", "64", "--views", "3", "--size", "32", "--shard-size", "4", "--dtype", "float32"]
     folders = ["--meshes", str(meshes), "--output", str(output), "--tower", str(tower)]
-    return [*folders, *small, "--num-proc", "0", *more]
+    return [*folders, *small, "--vocabulary", "modelnet40", "--num-proc", "0", *more]
 
 
 @pytest.fixture(scope="module")

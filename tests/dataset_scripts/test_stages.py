@@ -14,6 +14,7 @@ from stages.labels import LabelsCaptioner, read_vocabulary, with_article
 from stages.rank import RankCaptions, rank
 from stages.read import ReadMesh, SamplePoints
 from stages.render import RenderViews
+from stages.tower import resolve_dtype
 
 from modeling_ulip2.towers import load_tower
 from tests.training.world import write_tower
@@ -346,3 +347,17 @@ def test_captions_longer_than_the_tower_reads_are_ranked(tower):
     row = make_row(captions=[["chair " * 200]], image_embeds=np.ones((1, 24), np.float32))
     batch = RankCaptions(tower)(to_batch([row]))
     assert batch["error"] == [None] and np.isfinite(batch["caption_scores"][0][0]).all()
+
+
+def test_the_tower_runs_in_the_type_asked_for(tower):
+    assert resolve_dtype("float32") == torch.float32 and resolve_dtype("bfloat16") == torch.bfloat16
+    assert resolve_dtype("auto", "cpu") in (torch.float32, torch.bfloat16)
+    exact, fast = (RankCaptions(tower, device="cpu", dtype=dtype) for dtype in ("float32", "bfloat16"))
+    assert fast.describe() == exact.describe() | {"dtype": "bfloat16"}  # the same fingerprint
+    embeds = [stage.tower.encode_text(["a chair"]).numpy() for stage in (exact, fast)]
+    assert embeds[1].dtype == np.float32 and (embeds[0] @ embeds[1].T).item() > 0.999
+
+
+def test_older_versions_of_torch_stay_with_float32(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert resolve_dtype("auto", "cpu") == torch.float32
