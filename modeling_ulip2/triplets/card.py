@@ -115,7 +115,8 @@ def _how(settings: Mapping[str, Any], stages: Mapping[str, Any]) -> str:
         f"{'' if settings['image_format'] == 'png' else ' of quality ' + str(settings['quality'])}.\n\n"
         f"Captions come from:\n\n{captioners}\n\n"
         f"and are ranked by their cosine similarity with the view under `{tower.get('tower', '?')}` (fingerprint "
-        f"`{tower.get('fingerprint', '?')}`, {tower.get('dtype', '?')}). All are kept with their scores; choose top-k when training."
+        f"`{tower.get('fingerprint', '?')}`, {tower.get('dtype', '?')}). All are kept with their scores; choose top-k "
+        "when training."
         + (f"\n\n{CONSE}" if tower.get("model_type") == "conse" else "")
         + "\n\nAll settings are in `manifest.json`. What could not be used is in `errors.parquet`, with the reason."
     )
