@@ -184,9 +184,9 @@ def plan_experiments(output: Path, dataset: Path, labels_file: Path | None, args
         experiments.append(
             Experiment(
                 "held-out creator",
-                f"Held-out creator: trained without {HELD_OUT_CREATOR}, tested on {HELD_OUT_CREATOR}",
-                "No shape of the tested creator was in the training, so that nothing can be recognised by its style "
-                "or by a near copy.",
+                f"Held-out creator ({HELD_OUT_CREATOR})",
+                f"Trained without {HELD_OUT_CREATOR}, tested on {HELD_OUT_CREATOR} alone, so that nothing can be "
+                "recognised by its style or by a near copy.",
                 output / "split_held_out_creator.json",
                 output / "model_held_out_creator",
             )
@@ -267,7 +267,7 @@ def evaluate(
             )
         )
         history = json.loads((experiment.model_dir / "trainer_state.json").read_text())["log_history"]
-        path = loss_curves(output / f"loss_{experiment.split_file.stem}.png", history, experiment.title)
+        path = loss_curves(output / f"loss_{experiment.model_dir.name}.png", history, experiment.title)
         pictures.append(Picture(path, f"Training ({experiment.name})."))
     steps.record("evaluate", time.monotonic() - start)
     errors = dataset / "errors.parquet"
