@@ -86,7 +86,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--strict", action="store_true", help="refuse meshes that lack a texture or material file")
     add("--seed", type=int, default=0, help="of points and templates [%(default)s]")
     add("--limit", type=positive, help="only the first N objects")
-    add("--shard-size", type=positive, default=64, help="objects a shard, the unit of work [%(default)s]")
+    add("--shard-size", type=positive, help="objects a shard, the unit of work [1/32 of all, from 8 to 64]")
     add(
         "--num-proc",
         type=int,
@@ -174,7 +174,7 @@ def build(args: argparse.Namespace) -> BuildFolder:
         FolderError, OutputError, EngineError: see there; shards already written are kept.
     """
     objects = list_objects(args.meshes)[: args.limit]
-    size = args.shard_size
+    size = args.shard_size or min(max(len(objects) // 32, 8), 64)
     with BuildFolder(args.output, build_settings(args), objects, size) as folder:
         missing = folder.missing_shards()
         shards = [(shard, objects[shard * size : (shard + 1) * size]) for shard in missing]

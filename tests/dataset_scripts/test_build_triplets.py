@@ -163,6 +163,14 @@ def test_options_choose_captioners_features_and_depth(meshes, tower, tmp_path):
     assert "# Two boxes" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_shards_are_cut_by_the_number_of_objects_alone(meshes, tower, tmp_path):
+    small = ["--num-points", "8", "--views", "1", "--size", "16", "--captioner", "metadata", "--no-features"]
+    folders = ["--meshes", str(meshes[0]), "--output", str(tmp_path / "out"), "--tower", str(tower)]
+    main([*folders, *small, "--num-proc", "0"])
+    names = sorted(path.name for path in (tmp_path / "out" / "triplets").iterdir())
+    assert names[0] == "train-00000-of-00002.parquet"  # 11 objects in shards of 8
+
+
 def test_objects_without_any_words_are_recorded(tower, tmp_path):
     write_box(tmp_path / "meshes" / "0001.obj")
     with pytest.raises(SystemExit, match=r"not one object .*errors.parquet"):
