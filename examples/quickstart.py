@@ -11,7 +11,6 @@ second run skips the steps that are done; a stopped one goes on where it was. Th
 from __future__ import annotations
 
 import json
-import os
 import random
 import shlex
 import subprocess
@@ -24,6 +23,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import torch
+import yaml
 from transformers import HfArgumentParser
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +31,7 @@ LABELS = ROOT / "examples" / "data" / "object_labels.csv"
 TRAINING = ROOT / "examples" / "configs" / "quickstart.yaml"
 # The creator whose furniture the second experiment leaves out of the training.
 HELD_OUT_CREATOR, HELD_OUT_SOURCE = "Scopia", "sh3d_scopia_ccby"
-TEST_SHARE = 0.2
+TEST_SHARE, MIN_SHAPES = 0.2, 10
 # White, so that dark furniture can be seen; the released renders are black.
 BACKGROUND = (255, 255, 255)
 # What a person might look for among furniture, and the category that answers.
@@ -60,7 +60,9 @@ class Arguments:
     )
     num_points: int = field(default=4096, metadata={"help": "Points a shape."})
     views: int = field(default=12, metadata={"help": "Views a shape."})
-    num_proc: int = field(default=len(os.sched_getaffinity(0)), metadata={"help": "Processes that build triplets."})
+    num_proc: int | None = field(
+        default=None, metadata={"help": "Processes that build triplets; default: as many as cores."}
+    )
     limit: int | None = field(default=None, metadata={"help": "Only the first N meshes."})
     epochs: float | None = field(default=None, metadata={"help": "Passes over the shapes; default: the YAML file's."})
     seed: int = field(default=0, metadata={"help": "Of the split, the triplets and the training."})
@@ -127,13 +129,14 @@ def main(argv: list[str] | None = None) -> Path:
     tower = output / "tower"
     steps.run("fetch the frozen image-text pair", "-m", "modeling_ulip2.towers.conse", tower)
     dataset = output / "dataset"
-    limit = ["--limit", args.limit] if args.limit else []
+    scale = ["--limit", args.limit] if args.limit else []
+    scale += ["--num-proc", args.num_proc] if args.num_proc is not None else []
     steps.run(
         "build the triplets",
         "dataset_scripts/build_triplets.py",
         *("--meshes", meshes, "--output", dataset, "--tower", tower),
         *("--num-points", args.num_points, "--views", args.views, "--seed", args.seed),
-        *("--background", *BACKGROUND, "--num-proc", args.num_proc, *limit),
+        *("--background", *BACKGROUND, *scale),
     )
 
     experiments = plan_experiments(output, dataset, labels_file, args)
@@ -145,12 +148,19 @@ def main(argv: list[str] | None = None) -> Path:
             "examples/pretrain.py",
             *("--config", TRAINING.relative_to(ROOT), "--dataset", dataset, "--tower", tower),
             *("--split_file", experiment.split_file, "--output_dir", experiment.model_dir, "--seed", args.seed),
-            *(*labels, *epochs, *precision()),
+            *(*labels, *epochs, *smaller_batch(experiment), *precision()),
         )
     start = time.monotonic()
     report = evaluate(output, dataset, experiments, labels_file, args, steps, start)
     print(f"\nThe report is {report}; every figure of it is in {report.with_name('metrics.json').name} beside it.")
     return report
+
+
+def smaller_batch(experiment: Experiment) -> list[str | int]:
+    """Options for a collection so small that the YAML file's batch would leave fewer than four steps a pass."""
+    shapes = len(json.loads(experiment.split_file.read_text(encoding="utf-8"))["train"])
+    batch = yaml.safe_load(TRAINING.read_text(encoding="utf-8"))["per_device_train_batch_size"]
+    return ["--per_device_train_batch_size", max(2, shapes // 4)] if shapes < 4 * batch else []
 
 
 def precision() -> list[str]:
@@ -169,6 +179,8 @@ def plan_experiments(output: Path, dataset: Path, labels_file: Path | None, args
 
     triplets = read_triplets(str(dataset)).select_columns(["id", "source"])
     sources = dict(zip(triplets["id"], triplets["source"], strict=True))
+    if len(sources) < MIN_SHAPES:
+        sys.exit(f"{dataset} holds {len(sources)} usable shapes; to train and to test takes {MIN_SHAPES} or more.")
     labels = read_labels(labels_file) if labels_file else {}
     experiments = [
         Experiment(

