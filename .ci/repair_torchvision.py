@@ -2,8 +2,8 @@
 
 torchvision's wheels on the default package index are linked against CUDA. Beside a CPU build of torch their extension
 does not load, the operators ``torchvision::nms`` and ``torchvision::qnms`` are therefore unknown, and
-``import torchvision`` fails, which takes open_clip, timm and large parts of transformers with it. None of this package's
-code calls these operators; it is enough that their *schemas* exist before ``torchvision._meta_registrations`` runs.
+``import torchvision`` fails, which takes open_clip, timm and large parts of transformers with it. None of our code
+calls these operators; it is enough that their *schemas* exist before ``torchvision._meta_registrations`` runs.
 
 This script writes an import hook and a ``.pth`` file into the site-packages of the interpreter that runs it, so that
 worker processes and launchers see it too. It does nothing where torchvision is absent or already imports (matching
@@ -23,7 +23,7 @@ from pathlib import Path
 HOOK_NAME = "_torchvision_cpu_schemas"
 
 # A finder rather than a plain import: torch must not be loaded by every interpreter that starts.
-HOOK_SOURCE = '''"""Defines the operator schemas that torchvision expects, right before it asks for them (see repair_torchvision.py)."""
+HOOK_SOURCE = '''"""Defines the operators that torchvision expects before it asks for them."""
 
 import sys
 
