@@ -10,6 +10,7 @@ second run skips the steps that are done; a stopped one goes on where it was. Th
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import shlex
@@ -74,23 +75,31 @@ class Steps:
     def __init__(self, folder: Path):
         self.file = folder / "steps.json"
         self.done: dict[str, dict[str, Any]] = json.loads(self.file.read_text()) if self.file.exists() else {}
+        self._write()
 
-    def run(self, name: str, *command: str | Path | int | float) -> None:
+    def run(self, name: str, product: Path, *command: str | Path | int | float, inputs: str = "") -> None:
+        """Runs a command, unless the same one made `product` before from the same `inputs`."""
         words = [str(word) for word in command]
         known = self.done.get(name, {})
         print(f"\n== {name}\n$ python {shlex.join(words)}", flush=True)
-        if known.get("command") == words and "seconds" in known:
+        if product.exists() and (known.get("command"), known.get("inputs")) == (words, inputs):
             print(f"done before, in {known['seconds']:.0f} s", flush=True)
             return
         start = time.monotonic()
         finished = subprocess.run([sys.executable, *words], cwd=ROOT)
         if finished.returncode:
             sys.exit(f"The step {name!r} failed (see above). The same command goes on from here once that is mended.")
-        self.record(name, time.monotonic() - start, words)
+        self.record(name, time.monotonic() - start, words, inputs)
 
-    def record(self, name: str, seconds: float, command: list[str] | None = None) -> None:
-        self.done[name] = {"seconds": round(seconds, 1), "command": command}
-        self.file.write_text(json.dumps(self.done, indent=2) + "\n", encoding="utf-8")
+    def record(self, name: str, seconds: float, command: list[str] | None = None, inputs: str = "") -> None:
+        self.done[name] = {"seconds": round(seconds, 1), "command": command, "inputs": inputs}
+        self._write()
+
+    def _write(self) -> None:
+        """In one step, so that a stop leaves the old file or the new one."""
+        temporary = self.file.with_name(f".{self.file.name}.tmp")
+        temporary.write_text(json.dumps(self.done, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(self.file)
 
     @property
     def durations(self) -> dict[str, float]:
@@ -114,29 +123,28 @@ def main(argv: list[str] | None = None) -> Path:
     output = Path(args.output_dir).resolve()
     try:
         output.mkdir(parents=True, exist_ok=True)
-        (output / "steps.json").touch()
+        steps = Steps(output)
     except OSError as error:
         sys.exit(f"{output} cannot be written ({error.strerror}): choose another --output_dir")
-    if (output / "steps.json").stat().st_size == 0:
-        (output / "steps.json").unlink()
-    labels_file = Path(args.labels_file) if args.labels_file else LABELS if args.meshes is None else None
-    steps = Steps(output)
-
+    # absolute, as the steps run in the folder of the repository
+    labels_file = Path(args.labels_file).resolve() if args.labels_file else LABELS if args.meshes is None else None
     meshes = Path(args.meshes).resolve() if args.meshes else output / "meshes"
     if args.meshes is None:
-        package = ["--package", args.package] if args.package else []
-        steps.run("fetch the meshes", "dataset_scripts/sweet_home_3d.py", "--output", meshes, *package)
+        package = ["--package", Path(args.package).resolve()] if args.package else []
+        steps.run("fetch the meshes", meshes, "dataset_scripts/sweet_home_3d.py", "--output", meshes, *package)
     tower = output / "tower"
-    steps.run("fetch the frozen image-text pair", "-m", "modeling_ulip2.towers.conse", tower)
+    steps.run("fetch the frozen image-text pair", tower, "-m", "modeling_ulip2.towers.conse", tower)
     dataset = output / "dataset"
     scale = ["--limit", args.limit] if args.limit else []
     scale += ["--num-proc", args.num_proc] if args.num_proc is not None else []
     steps.run(
         "build the triplets",
+        dataset,
         "dataset_scripts/build_triplets.py",
         *("--meshes", meshes, "--output", dataset, "--tower", tower),
         *("--num-points", args.num_points, "--views", args.views, "--seed", args.seed),
         *("--background", *BACKGROUND, *scale),
+        inputs=listing(meshes),
     )
 
     experiments = plan_experiments(output, dataset, labels_file, args)
@@ -145,6 +153,7 @@ def main(argv: list[str] | None = None) -> Path:
         epochs = ["--num_train_epochs", args.epochs] if args.epochs else []
         steps.run(
             f"pre-train ({experiment.name})",
+            experiment.model_dir / "config.json",
             "examples/pretrain.py",
             *("--config", TRAINING.relative_to(ROOT), "--dataset", dataset, "--tower", tower),
             *("--split_file", experiment.split_file, "--output_dir", experiment.model_dir, "--seed", args.seed),
@@ -154,6 +163,12 @@ def main(argv: list[str] | None = None) -> Path:
     report = evaluate(output, dataset, experiments, labels_file, args, steps, start)
     print(f"\nThe report is {report}; every figure of it is in {report.with_name('metrics.json').name} beside it.")
     return report
+
+
+def listing(folder: Path) -> str:
+    """Digest of the files of a folder by name and size: tells whether meshes were added, removed or replaced."""
+    files = sorted((path.relative_to(folder).as_posix(), path.stat().st_size) for path in folder.rglob("*.*"))
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 
 def smaller_batch(experiment: Experiment) -> list[str | int]:
@@ -297,6 +312,7 @@ def evaluate(
             "seed": args.seed,
             "frozen image-text pair": "ConSE, not CLIP: all-MiniLM-L6-v2 and an ImageNet classifier",
             "training": TRAINING.relative_to(ROOT).as_posix(),
+            "arithmetic of the training": "bfloat16 and float32" if "--bf16" in precision() else "float32",
             "meshes that could not be used": f"{unusable} (see {errors.relative_to(output)})" if unusable else "none",
         },
         pictures=pictures,

@@ -22,19 +22,29 @@ def test_every_category_is_in_training_and_test() -> None:
     assert test != quickstart.draw_test_ids(ids, labels, seed=1)
 
 
-def test_a_step_runs_once_and_again_when_its_command_changes(tmp_path: Path) -> None:
-    log, script = tmp_path / "log", tmp_path / "step.py"
-    script.write_text(f"import sys; open({str(log)!r}, 'a').write(sys.argv[1])")
-    for argument in ("a", "a", "b"):
-        quickstart.Steps(tmp_path).run("step", script, argument)
-    assert log.read_text() == "ab"
-    assert set(quickstart.Steps(tmp_path).durations) == {"step"}
+def test_a_step_runs_again_when_its_command_or_inputs_change_or_its_product_is_gone(tmp_path: Path) -> None:
+    product, script = tmp_path / "product", tmp_path / "step.py"
+    script.write_text(f"import sys; open({str(product)!r}, 'a').write(sys.argv[1])")
+    for argument, inputs in (("a", ""), ("a", ""), ("b", ""), ("b", "other meshes"), ("b", "other meshes")):
+        quickstart.Steps(tmp_path).run("step", product, script, argument, inputs=inputs)
+    assert product.read_text() == "abb"
+    product.unlink()
+    quickstart.Steps(tmp_path).run("step", product, script, "c")
+    assert product.read_text() == "c" and set(quickstart.Steps(tmp_path).durations) == {"step"}
+
+
+def test_a_listing_tells_when_meshes_change(tmp_path: Path) -> None:
+    (tmp_path / "a.obj").write_text("v 0 0 0")
+    before = quickstart.listing(tmp_path)
+    assert before == quickstart.listing(tmp_path)
+    (tmp_path / "b.obj").write_text("v 0 0 0")
+    assert before != quickstart.listing(tmp_path)
 
 
 def test_a_failed_step_ends_the_run_and_is_not_done(tmp_path: Path) -> None:
     steps = quickstart.Steps(tmp_path)
     with pytest.raises(SystemExit, match="'broken' failed"):
-        steps.run("broken", "-c", "raise SystemExit(3)")
+        steps.run("broken", tmp_path, "-c", "raise SystemExit(3)")
     assert steps.durations == {}
 
 
