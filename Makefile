@@ -13,7 +13,7 @@ MESHES ?=
 
 RUN_EXTRAS := mesh,data,train,eval,openclip,offline
 DEMO_EXTRAS := $(RUN_EXTRAS),demo
-TEST_EXTRAS := $(DEMO_EXTRAS),dev
+TEST_EXTRAS := $(DEMO_EXTRAS),caption,benchmarks,ray,dev
 
 export HF_HUB_OFFLINE ?= 1
 export GRADIO_ANALYTICS_ENABLED ?= False
