@@ -24,10 +24,11 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "dataset_scripts"))
 
-from build_triplets import available_cores, build_stages, parse_arguments  # noqa: E402
+from build_triplets import available_cores, parse_arguments  # noqa: E402
 from engines.local import run_local  # noqa: E402
 from engines.shard import ShardPlan, ShardResult, make_stages, process_shard  # noqa: E402
 from sources.folder import list_objects  # noqa: E402
+from stages.arguments import build_stages  # noqa: E402
 from stages.base import to_batch, to_rows  # noqa: E402
 
 from modeling_ulip2.towers import load_tower  # noqa: E402
