@@ -1,95 +1,12 @@
-"""Any folder of meshes as a list of objects: from its `objects.csv`, or from the files themselves."""
+"""The listing of a folder of meshes, which lives in the package, since `ulip2 index` reads such folders, too."""
 
-from __future__ import annotations
+from modeling_ulip2.triplets.objects import (
+    OBJECT_COLUMNS,
+    OBJECTS_FILE,
+    SOURCE_FILE,
+    FolderError,
+    list_objects,
+    name_from_path,
+)
 
-import csv
-import os
-import re
-from pathlib import Path
-
-from modeling_ulip2.geometry import MESH_SUFFIXES
-
-OBJECT_COLUMNS = ["path", "id", "name", "tags", "category", "group", "creator", "license", "source", "rotation"]
-OBJECTS_FILE = "objects.csv"
-SOURCE_FILE = "SOURCE.md"  # where the meshes come from, for the dataset card
-# File names that say nothing about the object: its folder's name is asked instead.
-GENERIC_NAMES = {"3d", "asset", "export", "file", "geometry", "mesh", "meshes", "model", "models", "normalized", "obj"}
-GENERIC_NAMES |= {"object", "output", "scan", "scene", "source", "textured", "untitled"}
-
-
-class FolderError(ValueError):
-    """The folder of meshes cannot be used; the message says what to do."""
-
-
-def list_objects(folder: Path) -> list[dict[str, str]]:
-    """One row per mesh with the columns `OBJECT_COLUMNS`, all strings, "" where unknown.
-
-    `objects.csv` decides where there is one: its rows, in its order, with at least the column `path`, relative to the
-    folder. Otherwise every mesh file below the folder is an object, sorted by path and named after its file.
-    `id` is the path with `/` unless the table has ids of its own.
-
-    Raises:
-        FolderError: no such folder, no mesh in it, or a table that cannot be read.
-    """
-    if not folder.is_dir():
-        raise FolderError(f"there is no folder {folder}" if not folder.exists() else f"{folder} is not a folder")
-    table = folder / OBJECTS_FILE
-    rows = _read_table(table) if table.is_file() else _walk(folder)
-    if not rows:
-        raise FolderError(
-            f"{table} has no rows" if table.is_file() else f"{folder} has no mesh ({', '.join(MESH_SUFFIXES)})"
-        )
-    return rows
-
-
-def _read_table(table: Path) -> list[dict[str, str]]:
-    rows: list[dict[str, str]] = []
-    lines_of: dict[str, int] = {}
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            if "path" not in (reader.fieldnames or []):
-                raise FolderError(f"{table} has no column 'path'; its columns are {reader.fieldnames}")
-            for entry in reader:
-                row = {column: (entry.get(column) or "").strip() for column in OBJECT_COLUMNS}
-                if not row["path"]:
-                    raise FolderError(f"{table}, line {reader.line_num}: the path is empty")
-                row["id"] = row["id"] or row["path"].replace("\\", "/")
-                if row["id"] in lines_of:
-                    first = lines_of[row["id"]]
-                    raise FolderError(f"{table}, line {reader.line_num}: {row['id']!r} is in line {first} already")
-                lines_of[row["id"]] = reader.line_num
-                row["name"] = row["name"] or name_from_path(row["path"])
-                rows.append(row)
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise FolderError(f"{table} is not a UTF-8 table of comma-separated values: {error}") from error
-    return rows
-
-
-def _walk(folder: Path) -> list[dict[str, str]]:
-    paths = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in MESH_SUFFIXES:
-                paths.append(Path(parent, name).relative_to(folder).as_posix())
-    blank = dict.fromkeys(OBJECT_COLUMNS, "")
-    return [blank | {"path": path, "id": path, "name": name_from_path(path)} for path in sorted(paths)]
-
-
-def name_from_path(path: str) -> str:
-    """What a path calls its object: "props/OfficeChair_02.glb" is an "office chair", a hexadecimal name is none ("").
-
-    Where the file is called something like "model.obj", the nearest folder with a telling name decides.
-    """
-    parts = path.replace("\\", "/").split("/")
-    for part in [re.sub(r"\.[^.]*$", "", parts[-1]), *reversed(parts[:-1])]:
-        words = re.sub(r"([a-z0-9])([A-Z])|([A-Z]+)(?=[A-Z][a-z])", r"\1\3 \2", part)
-        words = re.sub(r"[^\w]+|_+", " ", words)
-        words = re.sub(r"(?<=[^\W\d]{2})(?=\d)", " ", words)
-        name = " ".join(word for word in words.lower().split() if not word.isdigit())
-        if re.fullmatch(r"(?=.*\d)[0-9a-f]{8,}", re.sub(r"\W|_", "", part.lower())):
-            return ""
-        if name and name not in GENERIC_NAMES:
-            return name
-    return ""
+__all__ = ["OBJECTS_FILE", "OBJECT_COLUMNS", "SOURCE_FILE", "FolderError", "list_objects", "name_from_path"]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
-from modeling_ulip2.geometry import Mesh, read_mesh, sample_points
+from modeling_ulip2.geometry import read_mesh, sample_points
 from modeling_ulip2.geometry.reading import MAX_BYTES, MAX_FACES
+from modeling_ulip2.triplets.objects import rotate
 from modeling_ulip2.triplets.schema import pack_xyz
 
 from .base import ObjectError, Row, RowStage, object_seed
@@ -31,21 +30,12 @@ class ReadMesh(RowStage):
         if not path.is_relative_to(self.folder):
             raise ObjectError("outside_folder", f"{row['path']!r} leads out of the folder of meshes")
         mesh = read_mesh(path, **self.limits)
-        return {"mesh": rotate(mesh, row["rotation"]) if row["rotation"] else mesh, "warnings": mesh.warnings}
-
-
-def rotate(mesh: Mesh, rotation: str) -> Mesh:
-    """Turn a mesh by a row-major matrix given as nine numbers in a string."""
-    try:
-        matrix = np.array(rotation.split(), dtype=np.float64).reshape(3, 3)
-    except ValueError as error:
-        raise ObjectError("bad_rotation", f"expected nine numbers as rotation, got {rotation!r}") from error
-    if not np.allclose(matrix @ matrix.T, np.eye(3), atol=1e-3) or np.linalg.det(matrix) < 0:
-        raise ObjectError("bad_rotation", f"{rotation!r} is no rotation matrix")
-    mesh.vertices = mesh.vertices @ matrix.T  # (V, 3)
-    if mesh.normals is not None:
-        mesh.normals = (mesh.normals @ matrix.T).astype(np.float32)  # (V, 3)
-    return mesh
+        if row["rotation"]:
+            try:
+                mesh = rotate(mesh, row["rotation"])
+            except ValueError as error:
+                raise ObjectError("bad_rotation", str(error)) from None
+        return {"mesh": mesh, "warnings": mesh.warnings}
 
 
 class SamplePoints(RowStage):
