@@ -11,18 +11,12 @@ the same command goes on after a stop, `trainer_state.json` with the loss curve,
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
-import sys
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import yaml
 from datasets import Dataset, IterableDataset
-from transformers import HfArgumentParser, set_seed
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers import set_seed
 
 from modeling_ulip2 import Ulip2Config, Ulip2FeatureExtractor, Ulip2Model, Ulip2Processor
 from modeling_ulip2.evaluation import load_templates
@@ -32,18 +26,13 @@ from modeling_ulip2.training import Ulip2Trainer, Ulip2TrainingArguments
 from modeling_ulip2.training.data import TripletDataset, TripletStream, read_split, read_triplets, select_ids
 from modeling_ulip2.training.features import DEFAULT_CACHE, tower_features
 from modeling_ulip2.training.held_out import HeldOutCallback, HeldOutEvaluation
+from modeling_ulip2.training.options import claim_output_dir, parse_options
 from modeling_ulip2.triplets.augmentation import PointAugmentation
 from modeling_ulip2.triplets.collator import TripletCollator
 
 logger = logging.getLogger("modeling_ulip2.pretrain")
 
 RUN_FILE = "pretrain.json"
-# Training settings that decide what is learned; a stopped run goes on only with the same ones.
-DECISIVE = (
-    "learning_rate start_learning_rate final_learning_rate warmup_epochs warmup_steps lr_scheduler_type weight_decay "
-    "adam_beta1 adam_beta2 adam_epsilon max_grad_norm num_train_epochs max_steps per_device_train_batch_size "
-    "gradient_accumulation_steps seed bf16 fp16"
-).split()
 
 
 @dataclass
@@ -109,7 +98,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     model_args, data_args, augmentation, args = parse_arguments(argv)
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("modeling_ulip2").setLevel(logging.INFO if args.should_log else logging.WARNING)
-    checkpoint = claim_output_dir(model_args, data_args, augmentation, args)
+    checkpoint = claim_output_dir(args, asdict(model_args) | asdict(data_args) | asdict(augmentation), RUN_FILE)
     set_seed(args.seed)
 
     tower = load_tower(data_args.tower, device=args.device)
@@ -171,75 +160,10 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
 def parse_arguments(argv: list[str] | None = None) -> Arguments:
     """Command line, with the options of `--config FILE.yaml` as defaults."""
-    classes = (ModelArguments, DataArguments, PointAugmentation, Ulip2TrainingArguments)
-    parser = HfArgumentParser(classes, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", help="YAML file of the options below.")
-    before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    before.add_argument("--config")
-    config, rest = before.parse_known_args(sys.argv[1:] if argv is None else argv)
-    if config.config is not None:
-        rest = [*_options_of(Path(config.config), {own.name for cls in classes for own in fields(cls)}), *rest]
-    parsed = parser.parse_args_into_dataclasses(rest)
-    return parsed[0], parsed[1], parsed[2], parsed[3]
-
-
-def _options_of(path: Path, known: set[str]) -> list[str]:
-    """The entries of a YAML file as command-line options."""
-    options = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(options, dict):
-        raise ValueError(f"{path} must map option names to values")
-    unknown = sorted(set(options) - known)
-    if unknown:
-        raise ValueError(f"{path}: unknown options {', '.join(unknown)}")
-    words = []
-    for name, value in options.items():
-        values = value if isinstance(value, list) else [value]
-        words += [f"--{name}", *map(str, values)] if value is not None else []
-    return words
-
-
-def claim_output_dir(
-    model_args: ModelArguments, data_args: DataArguments, augmentation: PointAugmentation, args: Ulip2TrainingArguments
-) -> str | None:
-    """Checks that this run may write into `output_dir`, notes its settings there, and finds the checkpoint to go on
-    from.
-
-    Raises:
-        ValueError: the folder holds another run, or a model of unknown origin.
-        OSError: it cannot be written.
-    """
-    settings = asdict(model_args) | asdict(data_args) | asdict(augmentation)
-    settings |= {name: getattr(args, name) for name in DECISIVE}
-    settings = json.loads(json.dumps(settings, default=str))
-    output_dir = Path(args.output_dir)
-    run_file = output_dir / RUN_FILE
-    with args.main_process_first(local=False, desc="checking the output folder"):
-        output_dir.mkdir(parents=True, exist_ok=True)
-        if run_file.exists():
-            before = json.loads(run_file.read_text(encoding="utf-8"))
-            changed = sorted(name for name in settings if settings[name] != before.get(name))
-            if changed:
-                differences = ", ".join(f"{name} {before.get(name)} -> {settings[name]}" for name in changed)
-                raise ValueError(
-                    f"{output_dir} holds a run with other settings ({differences}): choose another --output_dir"
-                )
-        elif (output_dir / "config.json").exists() or last_checkpoint(output_dir):
-            raise ValueError(f"{output_dir} holds a model that this script did not write: choose another --output_dir")
-        elif args.should_save:
-            run_file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    if args.resume_from_checkpoint not in (None, "True", "true", True):
-        return str(args.resume_from_checkpoint)
-    checkpoint = last_checkpoint(output_dir)
-    if checkpoint is None:
-        return None
-    logger.info(f"going on from {checkpoint}")
-    return str(checkpoint)
-
-
-def last_checkpoint(output_dir: Path) -> Path | None:
-    """The last checkpoint that was saved whole: Trainer writes its state last."""
-    saved = [path.parent for path in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*/{TRAINER_STATE_NAME}")]
-    return max(saved, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    model_args, data_args, augmentation, args = parse_options(
+        (ModelArguments, DataArguments, PointAugmentation, Ulip2TrainingArguments), argv, __doc__
+    )
+    return model_args, data_args, augmentation, args
 
 
 def build_model(
