@@ -8,21 +8,22 @@ Stop it whenever you like: the same command goes on where it was. What cannot be
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from engines.local import EngineError, Progress, Retry, run_local
-from engines.shard import ShardPlan, ShardResult
+from engines.arguments import add_engine_arguments, check_engine_arguments, run_engine
+from engines.local import Event, Progress, Retry
+from engines.shard import EngineError, ShardPlan, ShardResult, explain_failure
 from sources.folder import SOURCE_FILE, FolderError, list_objects
 from stages.arguments import add_stage_arguments, build_settings, build_stages, positive
 from stages.embed import EmbedViews
 from tqdm import tqdm
 
 from modeling_ulip2.triplets.card import dataset_card
+from modeling_ulip2.triplets.schema import FEATURES_CONFIG, TRIPLETS_CONFIG
 from modeling_ulip2.triplets.shards import BuildFolder, OutputError, write_text
 
 
@@ -38,22 +39,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--output", type=Path, required=True, help="dataset folder to begin or to complete")
     add("--limit", type=positive, help="only the first N objects")
     add("--shard-size", type=positive, help="objects a shard, the unit of work [1/32 of all, from 8 to 64]")
-    add(
-        "--num-proc",
-        type=int,
-        default=available_cores(),
-        help="worker processes, one core each; 0: none [%(default)s]",
-    )
     add("--title", help="of the dataset card [name of the output folder]")
+    add_engine_arguments(parser)
     add_stage_arguments(parser)
     args = parser.parse_args(arguments)
-    if args.num_proc < 0:
-        parser.error(f"argument --num-proc: expected 0 or more, got {args.num_proc}")
+    check_engine_arguments(parser, args)
     return args
-
-
-def available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def build(args: argparse.Namespace) -> BuildFolder:
@@ -75,7 +66,7 @@ def build(args: argparse.Namespace) -> BuildFolder:
             output=args.output,
             num_shards=folder.num_shards,
             num_points=args.num_points,
-            write_features=args.features,
+            configs=(TRIPLETS_CONFIG, FEATURES_CONFIG) if args.features else (TRIPLETS_CONFIG,),
             depth=args.depth,
         )
         source_file = args.meshes / SOURCE_FILE
@@ -85,7 +76,7 @@ def build(args: argparse.Namespace) -> BuildFolder:
         with tqdm(
             total=len(objects), initial=len(objects) - sum(len(rows) for _, rows in shards), unit="object"
         ) as bar:
-            for result in watch(run_local(plan, shards, args.num_proc, folder.check_stages), bar):
+            for result in watch(run_engine(args, plan, shards, folder.check_stages), bar):
                 folder.commit(result.shard, result.record, result.errors, result.warnings)
                 card = dataset_card(args.title or args.output.resolve().name, folder.manifest, folder.totals(), source)
                 write_text(args.output / "README.md", card)
@@ -95,7 +86,7 @@ def build(args: argparse.Namespace) -> BuildFolder:
     return folder
 
 
-def watch(events: Iterable[ShardResult | Progress | Retry], bar: tqdm) -> Iterator[ShardResult]:
+def watch(events: Iterable[Event], bar: tqdm) -> Iterator[ShardResult]:
     """The finished shards among an engine's events; the bar shows how many objects' views are embedded."""
     seen: Counter[int] = Counter()
     for event in events:
@@ -104,9 +95,9 @@ def watch(events: Iterable[ShardResult | Progress | Retry], bar: tqdm) -> Iterat
                 seen[event.shard] += len(event.ids)
                 bar.update(len(event.ids))
         elif isinstance(event, Retry):
-            bar.write(f"A worker died; shard {event.shard} begins anew.")
+            bar.write(f"{event.cause}; shard {event.shard} begins anew.")
             bar.update(-seen.pop(event.shard, 0))
-        else:
+        elif isinstance(event, ShardResult):
             bar.update(event.record["triplets"] + sum(event.record["errors"].values()) - seen[event.shard])
             yield event
 
@@ -129,8 +120,10 @@ def main(arguments: list[str] | None = None) -> None:
     args = parse_arguments(arguments)
     try:
         folder = build(args)
-    except (FolderError, OutputError, EngineError, OSError) as error:
+    except (FolderError, OutputError) as error:
         sys.exit(f"build_triplets: {error}")
+    except (EngineError, OSError) as error:
+        sys.exit(f"build_triplets: {explain_failure(error)}")
     except KeyboardInterrupt:
         sys.exit(f"\nbuild_triplets: stopped; run the same command again to complete {args.output}")
     if folder.totals().get("triplets", 0) == 0:

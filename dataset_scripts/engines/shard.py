@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from datasets import Features
 from stages.base import Batch, Row, Stage, to_batch, to_rows
 from transformers.utils.logging import disable_progress_bar
 
@@ -17,31 +19,58 @@ from modeling_ulip2.triplets.shards import shard_path, write_parquet
 
 StageFactory: TypeAlias = Callable[[], Stage]
 Report: TypeAlias = Callable[[str, list[str]], None]  # name of a stage, ids of the objects it is about to see
+# Objects that a worker must not touch again, by id: reason and message for `errors.parquet`.
+Skip: TypeAlias = dict[str, tuple[str, str]]
+
+WRITING = "write"  # the name under which writing the files is reported, as if it were a stage
+
+
+class EngineError(RuntimeError):
+    """The build cannot go on; the shards that are done are kept."""
 
 
 @dataclass(frozen=True)
 class ShardPlan:
     """What every worker knows: how to make the stages, and where and what to write.
 
-    `stages` are picklable, such as `functools.partial(ReadMesh, folder=…)`, and called in the worker.
+    `stages` are picklable, such as `functools.partial(ReadMesh, folder=…)`, and called in the worker. `configs` are
+    those of the dataset that are written; a plan without any is the first part of a longer one (see `split`).
     """
 
     stages: Sequence[StageFactory]
     output: Path
     num_shards: int
     num_points: int
-    write_features: bool = True
+    configs: Sequence[str] = (TRIPLETS_CONFIG, FEATURES_CONFIG)
     depth: bool = False
+
+    def split(self) -> tuple[ShardPlan | None, ShardPlan]:
+        """The stages before the first one with a model, None if there are none, and the rest, which writes."""
+        cut = next((i for i, make in enumerate(self.stages) if wants_gpu(make)), len(self.stages))
+        body = replace(self, stages=self.stages[cut:])
+        return (replace(self, stages=self.stages[:cut], configs=()) if cut else None), body
+
+
+@dataclass
+class ShardRows:
+    """The objects of a shard between two parts of a plan, and the seconds that their stages took."""
+
+    rows: list[Row]
+    seconds: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass
 class ShardResult:
-    """What a finished shard reports: `record` is its entry in the manifest, `seconds` the time spent in each stage."""
+    """What a finished shard reports: `record` is its entry in the manifest, with the time spent in each stage."""
 
     shard: int
     record: dict[str, Any]
     errors: list[Row] = field(default_factory=list)
     warnings: list[Row] = field(default_factory=list)
+
+
+def wants_gpu(factory: StageFactory) -> bool:
+    return getattr(getattr(factory, "func", factory), "on_gpu", False)  # of a class or a partial of one
 
 
 def make_stages(plan: ShardPlan) -> list[Stage]:
@@ -53,40 +82,61 @@ def describe_stages(stages: Sequence[Stage]) -> dict[str, Any]:
     return {type(stage).__name__: description for stage in stages if (description := stage.describe())}
 
 
-def process_shard(
-    plan: ShardPlan,
-    stages: Sequence[Stage],
-    shard: int,
-    objects: Sequence[Row],
-    skip: dict[str, str],
-    report: Report,
-) -> ShardResult:
-    """Run the stages over the objects of a shard and write its files.
+def process_part(
+    plan: ShardPlan, stages: Sequence[Stage], shard: int, part: ShardRows, skip: Skip, report: Report
+) -> ShardRows | ShardResult:
+    """Run the stages over the objects of a shard; write its files if the plan has configs, else return the rows.
 
     Args:
-        skip: ids that killed a worker before, with a message for `errors.parquet`.
+        skip: objects that killed a worker or took too long before.
         report: told before each call of a stage, so that whoever watches knows whose turn it was.
     """
-    seconds: Counter[str] = Counter()
-    batches: Iterator[Batch] = (to_batch([_begin(row, skip)]) for row in objects)
+    seconds = Counter(part.seconds)
+    batches: Iterator[Batch] = (to_batch([_begin(row, skip)]) for row in part.rows)
     for stage in stages:
         batches = _run(stage, batches, report, seconds)
     rows = [row for batch in batches for row in to_rows(batch)]
+    return _write(plan, shard, rows, seconds, report) if plan.configs else ShardRows(rows, seconds)
+
+
+def process_shard(
+    plan: ShardPlan, stages: Sequence[Stage], shard: int, objects: Sequence[Row], skip: Skip, report: Report
+) -> ShardResult:
+    """Run all stages over the objects of a shard and write its files; arguments as for `process_part`."""
+    result = process_part(plan, stages, shard, ShardRows(list(objects)), skip, report)
+    assert isinstance(result, ShardResult)
+    return result
+
+
+def _begin(row: Row, skip: Skip) -> Row:
+    row = {"error": None, "message": None, **row}
+    if row["id"] in skip and row["error"] is None:
+        row["error"], row["message"] = skip[row["id"]]
+    return row
+
+
+def _run(stage: Stage, batches: Iterable[Batch], report: Report, seconds: Counter[str]) -> Iterator[Batch]:
+    name = type(stage).__name__
+    for batch in rebatch(batches, stage.batch_size):
+        report(name, batch["id"])
+        start = time.perf_counter()
+        batch = stage(batch)
+        seconds[name] += time.perf_counter() - start
+        yield batch
+
+
+def _write(plan: ShardPlan, shard: int, rows: list[Row], seconds: Counter[str], report: Report) -> ShardResult:
     good = [row for row in rows if row["error"] is None]
+    report(WRITING, [])
     start = time.perf_counter()
     size, data_size = {}, {}
-    for config in (TRIPLETS_CONFIG, FEATURES_CONFIG) if plan.write_features else (TRIPLETS_CONFIG,):
+    for config in plan.configs:
         path = shard_path(plan.output, config, shard, plan.num_shards)
-        if not good:  # a parquet file without rows helps nobody
+        if good:
+            size[config], data_size[config] = write_parquet(path, good, _schema(plan, config, good[0]))
+        else:  # a parquet file without rows helps nobody
             path.unlink(missing_ok=True)
-        elif config == TRIPLETS_CONFIG:
-            size[config], data_size[config] = write_parquet(
-                path, good, triplet_features(plan.num_points, depth=plan.depth)
-            )
-        else:
-            dim = good[0]["image_embeds"].shape[-1]
-            size[config], data_size[config] = write_parquet(path, good, features_features(dim))
-    seconds["write"] += time.perf_counter() - start
+    seconds[WRITING] += time.perf_counter() - start
     record = {
         "triplets": len(good),
         "captions": sum(len(captions) for row in good for captions in row["captions"]),
@@ -107,18 +157,10 @@ def process_shard(
     return ShardResult(shard, record, errors, warnings)
 
 
-def _begin(row: Row, skip: dict[str, str]) -> Row:
-    return {**row, "error": "worker_died" if row["id"] in skip else None, "message": skip.get(row["id"])}
-
-
-def _run(stage: Stage, batches: Iterable[Batch], report: Report, seconds: Counter[str]) -> Iterator[Batch]:
-    name = type(stage).__name__
-    for batch in rebatch(batches, stage.batch_size):
-        report(name, batch["id"])
-        start = time.perf_counter()
-        batch = stage(batch)
-        seconds[name] += time.perf_counter() - start
-        yield batch
+def _schema(plan: ShardPlan, config: str, row: Row) -> Features:
+    if config == TRIPLETS_CONFIG:
+        return triplet_features(plan.num_points, depth=plan.depth)
+    return features_features(row["image_embeds"].shape[-1], depth="depth_embeds" in row)
 
 
 def rebatch(batches: Iterable[Batch], size: int | None) -> Iterator[Batch]:
@@ -131,3 +173,14 @@ def rebatch(batches: Iterable[Batch], size: int | None) -> Iterator[Batch]:
             del rows[:size]
     if rows:
         yield to_batch(rows)
+
+
+def explain_failure(error: Exception) -> str:
+    """Why a worker or a build cannot go on, in a sentence for whoever started it."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = f" under {error.filename}" if error.filename else ""
+        return (
+            f"there is no space left on the disk{place}: make room, then run the same command again. "
+            "Finished shards are kept."
+        )
+    return str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"

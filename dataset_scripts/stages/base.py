@@ -32,10 +32,13 @@ class ObjectError(ValueError):
 class Stage:
     """A step over a batch.
 
-    `batch_size` is how many objects the engine hands over at once; None stands for a whole shard.
+    `batch_size` is how many objects the engine hands over at once; None stands for a whole shard. A stage with
+    `on_gpu` runs a model: where there are GPUs, engines run it and all stages after it in a process per GPU, and the
+    stages before it in processes that see none.
     """
 
     batch_size: int | None = 1
+    on_gpu: bool = False
 
     def __call__(self, batch: Batch) -> Batch:
         raise NotImplementedError

@@ -16,6 +16,7 @@ class EmbedViews(Stage):
     """`views` -> `image_embeds` (V, D) float32 per object, L2-normalised: of the images as they are stored."""
 
     batch_size = 4
+    on_gpu = True
 
     def __init__(self, tower: str, device: str | None = None, dtype: str = "float32") -> None:
         self.tower = shared_tower(tower, device, dtype)

@@ -59,6 +59,7 @@ class LabelsCaptioner(Captioner):
     """
 
     batch_size = 32
+    on_gpu = True
 
     def __init__(
         self,

@@ -19,6 +19,7 @@ class RankCaptions(Stage):
     """
 
     batch_size = None
+    on_gpu = True
 
     def __init__(self, tower: str, device: str | None = None, dtype: str = "float32") -> None:
         self.tower = shared_tower(tower, device, dtype)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from accelerate import PartialState
-from datasets import Dataset, Features, List, Value, load_dataset
+from datasets import Dataset, load_dataset
 from huggingface_hub import constants as hub_constants
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -101,7 +101,7 @@ def computed_features(
     if use_depth and "depths" not in triplets.column_names:
         raise ValueError("use_depth needs a dataset with depth views; this one has no column `depths`")
     folder = Path(cache_dir) / _cache_key(triplets, tower, use_depth)
-    features = _features(tower.dim, use_depth)
+    features = features_features(tower.dim, depth=use_depth)
     num_shards = -(-len(triplets) // ROWS_PER_SHARD)
     paths = [shard_path(folder, FEATURES_CONFIG, shard, num_shards) for shard in range(num_shards)]
     state = PartialState()
@@ -136,13 +136,6 @@ def _embed(row: Mapping[str, Any], tower: Tower, use_depth: bool) -> dict[str, A
 
 def _half(embeds: Any) -> np.ndarray:
     return embeds.cpu().numpy().astype(np.float16)
-
-
-def _features(dim: int, use_depth: bool) -> Features:
-    features = features_features(dim)
-    if use_depth:
-        features["depth_embeds"] = List(List(Value("float16"), length=dim))
-    return features
 
 
 def _cache_key(triplets: Dataset, tower: Tower, use_depth: bool) -> str:

@@ -51,14 +51,18 @@ def triplet_features(num_points: int, *, depth: bool = False) -> Features:
     return Features(columns)
 
 
-def features_features(dim: int) -> Features:
+def features_features(dim: int, *, depth: bool = False) -> Features:
     """Columns of the `features` config: the frozen towers' L2-normalised embeddings of size `dim`, by `id`.
 
     - `image_embeds` [V][dim] float16, in the order of `views`
     - `text_embeds` [V][k][dim] float16, in the order of `captions`
+    - with `depth`: `depth_embeds` [V][dim] float16, in the order of `depths`
     """
     embedding = List(Value("float16"), length=dim)
-    return Features({"id": Value("string"), "image_embeds": List(embedding), "text_embeds": List(List(embedding))})
+    columns = {"id": Value("string"), "image_embeds": List(embedding), "text_embeds": List(List(embedding))}
+    if depth:
+        columns["depth_embeds"] = List(embedding)
+    return Features(columns)
 
 
 def error_features() -> Features:

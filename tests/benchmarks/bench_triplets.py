@@ -24,7 +24,8 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "dataset_scripts"))
 
-from build_triplets import available_cores, parse_arguments  # noqa: E402
+from build_triplets import parse_arguments  # noqa: E402
+from engines.arguments import available_cores  # noqa: E402
 from engines.local import run_local  # noqa: E402
 from engines.shard import ShardPlan, ShardResult, make_stages, process_shard  # noqa: E402
 from sources.folder import list_objects  # noqa: E402

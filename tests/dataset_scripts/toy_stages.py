@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from stages.base import Batch, Row, RowStage, Stage, alive
+
+from modeling_ulip2.triplets import shards
 
 NUM_POINTS, DIM = 8, 4
 
 
 class MakeRow(RowStage):
-    """Rows without meshes. An object called "kill" kills its worker; "kill once" does so the first time only."""
+    """Rows without meshes; leaves a file of each object's id that holds the process and the GPUs that it sees.
+
+    An object called "kill" kills its worker; "kill once" does so the first time only. "hang" takes for ever, "hold"
+    until the test leaves a file "go".
+    """
 
     def __init__(self, scratch: str) -> None:
         self.scratch = Path(scratch)
@@ -23,12 +31,14 @@ class MakeRow(RowStage):
         if row["name"] == "bad":
             raise ValueError("a bad object")
         marker = self.scratch / row["id"]
-        if row["name"] == "kill" or (row["name"] == "kill once" and not marker.exists()):
-            marker.touch()
+        first = not marker.exists()
+        write_marker(marker)
+        if row["name"] == "kill" or (row["name"] == "kill once" and first):
             os.kill(os.getpid(), signal.SIGKILL)
-        if row["name"] == "wait":
-            marker.touch()
-            time.sleep(60)
+        if row["name"] == "hang":
+            time.sleep(3600)
+        if row["name"] == "hold":
+            wait_for(self.scratch / "go")
         return {
             "xyz": np.full((NUM_POINTS, 3), float(row["id"]), np.float16),
             "rgb": np.zeros((NUM_POINTS, 3), np.uint8),
@@ -41,6 +51,58 @@ class MakeRow(RowStage):
             "text_embeds": [np.zeros((1, DIM), np.float16)],
             "warnings": [],
         }
+
+
+def write_marker(path: Path) -> None:
+    partial = path.with_suffix(f".{os.getpid()}")
+    partial.write_text(f"{os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES')}")
+    partial.replace(path)
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{path.name} never came")
+        time.sleep(0.01)
+
+
+class Model(Stage):
+    """A stage that wants a GPU; leaves a file of its process, as `MakeRow` does.
+
+    At an object called "await N" it waits until object N was made, and writes down how many were by then.
+    """
+
+    batch_size = 2
+    on_gpu = True
+
+    def __init__(self, scratch: str) -> None:
+        self.scratch = Path(scratch)
+
+    def describe(self) -> dict[str, str]:
+        return {"model": "toy"}
+
+    def __call__(self, batch: Batch) -> Batch:
+        write_marker(self.scratch / f"model-{os.getpid()}")
+        for name in batch["name"]:
+            if name.startswith("await "):
+                wait_for(self.scratch / name.split()[1])
+                made = [path for path in self.scratch.iterdir() if path.name.isdigit()]
+                (self.scratch / "made").write_text(str(len(made)))
+        return batch
+
+
+class FullDisk(Stage):
+    """The disk of its worker is full from now on."""
+
+    def __init__(self) -> None:
+        shards.os = SimpleNamespace(getpid=os.getpid, fsync=self.refuse)  # type: ignore[attr-defined]
+
+    def refuse(self, file: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def __call__(self, batch: Batch) -> Batch:
+        return batch
 
 
 class Whole(Stage):
