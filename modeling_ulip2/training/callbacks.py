@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from modeling_ulip2.triplets.collator import TripletCollator
+from modeling_ulip2.triplets.collator import CloudCollator
 
 
 class LogitScaleClamp(TrainerCallback):
@@ -23,7 +23,7 @@ class LogitScaleClamp(TrainerCallback):
 class CollatorEpoch(TrainerCallback):
     """Tells the collator which pass over the data begins, so that a resumed run draws what it would have drawn."""
 
-    def __init__(self, collator: TripletCollator):
+    def __init__(self, collator: CloudCollator):
         self.collator = collator
 
     def on_epoch_begin(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,16 +15,75 @@ from modeling_ulip2.feature_extraction_ulip2 import append_height
 from modeling_ulip2.triplets.augmentation import PUBLISHED, PointAugmentation, random_sample
 from modeling_ulip2.triplets.images import open_depth, open_view
 
+if TYPE_CHECKING:
+    from typing_extensions import Self  # typing has it from Python 3.11 on
 
-class TripletCollator:
+
+class CloudCollator:
+    """Draws and prepares the clouds of a batch; the base of collators that add what goes with a cloud.
+
+    What is drawn for a row depends on `seed`, the pass over the data and the row's `id` alone: not on the batch, the
+    number of workers or processes, or on whether the run was resumed. `epoch` in a row overrides `set_epoch`.
+
+    Args:
+        feature_extractor: a `Ulip2FeatureExtractor`.
+        augmentation: changes to the cloud; None: no changes, and the same draws in every pass.
+        seed: of all draws.
+    """
+
+    def __init__(self, feature_extractor: Any, augmentation: PointAugmentation | None = PUBLISHED, seed: int = 0):
+        self.feature_extractor = feature_extractor
+        self.augmentation = augmentation
+        self.seed = seed
+        # in shared memory, so that workers that outlive an epoch see it change
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tells which pass over the data follows; workers that already run see it too."""
+        self._epoch.fill_(epoch)
+
+    def for_evaluation(self) -> Self:
+        """The same without augmentation: every pass draws the same."""
+        other = copy.copy(self)
+        other.augmentation = None
+        return other
+
+    def _rng(self, row: Mapping[str, Any]) -> np.random.Generator:
+        digest = blake2b(str(row["id"]).encode(), digest_size=8).digest()
+        epoch = int(row.get("epoch", self._epoch)) if self._draws_anew() else 0
+        return np.random.default_rng([self.seed, epoch, int.from_bytes(digest, "big")])
+
+    def _draws_anew(self) -> bool:
+        """Does each pass draw otherwise than the one before?"""
+        return self.augmentation is not None
+
+    def _points(self, rows: Sequence[Mapping[str, Any]], rngs: list[np.random.Generator]) -> torch.Tensor:
+        """`point_values` (B, N, 3 or 6) float32 of rows with `xyz` (N, 3) and perhaps `rgb` (N, 3) uint8."""
+        extractor = self.feature_extractor
+        clouds = []
+        for row, rng in zip(rows, rngs, strict=True):
+            xyz, rgb = np.asarray(row["xyz"]), row.get("rgb")
+            if rgb is not None:
+                rgb = np.asarray(rgb, dtype=np.uint8)  # plain rows hold lists of Python integers
+            # other points in every pass; also where all are kept, as dropout and grouping favour the first one
+            if self.augmentation is not None and extractor.sampling == "random" and len(xyz) >= extractor.num_points:
+                chosen = random_sample(np.arange(len(xyz)), extractor.num_points, rng)
+                xyz, rgb = xyz[chosen], None if rgb is None else rgb[chosen]
+            clouds.append({"xyz": xyz, "rgb": rgb})
+        values = extractor(clouds, return_tensors="np")["point_values"]  # (B, N, C)
+        if self.augmentation is not None:
+            values = np.stack([self.augmentation(cloud, rng) for cloud, rng in zip(values, rngs, strict=True)])
+            if extractor.has_height:  # of the cloud as it stands now
+                values = append_height(values[..., :-1])
+        return torch.from_numpy(values)
+
+
+class TripletCollator(CloudCollator):
     """Turns triplet rows into inputs of `Ulip2Model`.
-
-    What is drawn for a row (view, points, augmentation) depends on `seed`, the pass over the data and the row's `id`
-    alone: not on the batch, the number of workers or processes, or on whether the run was resumed.
 
     A row holds `id`, `xyz` (N, 3), `rgb` (N, 3) uint8 (optional) and either the towers' embeddings (`image_embeds`
     (V, D), `text_embeds` [V](k, D), optional `depth_embeds` (V, D)) or raw data (`views` [V], `captions` [V][k],
-    optional `depths` [V]). Captions come best first. `epoch` in a row overrides `set_epoch`.
+    optional `depths` [V]). Captions come best first.
 
     Args:
         processor: a `Ulip2Processor`. Rows with embeddings need its feature extractor only.
@@ -44,22 +103,14 @@ class TripletCollator:
     ):
         if top_k < 1:
             raise ValueError(f"top_k must be at least 1, not {top_k}")
+        super().__init__(processor.feature_extractor, augmentation, seed)
         self.processor = processor
         self.top_k = top_k
         self.use_depth = use_depth
-        self.augmentation = augmentation
-        self.seed = seed
-        # in shared memory, so that workers that outlive an epoch see it change
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
-    def set_epoch(self, epoch: int) -> None:
-        """Tells which pass over the data follows; workers that already run see it too."""
-        self._epoch.fill_(epoch)
-
-    def for_evaluation(self) -> TripletCollator:
+    def for_evaluation(self) -> Self:
         """The same without augmentation and on RGB views alone: every pass sees the same points and views."""
-        other = copy.copy(self)
-        other.augmentation = None
+        other = super().for_evaluation()
         other.use_depth = False
         return other
 
@@ -76,11 +127,6 @@ class TripletCollator:
         batch |= self._embeddings(rows, views) if "text_embeds" in rows[0] else self._raw(rows, views)
         return batch | {"return_loss": True}
 
-    def _rng(self, row: Mapping[str, Any]) -> np.random.Generator:
-        digest = blake2b(str(row["id"]).encode(), digest_size=8).digest()
-        epoch = 0 if self.augmentation is None else int(row.get("epoch", self._epoch))
-        return np.random.default_rng([self.seed, epoch, int.from_bytes(digest, "big")])
-
     def _choose_view(self, row: Mapping[str, Any], rng: np.random.Generator) -> tuple[int, bool]:
         """Index of a view that has captions, and whether its depth is meant rather than its colours."""
         captions = row["text_embeds"] if "text_embeds" in row else row["captions"]
@@ -92,25 +138,6 @@ class TripletCollator:
             raise ValueError(f"use_depth=True, but the triplet {row['id']!r} has no depth views")
         choice = int(rng.integers(len(usable) * (1 + self.use_depth)))
         return usable[choice % len(usable)], choice >= len(usable)
-
-    def _points(self, rows: Sequence[Mapping[str, Any]], rngs: list[np.random.Generator]) -> torch.Tensor:
-        extractor = self.processor.feature_extractor
-        clouds = []
-        for row, rng in zip(rows, rngs, strict=True):
-            xyz, rgb = np.asarray(row["xyz"]), row.get("rgb")
-            if rgb is not None:
-                rgb = np.asarray(rgb, dtype=np.uint8)  # plain rows hold lists of Python integers
-            # other points in every pass; also where all are kept, as dropout and grouping favour the first one
-            if self.augmentation is not None and extractor.sampling == "random" and len(xyz) >= extractor.num_points:
-                chosen = random_sample(np.arange(len(xyz)), extractor.num_points, rng)
-                xyz, rgb = xyz[chosen], None if rgb is None else rgb[chosen]
-            clouds.append({"xyz": xyz, "rgb": rgb})
-        values = extractor(clouds, return_tensors="np")["point_values"]  # (B, N, C)
-        if self.augmentation is not None:
-            values = np.stack([self.augmentation(cloud, rng) for cloud, rng in zip(values, rngs, strict=True)])
-            if extractor.has_height:  # of the cloud as it stands now
-                values = append_height(values[..., :-1])
-        return torch.from_numpy(values)
 
     def _embeddings(self, rows: Sequence[Mapping[str, Any]], views: list[tuple[int, bool]]) -> dict[str, torch.Tensor]:
         chosen = list(zip(rows, views, strict=True))
