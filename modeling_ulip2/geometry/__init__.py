@@ -3,6 +3,8 @@
 from .cameras import Camera, camera_ring
 from .errors import MeshError
 from .mesh import Material, Mesh
+from .npy import read_npy
+from .pickles import read_pickle
 from .points import read_points
 from .reading import MESH_SUFFIXES, read_mesh
 from .rendering import Renderer, RenderOutput
@@ -18,6 +20,8 @@ __all__ = [
     "Renderer",
     "camera_ring",
     "read_mesh",
+    "read_npy",
+    "read_pickle",
     "read_points",
     "sample_points",
 ]

@@ -10,6 +10,7 @@ import numpy as np
 
 from .colors import linear_to_srgb, to_uint8
 from .errors import MeshError
+from .npy import load_npy
 from .ply import parse_ply
 from .reading import MAX_BYTES, open_bounded
 
@@ -46,7 +47,7 @@ def read_points(
         if suffix == ".ply":
             xyz, rgb = _from_ply(data, max_points)
         elif suffix == ".npy":
-            xyz, rgb = _split(_load_npy(io.BytesIO(data), len(data), "it"), None)
+            xyz, rgb = _split(load_npy(io.BytesIO(data), len(data), "it"), None)
         elif suffix == ".npz":
             xyz, rgb = _from_npz(data, max_bytes)
         else:
@@ -89,29 +90,10 @@ def _from_npz(data: bytes, max_bytes: int) -> tuple[np.ndarray, np.ndarray | Non
                 if size > max_bytes:
                     raise MeshError("too_large", f"its array {name!r} unpacks to {size} bytes; at most {max_bytes}")
                 with archive.open(members[name]) as member:
-                    arrays.append(_load_npy(io.BytesIO(member.read(size)), size, repr(name)))
+                    arrays.append(load_npy(io.BytesIO(member.read(size)), size, repr(name)))
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         raise MeshError("corrupt", f"it is not a readable npz archive ({error})") from None
     return _split(arrays[0], arrays[1] if len(arrays) > 1 else None)
-
-
-def _load_npy(stream: io.BytesIO, size: int, what: str) -> np.ndarray:
-    """An array of numbers; its header is checked before memory is taken, and pickles are never opened."""
-    try:
-        version = np.lib.format.read_magic(stream)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(stream)
-    except Exception as error:  # NumPy evaluates the header as Python, which fails in many ways
-        raise MeshError("corrupt", f"{what} has no readable npy header ({error})") from None
-    if dtype.hasobject or dtype.kind not in "fiu":
-        raise MeshError("unsupported", f"{what} holds {dtype}, not numbers; pickled objects are never opened")
-    count = 1
-    for length in shape:
-        count *= int(length)
-    if count * dtype.itemsize > size - stream.tell():
-        raise MeshError("truncated", f"{what} declares {count} numbers of {dtype}, more than the file holds")
-    stream.seek(0)
-    return np.load(stream, allow_pickle=False)
 
 
 def _load_text(data: bytes) -> np.ndarray:

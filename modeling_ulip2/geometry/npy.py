@@ -1,0 +1,72 @@
+"""NumPy's `.npy` files: numbers, and the pickled dictionaries in which point clouds circulate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from .errors import MeshError
+from .pickles import MAX_PICKLE_BYTES, load_pickle, open_file
+
+
+def read_npy(path: str | Path, *, max_bytes: int = MAX_PICKLE_BYTES) -> Any:
+    """The content of a `.npy` file. Pickled objects are read as by `read_pickle`: nothing in them is executed.
+
+    Returns:
+        An array of numbers; of an array of objects its only object where it has no dimension (Objaverse-LVIS keeps a
+        dict so: `xyz`, `rgb`, …), else the list of its objects (ModelNet40 keeps a dict for each cloud).
+
+    Raises:
+        MeshError: as `read_pickle`.
+    """
+    path = Path(path)
+    try:
+        with open_file(path, max_bytes) as file:
+            shape, dtype = read_npy_header(file, "it")
+            if not dtype.hasobject:
+                return load_npy(file, path.stat().st_size, "it")
+            if dtype != np.dtype(object):
+                raise MeshError("unsupported", f"it holds records ({dtype}), not an array of objects")
+            objects = load_pickle(file)
+            if not isinstance(objects, np.ndarray) or objects.shape != shape:
+                raise MeshError("corrupt", f"it announces an array of the shape {shape} and holds something else")
+            return objects.item() if shape == () else list(objects)
+    except MeshError as error:
+        if error.path is None:
+            error.path = path
+        raise
+
+
+def load_npy(stream: IO[bytes], size: int, what: str) -> np.ndarray:
+    """An array of numbers from a stream at its start or behind its header.
+
+    The header is checked before memory is taken, and pickles are never opened.
+
+    Args:
+        stream: a seekable stream over `size` bytes.
+        what: the subject of an error message, "it" or the name of an archive's member.
+    """
+    stream.seek(0)
+    shape, dtype = read_npy_header(stream, what)
+    if dtype.hasobject or dtype.kind not in "fiu":
+        raise MeshError("unsupported", f"{what} holds {dtype}, not numbers; pickled objects are never opened")
+    count = 1
+    for length in shape:
+        count *= int(length)
+    if count * dtype.itemsize > size - stream.tell():
+        raise MeshError("truncated", f"{what} declares {count} numbers of {dtype}, more than the file holds")
+    stream.seek(0)
+    return np.load(stream, allow_pickle=False)
+
+
+def read_npy_header(stream: IO[bytes], what: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of the array that follows."""
+    try:
+        version = np.lib.format.read_magic(stream)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(stream)
+    except Exception as error:  # NumPy evaluates the header as Python, which fails in many ways
+        raise MeshError("corrupt", f"{what} has no readable npy header ({error})") from None
+    return shape, dtype
