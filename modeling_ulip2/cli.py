@@ -5,7 +5,7 @@ ulip2 convert FILE OUTPUT_DIR      a published checkpoint -> a folder for AutoMo
 ulip2 verify FOLDER                recorded numbers against the installed code and device
 ulip2 embed FILES -o OUT.parquet   meshes and point clouds -> a table of embeddings
 ulip2 classify FILE --labels ...   which of your labels a shape is
-ulip2 index DATASET OUT            a triplets dataset -> a folder that can be searched
+ulip2 index DATASET OUT            a triplets dataset or a folder of meshes -> a folder that can be searched
 ulip2 search INDEX TEXT            shapes by text, picture, shape, or what these add up to
 """
 

@@ -96,24 +96,20 @@ def quickstart_index(model: Path, output_dir: Path) -> Path:
     """Indexes the quickstart's shapes; what is there already is not done again."""
     from modeling_ulip2.evaluation.embeddings import load_for_evaluation
     from modeling_ulip2.evaluation.split import read_labels
-    from modeling_ulip2.search.build import build_index
+    from modeling_ulip2.search.build import Embedder, build_index
+    from modeling_ulip2.search.sources import TripletSource
     from modeling_ulip2.training.data import read_triplets
 
     folder = output_dir / "index"
     loaded, feature_extractor, tower = load_for_evaluation(model)
-    arguments: dict[str, Any] = {
-        "triplets": read_triplets(str(output_dir / "dataset")),
-        "output_dir": folder,
-        "model": loaded,
-        "feature_extractor": feature_extractor,
-        "model_name": model.name,
-        "tower_name": tower.name,
-        "labels": read_labels(LABELS) if LABELS.is_file() else None,
-    }
+    source = TripletSource(
+        read_triplets(str(output_dir / "dataset")), read_labels(LABELS) if LABELS.is_file() else None
+    )
+    embedder = Embedder(loaded, feature_extractor, model.name, tower.name)
     try:
-        build_index(**arguments)
+        build_index(source, folder, embedder)
     except ValueError:  # of another model or of other shapes, from an earlier quickstart
-        build_index(**arguments, overwrite=True)
+        build_index(source, folder, embedder, overwrite=True)
     return folder
 
 

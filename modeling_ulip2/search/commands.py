@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 
@@ -10,21 +11,23 @@ def add_commands(commands: Any) -> None:
     """Registers both with the sub-parsers of the command `ulip2`."""
     index = commands.add_parser(
         "index",
-        help="make a folder of shapes that can be searched",
-        description="Embed the shapes of a triplets dataset and write them with a FAISS index. Stopped in the "
-        "middle, the same command goes on.",
+        help="make a folder of shapes that can be searched, or add to one",
+        description="Embed shapes and write them with a FAISS index. Stopped in the middle, the same command goes on. "
+        "A file that cannot be used is listed in OUT/errors.parquet.",
     )
-    index.add_argument("dataset", metavar="DATASET", help="folder or hub name of a triplets dataset")
-    index.add_argument("output_dir", metavar="OUT", help="a new or empty folder")
+    index.add_argument(
+        "dataset", metavar="DATASET_OR_FOLDER", help="a triplets dataset by folder or hub name, or a folder of meshes"
+    )
+    index.add_argument("output_dir", metavar="OUT", help="a new or empty folder; with --append an index")
     _add_model(index)
+    index.add_argument("--append", action="store_true", help="add what the index in OUT does not hold yet")
+    index.add_argument("--overwrite", action="store_true", help="replace the index that is in OUT")
     index.add_argument("--labels_file", metavar="CSV", help="columns path (a shape's id) and category")
     index.add_argument(
         "--factory",
-        default="Flat",
-        help="FAISS factory string: Flat compares with every shape; IVF1024,Flat or HNSW32 are approximate",
+        help="FAISS factory string, e.g. Flat (exact), HNSW32,SQfp16 or IVF1024,SQ8 (default: by size)",
     )
     index.add_argument("--batch_size", type=int, default=16, help="clouds a forward pass")
-    index.add_argument("--overwrite", action="store_true", help="replace the index that is in OUT")
     index.set_defaults(run=_index)
 
     search = commands.add_parser(
@@ -50,26 +53,26 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 def _index(options: argparse.Namespace) -> int:
     from modeling_ulip2.evaluation.embeddings import load_for_evaluation
     from modeling_ulip2.evaluation.split import read_labels
-    from modeling_ulip2.training.data import read_triplets
 
-    from .build import build_index
+    from .build import Embedder, build_index, read_errors
+    from .index import read_info
+    from .sources import open_source
 
     labels = read_labels(options.labels_file) if options.labels_file else None
-    triplets = read_triplets(options.dataset)
     model, feature_extractor, tower = load_for_evaluation(options.model, options.tower)
+    num_points = read_info(options.output_dir)["num_points"] if options.append else feature_extractor.num_points
+    source = open_source(options.dataset, num_points, labels)
     index = build_index(
-        triplets,
+        source,
         options.output_dir,
-        model,
-        feature_extractor,
-        model_name=options.model,
-        tower_name=tower.name,
-        labels=labels,
+        Embedder(model, feature_extractor, options.model, tower.name, options.batch_size),
         factory=options.factory,
-        batch_size=options.batch_size,
+        append=options.append,
         overwrite=options.overwrite,
     )
-    print(f"{len(index):,} shapes of {index.info['dim']} numbers in {options.output_dir}")
+    print(f"{len(index):,} shapes of {index.info['dim']} numbers in {options.output_dir} ({index.info['factory']})")
+    if errors := read_errors(options.output_dir):
+        print(f"{len(errors):,} could not be used: see errors.parquet there", file=sys.stderr)
     return 0
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,15 @@ from modeling_ulip2.evaluation.embeddings import embed_points
 from modeling_ulip2.evaluation.zero_shot import finite
 from modeling_ulip2.feature_extraction_ulip2 import Ulip2FeatureExtractor
 
-from .schema import CONFIG, EMBEDS, FAISS_FILE, FORMAT, INFO_FILE
+from .faiss_index import EmbedRows, is_exact, open_faiss
+from .schema import CONFIG, FAISS_FILE, FORMAT, INFO_FILE
+
+logger = logging.getLogger(__name__)
 
 # Two embeddings of one cloud by one model; rounding on another device moves the cosine by far less.
 SAME_COSINE = 0.999
+# Shapes that an approximate index proposes for each one that is wanted.
+CANDIDATES = 4
 
 
 @dataclass(frozen=True)
@@ -34,16 +40,18 @@ class Match:
 
 
 class ShapeIndex:
-    """Shapes and a FAISS index over their embeddings. Use `open`; `build.build_index` makes one.
+    """Shapes and a FAISS index over their embeddings, both memory-mapped. Use `open`; `build.build_index` makes one.
 
     Attributes:
-        shapes: N rows, see `schema.index_features`; memory-mapped.
+        shapes: N rows, see `schema.index_features`.
         info: settings of the build: `model`, `tower`, `dim`, `num_points`, `factory`, …
+        embeds: their embeddings, `embeds[rows]` is (n, D) float32.
     """
 
-    def __init__(self, shapes: Dataset, info: dict[str, Any]) -> None:
-        self.shapes = shapes
-        self.info = info
+    def __init__(self, shapes: Dataset, info: dict[str, Any], faiss_index: Any) -> None:
+        self.shapes, self.info = shapes, info
+        self.embeds = EmbedRows(shapes)
+        self._faiss = faiss_index
 
     @classmethod
     def open(cls, name_or_path: str | Path) -> ShapeIndex:
@@ -62,42 +70,34 @@ class ShapeIndex:
         missing = [file for file in (INFO_FILE, FAISS_FILE) if not (folder / file).is_file()]
         if missing:
             raise FileNotFoundError(f"{name} holds no {missing[0]}: no index, or its build was stopped; run it again")
-        info = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
-        if info.get("format") != FORMAT:
-            raise ValueError(f"{name} is an index of format {info.get('format')}, this version reads {FORMAT}")
-        shapes = read_shapes(folder)
-        shapes.load_faiss_index(EMBEDS, folder / FAISS_FILE)
-        index = cls(shapes, info)
-        if index._faiss.ntotal != len(shapes) or index._faiss.d != info["dim"]:
+        info = read_info(folder)
+        shapes, faiss_index = read_shapes(folder), open_faiss(folder / FAISS_FILE)
+        if faiss_index.ntotal > len(shapes) or faiss_index.d != info["dim"]:
             raise ValueError(
                 f"{name} is damaged: {len(shapes)} rows of {info['dim']} numbers, but an index of "
-                f"{index._faiss.ntotal} rows of {index._faiss.d}; build it again"
+                f"{faiss_index.ntotal} rows of {faiss_index.d}; build it again"
             )
-        return index
+        if faiss_index.ntotal < len(shapes):  # shapes are being added, or that was stopped
+            more = len(shapes) - faiss_index.ntotal
+            logger.warning("%s: %d shapes are not indexed yet; `ulip2 index … --append` completes it", name, more)
+            shapes = shapes.select(range(faiss_index.ntotal))
+        return cls(shapes, info, faiss_index)
 
     def __len__(self) -> int:
         return len(self.shapes)
 
-    @property
-    def _faiss(self) -> Any:
-        return self.shapes.get_index(EMBEDS).faiss_index
-
-    @property
-    def embeds(self) -> np.ndarray:
-        """All embeddings, (N, D) float32."""
-        return np.stack(self.shapes.with_format("numpy", dtype=np.float32)[EMBEDS][:])
-
     def embed(self, row: int) -> Tensor:
         """The embedding of one row, (D,) float32."""
-        return torch.tensor(self.shapes.select_columns([EMBEDS])[row][EMBEDS])
+        return torch.from_numpy(self.embeds[[row]][0])
 
     def cloud(self, row: int) -> dict[str, np.ndarray]:
         """The points of one row: `xyz` (n, 3) float32 and `rgb` (n, 3) uint8."""
-        columns = self.shapes.select_columns(["xyz", "rgb"]).with_format("numpy")[row]
-        return {"xyz": np.asarray(columns["xyz"], dtype=np.float32), "rgb": np.asarray(columns["rgb"], dtype=np.uint8)}
+        return _cloud(self.shapes, row)
 
     def search(self, query: Tensor | np.ndarray, k: int = 10) -> list[Match]:
         """The k shapes with the largest cosine, best first (all shapes if there are fewer).
+
+        An approximate index gives `CANDIDATES` times as many; their own embeddings decide, so scores are exact.
 
         Args:
             query: (D,), need not be normalised.
@@ -112,23 +112,56 @@ class ShapeIndex:
             raise ValueError(f"the query has {query.shape[1]} numbers, the index {self.info['dim']}")
         if not query.any():
             raise ValueError("the query is zero: it points nowhere")
-        query = F.normalize(query, dim=-1)[0]
-        found = self.shapes.search(EMBEDS, query.numpy(), k=min(k, len(self)))
-        # approximate indexes fill up with row -1 where they found fewer
-        return [
-            Match(int(row), float(score)) for score, row in zip(found.scores, found.indices, strict=True) if row >= 0
-        ]
+        vector = F.normalize(query, dim=-1).numpy()  # (1, D)
+        k = min(k, len(self))
+        exact = is_exact(self._faiss)
+        scores, found = self._faiss.search(vector, k if exact else min(CANDIDATES * k, len(self)))
+        scores, rows = scores[0], found[0]
+        if not exact:
+            rows = np.unique(rows[rows >= 0])  # where an approximate index found fewer, it fills up with -1
+            scores = self.embeds[rows.tolist()] @ vector[0]  # (m,)
+            best = np.argsort(-scores, kind="stable")[:k]
+            scores, rows = scores[best], rows[best]
+        return [Match(int(row), float(score)) for score, row in zip(scores, rows, strict=True)]
 
     def require_model(self, model: Any, feature_extractor: Ulip2FeatureExtractor) -> None:
-        """Raises ValueError unless `model` embeds the first shape as the index says, that is, made this index."""
-        if model.config.projection_dim == self.info["dim"]:
-            embed = embed_points(model, feature_extractor, [self.cloud(0)], progress=False)[0]
-            if agree(embed.numpy(), self.embed(0).numpy()):
-                return
-        raise ValueError(
-            f"the index was made by another model ({self.info['model']}, {self.info['dim']} numbers a shape); "
-            "build one by this model with `ulip2 index`"
-        )
+        """Raises ValueError unless `model` made this index; see `require_model`."""
+        require_model(self.shapes, self.info, model, feature_extractor)
+
+
+def require_model(
+    shapes: Dataset, info: Mapping[str, Any], model: Any, feature_extractor: Ulip2FeatureExtractor
+) -> None:
+    """Raises ValueError unless `model` embeds the first shape as its row says."""
+    if model.config.projection_dim == info["dim"]:
+        embed = embed_points(model, feature_extractor, [_cloud(shapes, 0)], progress=False)[0]
+        if agree(embed.numpy(), EmbedRows(shapes.select([0]))[[0]][0]):
+            return
+    raise ValueError(
+        f"the index was made by another model ({info['model']}, {info['dim']} numbers a shape); build one by this "
+        "model with `ulip2 index`, where --overwrite replaces an index"
+    )
+
+
+def _cloud(shapes: Dataset, row: int) -> dict[str, np.ndarray]:
+    columns = shapes.select_columns(["xyz", "rgb"]).with_format("numpy")[row]
+    return {"xyz": np.asarray(columns["xyz"], dtype=np.float32), "rgb": np.asarray(columns["rgb"], dtype=np.uint8)}
+
+
+def read_info(folder: str | Path) -> dict[str, Any]:
+    """The settings of the index in a folder.
+
+    Raises:
+        FileNotFoundError: it holds none.
+        ValueError: written by another version of this package.
+    """
+    path = Path(folder) / INFO_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no {INFO_FILE}: it is no index")
+    info = json.loads(path.read_text(encoding="utf-8"))
+    if info.get("format") != FORMAT:
+        raise ValueError(f"{folder} is an index of format {info.get('format')}, this version reads {FORMAT}")
+    return info
 
 
 def read_shapes(folder: Path) -> Dataset:

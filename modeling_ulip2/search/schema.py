@@ -10,11 +10,13 @@ from typing import Any
 from datasets import Array2D, Features, Image, List, Value
 from huggingface_hub import DatasetCardData
 
-FORMAT = 1
+FORMAT = 2
 CONFIG = "shapes"
 EMBEDS = "point_embeds"
 INFO_FILE = "index.json"
 FAISS_FILE = "index.faiss"
+ERRORS_FILE = "errors.parquet"
+TEXTS = ("id", "source", "name", "license", "creator", "category")
 
 
 def index_features(num_points: int, dim: int) -> Features:
@@ -25,10 +27,9 @@ def index_features(num_points: int, dim: int) -> Features:
     - `xyz` (num_points, 3) float16 and `rgb` (num_points, 3) uint8: as in the triplets
     - `point_embeds` [dim] float32, L2-normalised
     """
-    texts = {name: Value("string") for name in ("id", "source", "name", "license", "creator", "category")}
     return Features(
         {
-            **texts,
+            **{name: Value("string") for name in TEXTS},
             "image": Image(),
             "xyz": Array2D((num_points, 3), "float16"),
             "rgb": Array2D((num_points, 3), "uint8"),
@@ -37,11 +38,12 @@ def index_features(num_points: int, dim: int) -> Features:
     )
 
 
-def shard_path(folder: Path, shard: int, num_shards: int) -> Path:
-    return folder / CONFIG / f"train-{shard:05d}-of-{num_shards:05d}.arrow"
+def shard_path(folder: Path, shard: int) -> Path:
+    """Without a total in its name, since shards are added."""
+    return folder / CONFIG / f"train-{shard:05d}.arrow"
 
 
-def index_card(info: Mapping[str, Any], licenses: Counter[str]) -> str:
+def index_card(info: Mapping[str, Any], num_shapes: int, licenses: Counter[str]) -> str:
     """README.md of an index folder, whose YAML makes `load_dataset` read it."""
     known = sorted(name for name in licenses if name)
     metadata = DatasetCardData(
@@ -54,7 +56,7 @@ def index_card(info: Mapping[str, Any], licenses: Counter[str]) -> str:
 {metadata.to_yaml()}
 ---
 
-# Search index of {info["shapes"]:,} shapes
+# Search index of {num_shapes:,} shapes
 
 Point embeddings of size {info["dim"]} by `{info["model"]}`, in the space of the image-text model
 `{info["tower"]}`, with a FAISS index (`{info["factory"]}`, inner product) over the column `{EMBEDS}`.

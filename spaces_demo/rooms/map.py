@@ -55,7 +55,7 @@ def project(engine: Engine) -> tuple[pd.DataFrame, tuple[float, float]]:
     rows = np.arange(len(engine.index))
     if len(rows) > MAX_POINTS:
         rows = np.sort(np.random.default_rng(0).choice(rows, MAX_POINTS, replace=False))
-    centred = engine.index.embeds[rows]
+    centred = engine.index.embeds[rows.tolist()]
     centred = centred - centred.mean(axis=0)  # (N, D)
     left, singular, _ = np.linalg.svd(centred, full_matrices=False)
     places = np.zeros((len(rows), 2))

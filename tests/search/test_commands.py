@@ -58,6 +58,18 @@ def test_labels_become_categories(index: Path):
     assert set(ShapeIndex.open(index).shapes["category"]) == {"chair", "lamp", "table", ""}
 
 
+def test_a_folder_of_meshes_and_more_of_them(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    write_box(tmp_path / "meshes" / "box.obj")
+    (tmp_path / "meshes" / "broken.glb").write_text("I am no shape")
+    assert run("index", tmp_path / "meshes", tmp_path / "index", "--model", world.model) == 0
+    said = capsys.readouterr()
+    assert "1 shapes of 24 numbers" in said.out and "1 could not be used" in said.err
+    assert run("index", world.dataset, tmp_path / "index", "--model", world.model, "--append") == 0
+    assert "7 shapes of 24 numbers" in capsys.readouterr().out
+    assert run("search", tmp_path / "index", "--shape", tmp_path / "meshes" / "box.obj", "--top_k", "1") == 0
+    assert listed(capsys) == [(1.0, "box.obj")]
+
+
 def test_nothing_to_search_for(index: Path):
     with pytest.raises(ValueError, match="TEXT, --image or --shape"):
         run("search", index)

@@ -11,14 +11,17 @@ from datasets import Dataset, load_dataset
 from modeling_ulip2.evaluation.embeddings import embed_points, load_for_evaluation
 from modeling_ulip2.evaluation.split import read_labels
 from modeling_ulip2.training.data import read_triplets
+from tests.dataset_scripts.shapes import write_bad_meshes, write_box
 from tests.evaluation.world import NUM_POINTS, World, build_world
 
 pytest.importorskip("faiss", reason="searching needs faiss-cpu")
 
-from modeling_ulip2.search import build, index as index_module  # noqa: E402, I001
-from modeling_ulip2.search.build import build_index  # noqa: E402
+from modeling_ulip2.search import build, faiss_index, index as index_module  # noqa: E402, I001
+from modeling_ulip2.search.build import Embedder, build_index, read_errors  # noqa: E402
+from modeling_ulip2.search.faiss_index import choose_factory, open_faiss  # noqa: E402
 from modeling_ulip2.search.index import Match, ShapeIndex, combine  # noqa: E402
 from modeling_ulip2.search.schema import FAISS_FILE, INFO_FILE  # noqa: E402
+from modeling_ulip2.search.sources import MeshSource, TripletSource  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +39,11 @@ def triplets(world: World) -> Dataset:
     return read_triplets(str(world.dataset))
 
 
-def build_small(folder: Path, triplets: Dataset, loaded, **options) -> ShapeIndex:
+def build_small(folder: Path, shapes: Dataset | MeshSource, loaded, labels=None, **options) -> ShapeIndex:
     model, feature_extractor, tower = loaded
-    names = {"model_name": "model", "tower_name": tower.name}
-    return build_index(triplets, folder, model, feature_extractor, **names, progress=False, **options)
+    source = TripletSource(shapes, labels) if isinstance(shapes, Dataset) else shapes
+    embedder = Embedder(model, feature_extractor, "model", tower.name)
+    return build_index(source, folder, embedder, progress=False, **options)
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +87,13 @@ def test_rows_are_those_of_the_triplets(index: ShapeIndex, triplets: Dataset, wo
         assert np.array_equal(index.cloud(row)["xyz"], np.float32(triplet["xyz"]))
         assert np.array_equal(index.cloud(row)["rgb"], np.uint8(triplet["rgb"]))
     assert index.cloud(0)["xyz"].shape == (NUM_POINTS, 3)
-    assert index.embeds.shape == (12, 24)
+    assert index.embeds.shape == (12, 24) and np.array_equal(index.embeds[[7]][0], index.embed(7))
 
 
 def test_load_dataset_reads_the_folder(triplets: Dataset, loaded, tmp_path: Path):
     built = build_small(tmp_path / "index", triplets, loaded, shard_size=5)
     assert sorted(path.name for path in (tmp_path / "index" / "shapes").iterdir()) == [
-        f"train-0000{shard}-of-00003.arrow" for shard in range(3)
+        f"train-0000{shard}.arrow" for shard in range(3)
     ]
     shapes = load_dataset(str(tmp_path / "index"), split="train")
     shapes.load_faiss_index("point_embeds", tmp_path / "index" / FAISS_FILE)
@@ -99,10 +103,36 @@ def test_load_dataset_reads_the_folder(triplets: Dataset, loaded, tmp_path: Path
     assert "| CC0 | 12 |" in card and str(tmp_path) not in card
 
 
-@pytest.mark.parametrize("factory", ["HNSW8", "IVF2,Flat"])
-def test_approximate_indexes(factory: str, triplets: Dataset, loaded, tmp_path: Path):
+def test_the_kind_of_index_is_chosen_by_size():
+    assert choose_factory(1) == choose_factory(50_000) == "Flat"
+    assert choose_factory(50_001) == choose_factory(1_000_000) == "HNSW32,SQfp16"
+    assert choose_factory(1_000_001) == "IVF4096,SQ8"
+
+
+@pytest.mark.parametrize("factory", ["HNSW8,SQ8", "IVF2,SQ8", "IVF2,Flat"])
+def test_approximate_indexes_give_exact_scores(factory: str, triplets: Dataset, loaded, tmp_path: Path):
     built = build_small(tmp_path / "index", triplets, loaded, factory=factory)
-    assert built.search(built.embed(5), k=1)[0].row == 5
+    query = built.embed(5)
+    assert built.search(query, k=1)[0].row == 5
+    everything = built.embeds[range(12)] @ query.numpy()
+    found = built.search(query, k=4)
+    assert [match.score for match in found] == pytest.approx(everything[[match.row for match in found]], abs=1e-6)
+    assert [match.row for match in found] == np.argsort(-everything)[:4].tolist()
+
+
+def test_vectors_are_mapped_and_not_read(tmp_path: Path):
+    import faiss
+    import psutil
+
+    stored = faiss.IndexFlatIP(256)
+    stored.add(np.random.default_rng(0).normal(size=(100_000, 256)).astype(np.float32))  # 100 MB
+    faiss.write_index(stored, str(tmp_path / FAISS_FILE))
+    del stored
+    process = psutil.Process()
+    before = process.memory_info().rss
+    opened = open_faiss(tmp_path / FAISS_FILE)
+    assert process.memory_info().rss - before < 20 * 2**20
+    assert opened.ntotal == 100_000 and opened.search(opened.reconstruct(9)[None], 1)[1][0, 0] == 9
 
 
 def test_a_stopped_build_goes_on(triplets: Dataset, loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -120,24 +150,129 @@ def test_a_stopped_build_goes_on(triplets: Dataset, loaded, tmp_path: Path, monk
             build_small(tmp_path / "index", triplets, loaded, shard_size=5)
     with pytest.raises(FileNotFoundError, match="was stopped"):
         ShapeIndex.open(tmp_path / "index")
-    first = tmp_path / "index" / "shapes" / "train-00000-of-00003.arrow"
+    first = tmp_path / "index" / "shapes" / "train-00000.arrow"
     written = first.stat().st_mtime_ns
     assert len(build_small(tmp_path / "index", triplets, loaded, shard_size=5)) == 12
     assert first.stat().st_mtime_ns == written
 
 
-def test_a_stopped_build_is_not_continued_by_another_model(triplets: Dataset, loaded, world: World, tmp_path: Path):
+def test_a_build_is_not_continued_by_another_model(triplets: Dataset, loaded, world: World, tmp_path: Path):
     build_small(tmp_path / "index", triplets, loaded)
     model, feature_extractor, tower = load_for_evaluation(world.model)
     torch.nn.init.normal_(model.point_projection.weight)
-    with pytest.raises(ValueError, match="another model; --overwrite"):
-        build_small(tmp_path / "index", triplets, (model, feature_extractor, tower))
+    other = (model, feature_extractor, tower)
+    for append in (False, True):
+        with pytest.raises(ValueError, match="another model .*--overwrite"):
+            build_small(tmp_path / "index", triplets, other, append=append)
     with pytest.raises(ValueError, match="factory was 'Flat', now 'HNSW8'"):
         build_small(tmp_path / "index", triplets, loaded, factory="HNSW8")
-    rebuilt = build_small(tmp_path / "index", triplets, (model, feature_extractor, tower), overwrite=True)
+    rebuilt = build_small(tmp_path / "index", triplets, other, overwrite=True)
     rebuilt.require_model(model, feature_extractor)
     with pytest.raises(ValueError, match="made by another model"):
         rebuilt.require_model(loaded[0], loaded[1])
+
+
+def test_a_build_is_not_continued_with_other_shapes(triplets: Dataset, loaded, tmp_path: Path):
+    build_small(tmp_path / "index", triplets.select(range(8)), loaded)
+    with pytest.raises(ValueError, match="8 of these 12 shapes; --append adds the other 4"):
+        build_small(tmp_path / "index", triplets, loaded)
+    with pytest.raises(ValueError, match="holds 4 other shapes, e.g. 'made/04.obj'"):
+        build_small(tmp_path / "index", triplets.select(range(4)), loaded)
+    renamed = triplets.select(range(8)).remove_columns("id").add_column("id", triplets["id"][:8][::-1])
+    with pytest.raises(ValueError, match="other shapes of these names"):
+        build_small(tmp_path / "index", renamed, loaded)
+    with pytest.raises(ValueError, match="'made/00.obj' is there twice"):
+        build_small(tmp_path / "twice", triplets.select([0, 1, 0]), loaded)
+
+
+@pytest.mark.parametrize("factory", [None, "HNSW8,SQfp16", "IVF2,SQ8"])
+def test_shapes_are_added(factory: str | None, triplets: Dataset, loaded, tmp_path: Path):
+    folder = tmp_path / "index"
+    opened = build_small(folder, triplets.select(range(7)), loaded, factory=factory, shard_size=3)
+    written = {path: path.stat().st_mtime_ns for path in (folder / "shapes").iterdir()}
+    grown = build_small(folder, triplets.select(range(4, 12)), loaded, append=True)
+    assert grown.shapes["id"][:] == triplets["id"][:]
+    assert {path: path.stat().st_mtime_ns for path in written} == written  # nothing was embedded again
+    for row in range(12):
+        found = grown.search(grown.embed(row), k=12)
+        assert found[0].row == row and {match.row for match in found} == set(range(12))
+    assert len(opened) == 7 and opened.search(grown.embed(3), k=1)[0].row == 3  # whoever searches meanwhile goes on
+    assert "index of 12 shapes" in (folder / "README.md").read_text()
+    assert len(build_small(folder, triplets, loaded, append=True)) == 12
+
+
+def test_stopped_while_adding(triplets: Dataset, loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "index"
+    build_small(folder, triplets.select(range(4)), loaded, shard_size=3)
+
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "update_faiss", stop)
+        with pytest.raises(KeyboardInterrupt):
+            build_small(folder, triplets, loaded, append=True)
+    between = ShapeIndex.open(folder)  # what is indexed can be found
+    assert len(between) == 4 and len(between.search(between.embed(0), k=9)) == 4
+    written = {path: path.stat().st_mtime_ns for path in (folder / "shapes").iterdir()}
+    grown = build_small(folder, triplets, loaded, append=True)
+    assert len(grown) == 12 and {path: path.stat().st_mtime_ns for path in written} == written
+    assert [grown.search(grown.embed(row), k=1)[0].row for row in range(12)] == list(range(12))
+
+
+def test_an_index_outgrows_its_kind(triplets: Dataset, loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(faiss_index, "FACTORIES", ((8, "Flat"),))
+    monkeypatch.setattr(faiss_index, "LARGEST_FACTORY", "IVF2,SQ8")
+    for name, factory, expected in [("chosen", None, "IVF2,SQ8"), ("asked", "Flat", "Flat")]:
+        small = build_small(tmp_path / name, triplets.select(range(8)), loaded, factory=factory)
+        assert small.info["factory"] == "Flat"
+        grown = build_small(tmp_path / name, triplets, loaded, append=True)
+        assert grown.info["factory"] == expected
+        assert [grown.search(grown.embed(row), k=1)[0].row for row in range(12)] == list(range(12))
+
+
+def test_one_writer_at_a_time(triplets: Dataset, loaded, tmp_path: Path):
+    with build._locked(tmp_path / "index"), pytest.raises(ValueError, match="another process is writing"):
+        build_small(tmp_path / "index", triplets, loaded)
+
+
+def test_a_folder_of_meshes(loaded, tmp_path: Path):
+    meshes = tmp_path / "meshes"
+    for number, size in enumerate([(1, 1, 1), (1, 3, 1), (2, 1, 0.2)]):
+        write_box(meshes / "boxes" / f"red_box_{number}.obj", size, color=(1, 0, 0))
+    bad = write_bad_meshes(meshes / "bad")
+    built = build_small(tmp_path / "index", MeshSource(meshes, NUM_POINTS), loaded, shard_size=2)
+    assert built.shapes["id"][:] == [f"boxes/red_box_{number}.obj" for number in range(3)]
+    assert built.shapes["name"][:] == ["red box"] * 3
+    assert {row["id"]: row["reason"] for row in read_errors(tmp_path / "index")} == {
+        f"bad/{name}": reason for name, reason in bad.items()
+    }
+    assert not any(str(tmp_path) in row["message"] for row in read_errors(tmp_path / "index"))
+    cloud = built.cloud(1)
+    assert np.ptp(cloud["xyz"], axis=0) == pytest.approx([2, 6, 2], rel=0.2) and (cloud["rgb"] == [255, 0, 0]).all()
+    picture = np.asarray(built.shapes[1]["image"].convert("RGB")).astype(int)
+    assert picture.shape == (224, 224, 3) and (picture[0, 0] > 250).all()
+    assert (picture[112, 112, 0] > 100) and (picture[112, 112, 1:] < 40).all()  # something red on white
+    assert built.search(built.embed(2), k=1)[0].row == 2
+
+    mended = write_box(meshes / "bad" / "flat.obj", color=(0, 1, 0))
+    (meshes / "objects.csv").write_text(
+        "path,name,creator,license,category,rotation\n"
+        "boxes/red_box_0.obj,,,,,\n"
+        f"bad/{mended.name},a green box,Ada,CC0,box,1 0 0 0 0 -1 0 1 0\n"
+        "../upload/box.obj,,,,,\n"
+    )
+    grown = build_small(tmp_path / "index", MeshSource(meshes, NUM_POINTS), loaded, append=True)
+    row = grown.shapes[3]
+    assert (row["name"], row["creator"], row["license"], row["category"]) == ("a green box", "Ada", "CC0", "box")
+    reasons = {row["id"]: row["reason"] for row in read_errors(tmp_path / "index")}
+    assert "bad/flat.obj" not in reasons and reasons["../upload/box.obj"] == "external_uri"
+
+
+def test_a_folder_without_a_usable_mesh(loaded, tmp_path: Path):
+    write_bad_meshes(tmp_path / "meshes")
+    with pytest.raises(ValueError, match="none of the 5 shapes can be used; .*errors.parquet"):
+        build_small(tmp_path / "index", MeshSource(tmp_path / "meshes", NUM_POINTS), loaded)
 
 
 def test_bad_folders(index: ShapeIndex, triplets: Dataset, loaded, tmp_path: Path):

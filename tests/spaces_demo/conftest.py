@@ -32,21 +32,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def index_folder(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from modeling_ulip2.evaluation.embeddings import load_for_evaluation
     from modeling_ulip2.evaluation.split import read_labels
-    from modeling_ulip2.search.build import build_index
+    from modeling_ulip2.search.build import Embedder, build_index
+    from modeling_ulip2.search.sources import TripletSource
     from modeling_ulip2.training.data import read_triplets
 
     folder = tmp_path_factory.mktemp("index") / "index"
     model, feature_extractor, tower = load_for_evaluation(world.model)
-    build_index(
-        read_triplets(str(world.dataset)),
-        folder,
-        model,
-        feature_extractor,
-        model_name="tiny",
-        tower_name=tower.name,
-        labels=read_labels(world.labels_file),
-        progress=False,
-    )
+    source = TripletSource(read_triplets(str(world.dataset)), read_labels(world.labels_file))
+    build_index(source, folder, Embedder(model, feature_extractor, "tiny", tower.name), progress=False)
     return folder
 
 
