@@ -18,7 +18,7 @@ from engines.arguments import add_engine_arguments, check_engine_arguments, run_
 from engines.local import Event, Progress, Retry
 from engines.shard import EngineError, ShardPlan, ShardResult, explain_failure
 from sources.folder import SOURCE_FILE, FolderError, list_objects
-from stages.arguments import add_stage_arguments, build_settings, build_stages, positive
+from stages.arguments import add_stage_arguments, build_settings, build_stages, parse_stage_arguments, positive
 from stages.embed import EmbedViews
 from tqdm import tqdm
 
@@ -42,7 +42,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--title", help="of the dataset card [name of the output folder]")
     add_engine_arguments(parser)
     add_stage_arguments(parser)
-    args = parser.parse_args(arguments)
+    args = parse_stage_arguments(parser, arguments)
     check_engine_arguments(parser, args)
     return args
 

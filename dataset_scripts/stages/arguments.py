@@ -10,6 +10,7 @@ from typing import Any
 
 from engines.shard import StageFactory
 
+from modeling_ulip2.geometry import camera_rings
 from modeling_ulip2.geometry.cameras import ELEVATION, FILL, FOV
 from modeling_ulip2.geometry.reading import MAX_BYTES, MAX_FACES
 
@@ -29,6 +30,26 @@ CAPTIONERS: dict[str, Callable[[argparse.Namespace], StageFactory]] = {
 }
 
 
+# What the two published datasets show. Elevation, angle of view and share of the frame were never published: those of
+# every build are ours.
+PRESETS: dict[str, dict[str, Any]] = {
+    "ulip-objaverse": {"views": 12, "size": 224, "background": [0, 0, 0], "depth": False},
+    "ulip-shapenet": {"views": 30, "size": 224, "background": [0, 0, 0], "depth": True},
+}
+
+
+def parse_stage_arguments(parser: argparse.ArgumentParser, arguments: list[str] | None = None) -> argparse.Namespace:
+    """Parse a command line whose `--preset` decides what it does not say itself."""
+    presets = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    presets.add_argument("--preset", choices=sorted(PRESETS))
+    preset = presets.parse_known_args(arguments)[0].preset
+    parser.set_defaults(**PRESETS.get(preset, {}))
+    args = parser.parse_args(arguments)
+    if len(set(args.elevation)) < len(args.elevation):
+        parser.error("argument --elevation: the same ring twice")
+    return args
+
+
 def add_stage_arguments(parser: argparse.ArgumentParser) -> None:
     """The options on which the rows depend."""
     meshes = parser.add_argument_group("meshes")
@@ -41,15 +62,27 @@ def add_stage_arguments(parser: argparse.ArgumentParser) -> None:
 
     views = parser.add_argument_group("views")
     add = views.add_argument
-    add("--views", type=positive, default=12, help="views a shape [%(default)s]")
+    add(
+        "--preset",
+        choices=sorted(PRESETS),
+        help="views as in a published dataset; options given win. " + "; ".join(map(describe_preset, PRESETS)),
+    )
+    add("--views", type=positive, default=12, help="views on a ring around the shape [%(default)s]")
     add("--size", type=positive, default=224, help="pixels a side of a view [%(default)s]")
-    add("--elevation", type=float, default=ELEVATION, help="of the cameras, degrees [%(default)s]")
+    add(
+        "--elevation",
+        type=elevation,
+        nargs="+",
+        default=[ELEVATION],
+        metavar="DEGREES",
+        help=f"of the cameras above the horizon, a ring for each [{ELEVATION:g}]",
+    )
     add("--fov", type=float, default=FOV, help="angle of view, degrees [%(default)s]")
     add("--fill", type=float, default=FILL, help="share of the frame that the object takes [%(default)s]")
     add("--background", type=byte, nargs=3, default=[0, 0, 0], metavar=("R", "G", "B"), help="[0 0 0]")
     add("--image-format", choices=sorted(IMAGE_FORMATS), default="webp", help="of the stored views [%(default)s]")
     add("--quality", type=positive, default=90, help="of webp and jpeg, 1 to 100 [%(default)s]")
-    add("--depth", action="store_true", help="also store depth images")
+    add("--depth", action=argparse.BooleanOptionalAction, default=False, help="also store depth images [no]")
     add("--renderer", choices=["auto", "numba", "egl"], default="auto", help="[%(default)s]")
 
     captions = parser.add_argument_group("captions")
@@ -81,6 +114,18 @@ def positive(text: str) -> int:
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"expected a number from 1, got {text}")
     return number
+
+
+def elevation(text: str) -> float:
+    if not abs(number := float(text)) <= 90:
+        raise argparse.ArgumentTypeError(f"expected a number from -90 to 90, got {text}")
+    return number
+
+
+def describe_preset(name: str) -> str:
+    options = PRESETS[name]
+    depth = ", RGB and depth" if options["depth"] else ""
+    return f"{name}: {options['views']} views, {options['size']} px{depth}, black"
 
 
 def byte(text: str) -> int:
@@ -119,15 +164,13 @@ def tower(args: argparse.Namespace) -> dict[str, Any]:
 
 def build_stages(args: argparse.Namespace) -> list[StageFactory]:
     """The stages in their order, to be made by each worker."""
-    camera = {"elevation": args.elevation, "fov": args.fov, "fill": args.fill}
     return [
         partial(ReadMesh, folder=str(args.meshes), **limits(args)),
         partial(SamplePoints, num_points=args.num_points, seed=args.seed),
         partial(
             RenderViews,
-            num_views=args.views,
+            cameras=camera_rings(args.views, args.elevation, fov=args.fov, fill=args.fill),
             size=args.size,
-            camera=camera,
             image_format=args.image_format,
             quality=args.quality,
             background=tuple(args.background),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from modeling_ulip2.geometry import read_mesh, sample_points
 from modeling_ulip2.geometry.reading import MAX_BYTES, MAX_FACES
 from modeling_ulip2.triplets.objects import rotate
-from modeling_ulip2.triplets.schema import pack_xyz
+from modeling_ulip2.triplets.schema import Packing
 
 from .base import ObjectError, Row, RowStage, object_seed
 
@@ -39,11 +41,15 @@ class ReadMesh(RowStage):
 
 
 class SamplePoints(RowStage):
-    """`mesh` -> `xyz` (N, 3) float16 and `rgb` (N, 3) uint8, uniform over the surface, seeded by the object."""
+    """`mesh` -> `xyz` (N, 3) float16 and `rgb` (N, 3) uint8, uniform over the surface, seeded by the object.
+
+    `packing` is how the coordinates were changed, if at all, to fit into half precision.
+    """
 
     def __init__(self, num_points: int, seed: int) -> None:
         self.num_points, self.seed = num_points, seed
 
     def process(self, row: Row) -> Row:
         xyz, rgb = sample_points(row["mesh"], self.num_points, object_seed(self.seed, row["id"]))
-        return {"xyz": pack_xyz(xyz), "rgb": rgb}
+        packing = Packing.of(xyz)
+        return {"xyz": packing(xyz).astype(np.float16), "rgb": rgb, "packing": packing}

@@ -1,6 +1,6 @@
 """Mesh and point files: read safely, sample, render."""
 
-from .cameras import Camera, camera_ring
+from .cameras import Camera, camera_ring, camera_rings
 from .errors import MeshError
 from .mesh import Material, Mesh
 from .npy import read_npy
@@ -19,6 +19,7 @@ __all__ = [
     "RenderOutput",
     "Renderer",
     "camera_ring",
+    "camera_rings",
     "read_mesh",
     "read_npy",
     "read_pickle",

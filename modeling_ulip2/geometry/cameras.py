@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +55,28 @@ class Camera:
         )
         return np.stack([right, np.cross(backward, right), backward])
 
+    def unproject(self, depth: np.ndarray) -> np.ndarray:
+        """The points that the pixels of a depth image show, relative to the point that the camera looks at.
+
+        Args:
+            depth: (S, S), distances from the camera plane through the pixels' middles, in the mesh's units.
+
+        Returns:
+            (S, S, 3) float64, meaningless where `depth` is 0.
+
+        Raises:
+            ValueError: the camera has no distance yet, or the image is not square.
+        """
+        if self.distance is None:
+            raise ValueError("the camera has no distance: fit it to an object first")
+        if depth.ndim != 2 or depth.shape[0] != depth.shape[1]:
+            raise ValueError(f"a depth image must be square, got {depth.shape}")
+        side = depth.shape[0]
+        across = ((np.arange(side) + 0.5) * 2 / side - 1) * np.tan(np.radians(self.fov) / 2)  # (S,) slopes
+        depth = depth.astype(np.float64)
+        right, up = depth * across, depth * -across[:, None]  # (S, S)
+        return np.stack([right, up, self.distance - depth], axis=-1) @ self.rotation  # (S, S, 3)
+
     def fitted(self, points: np.ndarray) -> Camera:
         """This camera with a distance.
 
@@ -96,3 +120,8 @@ def camera_ring(
         Camera((azimuth + 360.0 * index / num_views) % 360.0, elevation, fov, fill, distance)
         for index in range(num_views)
     ]
+
+
+def camera_rings(num_views: int, elevations: Sequence[float], **camera: Any) -> list[Camera]:
+    """`num_views` cameras on a ring at each elevation, ring after ring; see `camera_ring`."""
+    return [each for elevation in elevations for each in camera_ring(num_views, elevation=elevation, **camera)]

@@ -87,8 +87,8 @@ def _introduction(settings: Mapping[str, Any], totals: Mapping[str, Any]) -> str
     return (
         "Triplets of point cloud, views and captions, as [ULIP-2](https://arxiv.org/abs/2305.08275) makes them from "
         "nothing but 3D files, built with `modeling_ulip2`.\n\n"
-        f"{count:,} shapes, each with {settings['num_points']:,} coloured points and {settings['views']} views of "
-        f"{settings['size']} x {settings['size']} pixels; {count * settings['views']:,} views and "
+        f"{count:,} shapes, each with {settings['num_points']:,} coloured points and {_num_views(settings)} views of "
+        f"{settings['size']} x {settings['size']} pixels; {count * _num_views(settings):,} views and "
         f"{totals.get('captions', 0):,} captions in all."
     )
 
@@ -109,8 +109,7 @@ def _how(settings: Mapping[str, Any], stages: Mapping[str, Any]) -> str:
     tower = stages.get("RankCaptions", {})
     return (
         "## How it was made\n\n"
-        f"Points are drawn uniformly from the surface, seed {settings['seed']}. The views lie on a horizontal ring, "
-        f"{360 / settings['views']:g} degrees apart, {settings['elevation']:g} degrees above the horizon, angle of "
+        f"Points are drawn uniformly from the surface, seed {settings['seed']}. {_rings(settings)}, angle of "
         f"view {settings['fov']:g} degrees, stored as {settings['image_format'].upper()}"
         f"{'' if settings['image_format'] == 'png' else ' of quality ' + str(settings['quality'])}.\n\n"
         f"Captions come from:\n\n{captioners}\n\n"
@@ -119,6 +118,19 @@ def _how(settings: Mapping[str, Any], stages: Mapping[str, Any]) -> str:
         "when training."
         + (f"\n\n{CONSE}" if tower.get("model_type") == "conse" else "")
         + "\n\nAll settings are in `manifest.json`. What could not be used is in `errors.parquet`, with the reason."
+    )
+
+
+def _num_views(settings: Mapping[str, Any]) -> int:
+    return settings["views"] * len(settings["elevation"])
+
+
+def _rings(settings: Mapping[str, Any]) -> str:
+    elevations = [f"{elevation:g}" for elevation in settings["elevation"]]
+    rings = "a horizontal ring" if len(elevations) == 1 else f"{len(elevations)} horizontal rings"
+    return (
+        f"The views lie on {rings}, {360 / settings['views']:g} degrees apart, {' and '.join(elevations)} degrees "
+        "above the horizon"
     )
 
 
@@ -150,8 +162,13 @@ def _columns(settings: Mapping[str, Any]) -> str:
         ("rgb", f"({settings['num_points']}, 3) uint8, sRGB"),
         (
             "views",
-            f"{settings['views']} images; `azimuths` and `elevations` are their cameras' angles in degrees, "
+            f"{_num_views(settings)} images; `azimuths` and `elevations` are their cameras' angles in degrees, "
             "azimuth 0 looks at the +z side",
+        ),
+        (
+            "distances, fov, size, target",
+            "the rest of the cameras: distance from the point that they look at, full angle of view in degrees, "
+            "pixels a side, that point; in the frame and unit of `xyz`",
         ),
         ("captions, caption_scores", "one list per view, best caption first"),
     ]

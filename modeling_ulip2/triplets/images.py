@@ -24,9 +24,7 @@ def open_depth(view: Any) -> Image.Image:
 
     The range is that of the object in this view. How the published triplets drew depth is unknown; this is our choice.
     """
-    depth = np.asarray(_open(view), dtype=np.float32)  # (H, W)
-    if depth.ndim != 2:
-        raise ValueError(f"a depth view must have one channel, got an array of shape {depth.shape}")
+    depth = read_depth(view)
     seen = depth > 0
     grey = np.zeros(depth.shape, dtype=np.uint8)
     if seen.any():
@@ -34,6 +32,14 @@ def open_depth(view: Any) -> Image.Image:
         share = (far - depth[seen]) / max(far - near, 1e-6)
         grey[seen] = np.rint(FAR_GREY + share * (NEAR_GREY - FAR_GREY))
     return Image.fromarray(grey).convert("RGB")
+
+
+def read_depth(view: Any) -> np.ndarray:
+    """The pixels of a depth view, (H, W) float32; times `depth_scale` they are distances from the camera plane."""
+    depth = np.asarray(_open(view), dtype=np.float32)  # (H, W)
+    if depth.ndim != 2:
+        raise ValueError(f"a depth view must have one channel, got an array of shape {depth.shape}")
+    return depth
 
 
 def _open(view: Any) -> Image.Image:

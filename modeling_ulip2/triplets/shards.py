@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from .schema import FEATURES_CONFIG, TRIPLETS_CONFIG, error_features, warning_features
 
-FORMAT = 1
+FORMAT = 2  # 2: the cameras' distance, angle of view, size and target are columns
 MANIFEST = "manifest.json"
 ERRORS = "errors.parquet"
 LOCK = ".lock"

@@ -16,6 +16,7 @@ from stages.read import ReadMesh, SamplePoints
 from stages.render import RenderViews
 from stages.tower import resolve_dtype
 
+from modeling_ulip2.geometry import Camera, camera_ring
 from modeling_ulip2.towers import load_tower
 from tests.training.world import write_tower
 
@@ -46,7 +47,7 @@ def read(folder, **columns) -> dict:
 
 def rendered(folder, **columns) -> dict:
     batch = ReadMesh(str(folder))(to_batch([make_row(**columns)]))
-    (row,) = to_rows(RenderViews(num_views=4, size=48, image_format="png")(batch))
+    (row,) = to_rows(RenderViews(camera_ring(4), 48, image_format="png")(batch))
     return row
 
 
@@ -80,7 +81,7 @@ def test_an_object_that_fails_keeps_its_place_and_later_stages_leave_it_alone():
     [
         partial(ReadMesh, folder="meshes"),
         partial(SamplePoints, num_points=10, seed=0),
-        partial(RenderViews, num_views=4, size=48),
+        partial(RenderViews, cameras=camera_ring(4), size=48),
         partial(MetadataCaptioner),
         partial(LabelsCaptioner, tower="tower"),
         partial(RankCaptions, tower="tower"),
@@ -165,14 +166,14 @@ def test_views_are_images_of_the_object(folder):
 @pytest.mark.parametrize(("image_format", "pil"), [("webp", "WEBP"), ("png", "PNG"), ("jpeg", "JPEG")])
 def test_views_are_stored_as_asked(folder, image_format, pil):
     batch = ReadMesh(str(folder))(to_batch([make_row()]))
-    views = RenderViews(1, 32, image_format=image_format, background=(255, 255, 255))(batch)["views"][0]
+    views = RenderViews(camera_ring(1), 32, image_format=image_format, background=(255, 255, 255))(batch)["views"][0]
     image = Image.open(io.BytesIO(views[0]["bytes"]))
     assert image.format == pil and min(image.convert("RGB").getpixel((0, 0))) > 245  # white, up to what is lost
 
 
 def test_depth_is_metric(folder):
     batch = ReadMesh(str(folder))(to_batch([make_row()]))
-    row = to_rows(RenderViews(4, 64, camera={"elevation": 0.0, "distance": 10.0}, depth=True)(batch))[0]
+    row = to_rows(RenderViews([Camera(0, 0, distance=10.0)], 64, depth=True)(batch))[0]
     depth = np.asarray(Image.open(io.BytesIO(row["depths"][0]["bytes"])))
     assert depth.dtype == np.uint16 and (depth[row["alpha"][0] == 0] == 0).all()
     front = depth[32, 32] * row["depth_scale"]

@@ -49,6 +49,10 @@ def triplet_rows(shapes: int = 16, depth: bool = False, seed: int = 0) -> list[d
             "views": [_noise(rng) for _ in range(NUM_VIEWS)],
             "azimuths": [0.0, 120.0, 240.0],
             "elevations": [15.0] * NUM_VIEWS,
+            "distances": [4.0] * NUM_VIEWS,
+            "fov": 40.0,
+            "size": SIZE,
+            "target": [0.0, 0.5, 0.0],
             "captions": captions,
             "caption_scores": [[0.3, 0.2]] + [[0.3]] * (NUM_VIEWS - 1),
         }

@@ -13,7 +13,7 @@ SETTINGS = {
     "num_points": NUM_POINTS,
     "views": 3,
     "size": 16,
-    "elevation": 15.0,
+    "elevation": [15.0],
     "fov": 40.0,
     "image_format": "webp",
     "quality": 90,
