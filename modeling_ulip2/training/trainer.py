@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
-from transformers import Trainer
 
 from modeling_ulip2.card_ulip2 import CardFacts, CardResult
 from modeling_ulip2.training.arguments import Ulip2TrainingArguments
-from modeling_ulip2.training.callbacks import CollatorEpoch, LogitScaleClamp, LossGuard
+from modeling_ulip2.training.callbacks import LogitScaleClamp
+from modeling_ulip2.training.cloud_trainer import CloudTrainer, attributes
 from modeling_ulip2.training.data import TripletStream
 from modeling_ulip2.training.param_groups import decay_parameter_names
 from modeling_ulip2.training.schedule import warmup_cosine_scheduler
 from modeling_ulip2.training.sync_batch_norm import synchronize_batch_norm
-from modeling_ulip2.triplets.collator import TripletCollator
 
 
-class Ulip2Trainer(Trainer):
+class Ulip2Trainer(CloudTrainer):
     """Trainer of a `Ulip2Model` on triplets; takes what `Trainer` takes.
 
     Beyond `Trainer`: ULIP's parameter groups and learning-rate schedule, the clamp of the logit scale, augmentation
@@ -44,10 +40,7 @@ class Ulip2Trainer(Trainer):
         self._check_batch()
         if self.args.world_size > 1 and self.args.sync_batch_norm and self.model is not None:
             self.model = self.model_wrapped = synchronize_batch_norm(self.model)
-        self.loss_guard = LossGuard()
         self.add_callback(LogitScaleClamp())
-        if isinstance(self.data_collator, TripletCollator):
-            self.add_callback(CollatorEpoch(self.data_collator))
 
     def _check_batch(self) -> None:
         if self.train_dataset is None:
@@ -78,12 +71,6 @@ class Ulip2Trainer(Trainer):
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], *arguments: Any, **kwargs: Any) -> torch.Tensor:
-        loss = super().training_step(model, inputs, *arguments, **kwargs)
-        # before the optimiser uses the gradients; costs one synchronisation a step, as Trainer's own filter does
-        self.loss_guard.check(loss.item(), f"step {self.state.global_step + 1}")
-        return loss
-
     def get_train_dataloader(self) -> DataLoader:
         if not isinstance(self.train_dataset, TripletStream):
             return super().get_train_dataloader()
@@ -97,12 +84,6 @@ class Ulip2Trainer(Trainer):
             persistent_workers=self.args.dataloader_persistent_workers,
             prefetch_factor=self.args.dataloader_prefetch_factor,
         )
-
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        with _with(self, data_collator=_without_augmentation(self.data_collator)):
-            # every held-out triplet counts, also those of the last, smaller batch
-            with _with(self.args, dataloader_drop_last=False):
-                return super().get_eval_dataloader(eval_dataset)
 
     def create_model_card(
         self,
@@ -157,29 +138,12 @@ class Ulip2Trainer(Trainer):
     def train(self, *arguments: Any, **kwargs: Any) -> Any:
         # Trainer writes the special tokens of whatever has a tokenizer into the model's configuration: ours has none
         saved = SimpleNamespace(save_pretrained=getattr(self.processing_class, "save_pretrained", None))
-        with _with(self, processing_class=saved if self.processing_class is not None else None):
+        with attributes(self, processing_class=saved if self.processing_class is not None else None):
             return super().train(*arguments, **kwargs)
-
-
-@contextmanager
-def _with(owner: Any, **values: Any) -> Iterator[None]:
-    """Sets attributes of `owner` for as long as it lasts."""
-    before = {name: getattr(owner, name) for name in values}
-    try:
-        for name, value in values.items():
-            setattr(owner, name, value)
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(owner, name, value)
 
 
 def _listed(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else list(value or ())
-
-
-def _without_augmentation(collator: Any) -> Any:
-    return collator.for_evaluation() if isinstance(collator, TripletCollator) else collator
 
 
 def _length(dataset: Any) -> int | None:
