@@ -33,3 +33,10 @@ def write_bad_meshes(folder: Path) -> dict[str, str]:
         "nan.obj": "non_finite",
         "photo.glb": "corrupt",
     }
+
+
+def build_arguments(meshes: Path, output: Path, tower: Path, *more: str) -> list[str]:
+    """A small build of `build_triplets.py` in the test's own process; `more` wins."""
+    small = ["--num-points", "64", "--views", "3", "--size", "32", "--shard-size", "4", "--dtype", "float32"]
+    folders = ["--meshes", str(meshes), "--output", str(output), "--tower", str(tower)]
+    return [*folders, *small, "--vocabulary", "modelnet40", "--num-proc", "0", *more]

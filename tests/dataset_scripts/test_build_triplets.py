@@ -15,41 +15,11 @@ from datasets import load_dataset
 
 from modeling_ulip2.triplets.images import open_view
 from modeling_ulip2.triplets.schema import features_features, triplet_features
-from tests.training.world import write_tower
 
-from .shapes import write_bad_meshes, write_box
+from .shapes import build_arguments as arguments
+from .shapes import write_box
 
-COLORS = [(1, 0, 0), (0, 0, 1), (0.8, 0.8, 0.8), (0, 0.6, 0), (0.4, 0.2, 0.1), (0.9, 0.9, 0)]
 SCRIPT = Path(__file__).parents[2] / "dataset_scripts" / "build_triplets.py"
-
-
-@pytest.fixture(scope="module")
-def tower(tmp_path_factory) -> Path:
-    return write_tower(tmp_path_factory.mktemp("tower") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def meshes(tmp_path_factory) -> tuple[Path, dict[str, str]]:
-    """Six boxes and some files that are no meshes, with the reasons that these should get."""
-    folder = tmp_path_factory.mktemp("meshes")
-    for number, color in enumerate(COLORS):
-        write_box(folder / "boxes" / f"Box{'ABCDEF'[number]}.obj", size=(1, 1 + number / 4, 0.5), color=color)
-    reasons = write_bad_meshes(folder / "broken")
-    (folder / "SOURCE.md").write_text("Boxes, made for tests.")
-    return folder, {f"broken/{name}": reason for name, reason in reasons.items()}
-
-
-def arguments(meshes: Path, output: Path, tower: Path, *more: str) -> list[str]:
-    small = ["--num-points", "64", "--views", "3", "--size", "32", "--shard-size", "4", "--dtype", "float32"]
-    folders = ["--meshes", str(meshes), "--output", str(output), "--tower", str(tower)]
-    return [*folders, *small, "--vocabulary", "modelnet40", "--num-proc", "0", *more]
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory, meshes, tower) -> Path:
-    output = tmp_path_factory.mktemp("built") / "boxes"
-    main(arguments(meshes[0], output, tower))
-    return output
 
 
 def contents(folder: Path) -> dict[str, bytes]:
