@@ -29,6 +29,7 @@ from .local import LocalPool, OnReady
 from .shard import EngineError, ShardPlan, ShardResult, ShardRows
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # a busy machine takes longer than Ray expects
 OBJECT_STORE_BYTES = 2 * 1024**3  # of a Ray that is started here; a shard takes about 50 MB on its way to a GPU
 
 
@@ -156,8 +157,9 @@ def _cluster(
         options |= {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
     try:
         ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise EngineError(f"cannot reach the Ray cluster {address!r}: {error}") from error
+    except Exception as error:  # Ray raises bare ones, too
+        what = f"reach the Ray cluster {address!r}" if address else "start Ray"
+        raise EngineError(f"cannot {what}: {str(error).splitlines()[0]}") from error
     try:
         if address is not None:
             resources = ray.cluster_resources()

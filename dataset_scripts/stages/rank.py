@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .base import Batch, Stage, alive
+from .base import Batch, Stage, alive, by_length
 from .tower import describe_tower, shared_tower
 
 
@@ -34,7 +34,7 @@ class RankCaptions(Stage):
                 batch["error"][i] = "no_captions"
                 batch["message"][i] = "no captioner has words for it: give it a name, or add a captioner"
         good = alive(batch)
-        texts = sorted({text for i in good for of_view in batch["captions"][i] for text in of_view}, key=_by_length)
+        texts = sorted({text for i in good for of_view in batch["captions"][i] for text in of_view}, key=by_length)
         position = {text: at for at, text in enumerate(texts)}
         embeds = self.tower.encode_text(texts).cpu().numpy() if texts else None
         results: dict[str, list[Any]] = {
@@ -62,7 +62,3 @@ def rank(
     scores = embeds @ image_embed  # (k,)
     order = np.argsort(-scores, kind="stable")
     return [captions[at] for at in order], scores[order].tolist(), embeds[order].astype(np.float16)
-
-
-def _by_length(text: str) -> tuple[int, str]:
-    return len(text), text  # neighbours of like length waste little padding

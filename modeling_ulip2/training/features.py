@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from accelerate import PartialState
 from datasets import Dataset, load_dataset
 from huggingface_hub import constants as hub_constants
@@ -26,7 +25,14 @@ from modeling_ulip2.towers import Tower
 from modeling_ulip2.training.data import load_config
 from modeling_ulip2.triplets.images import open_depth, open_view
 from modeling_ulip2.triplets.schema import FEATURES_CONFIG, features_features
-from modeling_ulip2.triplets.shards import MANIFEST, shard_path, write_parquet
+from modeling_ulip2.triplets.shards import (
+    FEATURES_MANIFEST,
+    MANIFEST,
+    is_parquet,
+    read_features_maker,
+    shard_path,
+    write_parquet,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +72,7 @@ def published_features(dataset: str, tower: Tower) -> Dataset | None:
     if manifest is None:
         logger.info(f"{dataset} has no {MANIFEST}: its features, if any, are not used")
         return None
-    made_by = {stage["fingerprint"] for stage in manifest.get("stages", {}).values() if "fingerprint" in stage}
+    made_by = read_features_maker(manifest)
     if made_by != {tower.fingerprint}:
         other = ", ".join(sorted(made_by)) or "no tower"
         logger.info(f"the features of {dataset} come from {other}, not from {tower.fingerprint}: not used")
@@ -79,15 +85,18 @@ def published_features(dataset: str, tower: Tower) -> Dataset | None:
 
 
 def _manifest(dataset: str) -> dict[str, Any] | None:
+    """Of the features if they were added later, else of the build."""
     folder = Path(dataset).expanduser()
-    if folder.is_dir():
-        path = folder / MANIFEST
-    else:
-        try:
-            path = Path(hf_hub_download(dataset, MANIFEST, repo_type="dataset"))
-        except (EntryNotFoundError, LocalEntryNotFoundError):
-            return None
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    for name in (FEATURES_MANIFEST, MANIFEST):
+        path = folder / name
+        if not folder.is_dir():
+            try:
+                path = Path(hf_hub_download(dataset, name, repo_type="dataset"))
+            except (EntryNotFoundError, LocalEntryNotFoundError):
+                continue
+        if path.is_file():
+            return json.loads(path.read_text(encoding="utf-8"))
+    return None
 
 
 def computed_features(
@@ -105,7 +114,7 @@ def computed_features(
     num_shards = -(-len(triplets) // ROWS_PER_SHARD)
     paths = [shard_path(folder, FEATURES_CONFIG, shard, num_shards) for shard in range(num_shards)]
     state = PartialState()
-    missing = [shard for shard, path in enumerate(paths) if not _is_whole(path)]
+    missing = [shard for shard, path in enumerate(paths) if not (path.is_file() and is_parquet(path))]
     mine = missing[state.process_index :: state.num_processes]
     if missing:
         logger.info(f"embedding {len(triplets)} triplets with {tower.name}: {len(missing)} shards into {folder}")
@@ -142,13 +151,3 @@ def _cache_key(triplets: Dataset, tower: Tower, use_depth: bool) -> str:
     # datasets' fingerprint changes with the files and with the selection of rows
     text = json.dumps([tower.fingerprint, triplets._fingerprint, use_depth, ROWS_PER_SHARD])
     return f"{tower.fingerprint}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-
-
-def _is_whole(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    try:
-        pq.read_metadata(path)
-    except (OSError, ValueError):
-        return False
-    return True

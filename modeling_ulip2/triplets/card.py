@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from datasets import DatasetInfo, Features
 from datasets.info import DatasetInfosDict
-from huggingface_hub import DatasetCardData
+from huggingface_hub import DatasetCardData, RepoCard
 
 from .schema import FEATURES_CONFIG, TRIPLETS_CONFIG, features_features, triplet_features
+from .shards import write_text
 
 UNKNOWN_LICENSE = "unknown"
 
@@ -40,6 +42,41 @@ def dataset_card(title: str, manifest: Mapping[str, Any], totals: Mapping[str, A
     )
 
 
+def add_features_to_card(path: Path, dim: int, *, depth: bool, count: int, size: int, data_size: int) -> None:
+    """Let a folder's README.md tell of the config `features`, made later: its YAML, and nothing else of it.
+
+    Args:
+        path: the README; begun if there is none.
+        dim, depth: as for `features_features`.
+        count, size, data_size: rows, bytes of the files, bytes in memory.
+    """
+    card = RepoCard.load(path, ignore_metadata_errors=True) if path.is_file() else RepoCard("---\n{}\n---\n")
+    kept = [entry for entry in card.data.get("configs") or [] if entry["config_name"] != FEATURES_CONFIG]
+    if not kept:
+        kept = [_config(TRIPLETS_CONFIG)]
+    card.data["configs"] = [*kept, _config(FEATURES_CONFIG)]
+    info = _info(FEATURES_CONFIG, features_features(dim, depth=depth), count, size, data_size)
+    infos = DatasetInfosDict.from_dataset_card_data(card.data)
+    infos[FEATURES_CONFIG] = info
+    infos.to_dataset_card_data(card.data)
+    write_text(path, str(card))
+
+
+def _config(name: str) -> dict[str, Any]:
+    default = {"default": True} if name == TRIPLETS_CONFIG else {}
+    return {"config_name": name, "data_files": [{"split": "train", "path": f"{name}/train-*.parquet"}], **default}
+
+
+def _info(name: str, features: Features, count: int, size: int, data_size: int) -> DatasetInfo:
+    return DatasetInfo(
+        config_name=name,
+        features=features,
+        splits=[{"name": "train", "num_bytes": data_size, "num_examples": count}],
+        download_size=size,
+        dataset_size=data_size,
+    )
+
+
 def _metadata(title: str, settings: Mapping[str, Any], stages: Mapping[str, Any], totals: Mapping[str, Any]) -> str:
     schemas: dict[str, Features] = {TRIPLETS_CONFIG: triplet_features(settings["num_points"], depth=settings["depth"])}
     if settings["features"]:
@@ -53,25 +90,11 @@ def _metadata(title: str, settings: Mapping[str, Any], stages: Mapping[str, Any]
         task_categories=["zero-shot-classification", "feature-extraction"],
         tags=["3d", "point-cloud", "ulip-2", "multimodal"],
         size_categories=next((name for limit, name in SIZES if count < limit), "n>1T"),
-        configs=[
-            {
-                "config_name": config,
-                "data_files": [{"split": "train", "path": f"{config}/train-*.parquet"}],
-                **({"default": True} if config == TRIPLETS_CONFIG else {}),
-            }
-            for config in schemas
-        ],
+        configs=[_config(config) for config in schemas],
     )
+    sizes, data_sizes = totals.get("bytes", {}), totals.get("data_bytes", {})
     infos = {
-        config: DatasetInfo(
-            config_name=config,
-            features=features,
-            splits=[
-                {"name": "train", "num_bytes": totals.get("data_bytes", {}).get(config, 0), "num_examples": count}
-            ],
-            download_size=totals.get("bytes", {}).get(config, 0),
-            dataset_size=totals.get("data_bytes", {}).get(config, 0),
-        )
+        config: _info(config, features, count, sizes.get(config, 0), data_sizes.get(config, 0))
         for config, features in schemas.items()
     }
     DatasetInfosDict(infos).to_dataset_card_data(data)

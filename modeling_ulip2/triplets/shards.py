@@ -31,6 +31,7 @@ MANIFEST = "manifest.json"
 ERRORS = "errors.parquet"
 LOCK = ".lock"
 WARNINGS = "warnings.parquet"
+FEATURES_MANIFEST = "features_manifest.json"  # of features that were added later
 ROW_GROUP_SIZE = 100  # what `datasets` chooses for images
 
 
@@ -66,6 +67,15 @@ def write_text(path: Path, text: str) -> None:
     partial.replace(path)
 
 
+def is_parquet(path: Path) -> bool:
+    """Whether a parquet file can be opened, so whether all of it was written."""
+    try:
+        pq.read_metadata(path)
+    except (OSError, ValueError):  # ArrowInvalid is a ValueError
+        return False
+    return True
+
+
 def read_parquet(path: Path, features: Features) -> list[dict[str, Any]]:
     return pq.read_table(path, columns=list(features)).to_pylist()
 
@@ -86,8 +96,10 @@ class BuildFolder:
         OutputError: not writable, in use by another process, not empty, or begun with other settings or objects.
     """
 
+    manifest_name, errors_name, warnings_name = MANIFEST, ERRORS, WARNINGS
+
     def __init__(
-        self, path: Path, settings: Mapping[str, Any], objects: Sequence[Mapping[str, str]], shard_size: int
+        self, path: Path, settings: Mapping[str, Any], objects: Sequence[Mapping[str, Any]], shard_size: int
     ) -> None:
         self.path = path
         self.num_shards = -(-len(objects) // shard_size)
@@ -126,7 +138,7 @@ class BuildFolder:
         self._lock.release()
 
     def _open(self) -> None:
-        manifest = self.path / MANIFEST
+        manifest = self.path / self.manifest_name
         if manifest.is_file():
             try:
                 self.manifest = json.loads(manifest.read_text(encoding="utf-8"))
@@ -138,13 +150,16 @@ class BuildFolder:
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise OutputError(f"{manifest} is damaged ({error}); move it away with its folder") from error
         else:
-            if others := sorted(p.name for p in self.path.iterdir() if not p.name.startswith(".")):
-                raise OutputError(
-                    f"{self.path} holds {others[0]!r} but no {MANIFEST}; choose an empty folder as output"
-                )
+            self._check_new()
             self.manifest = self._begun
             self._write_manifest()
         self._remove_leftovers()
+
+    def _check_new(self) -> None:
+        if others := sorted(p.name for p in self.path.iterdir() if not p.name.startswith(".")):
+            raise OutputError(
+                f"{self.path} holds {others[0]!r} but no {self.manifest_name}; choose an empty folder as output"
+            )
 
     def _remove_leftovers(self) -> None:
         for config in ("", TRIPLETS_CONFIG, FEATURES_CONFIG):
@@ -191,7 +206,7 @@ class BuildFolder:
             )
 
     def missing_shards(self) -> list[int]:
-        """Shards that are not listed, or whose files are gone or of another size than when they were listed."""
+        """Shards that are not listed, or whose files are gone, unreadable or of another size than when listed."""
         return [shard for shard in range(self.num_shards) if not self._is_whole(shard)]
 
     def _is_whole(self, shard: int) -> bool:
@@ -200,7 +215,7 @@ class BuildFolder:
             return False
         for config, size in record["bytes"].items():
             path = shard_path(self.path, config, shard, self.num_shards)
-            if not path.is_file() or path.stat().st_size != size:
+            if not path.is_file() or path.stat().st_size != size or not is_parquet(path):
                 return False
         return True
 
@@ -218,8 +233,8 @@ class BuildFolder:
             errors: rows of `errors.parquet` without `shard`; those of an earlier try are replaced.
             warnings: likewise.
         """
-        _replace_rows(self.path / ERRORS, shard, errors, error_features())
-        _replace_rows(self.path / WARNINGS, shard, warnings, warning_features())
+        _replace_rows(self.path / self.errors_name, shard, errors, error_features())
+        _replace_rows(self.path / self.warnings_name, shard, warnings, warning_features())
         self.manifest["shards"][str(shard)] = dict(record)
         self._write_manifest()
 
@@ -237,7 +252,40 @@ class BuildFolder:
     def _write_manifest(self) -> None:
         shards = self.manifest["shards"]
         self.manifest["shards"] = {key: shards[key] for key in sorted(shards, key=int)}
-        write_text(self.path / MANIFEST, json.dumps(self.manifest, indent=1, ensure_ascii=False) + "\n")
+        write_text(self.path / self.manifest_name, json.dumps(self.manifest, indent=1, ensure_ascii=False) + "\n")
+
+
+class FeaturesFolder(BuildFolder):
+    """The config `features` as it is added to a folder that holds triplets already, a shard per file of them.
+
+        DIR/features_manifest.json, DIR/features_errors.parquet, …    as for a build, of the features alone
+
+    A build's own features give way: its manifest forgets them.
+    """
+
+    manifest_name, errors_name, warnings_name = (
+        FEATURES_MANIFEST,
+        "features_errors.parquet",
+        "features_warnings.parquet",
+    )
+
+    def _check_new(self) -> None:
+        path = self.path / MANIFEST
+        if not path.is_file():
+            return
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest["settings"]["features"] = False
+        for record in manifest["shards"].values():
+            for sizes in (record["bytes"], record["data_bytes"]):
+                sizes.pop(FEATURES_CONFIG, None)
+        write_text(path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_features_maker(manifest: Mapping[str, Any]) -> set[str]:
+    """Fingerprints of the towers that made the `features` config, from the manifest of whatever wrote it."""
+    stages = manifest.get("stages", {})
+    makers = [stages["EmbedViews"]] if "EmbedViews" in stages else stages.values()
+    return {stage["fingerprint"] for stage in makers if "fingerprint" in stage}
 
 
 def _replace_rows(path: Path, shard: int, rows: Iterable[Mapping[str, Any]], features: Features) -> None:

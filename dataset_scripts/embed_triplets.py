@@ -1,0 +1,161 @@
+"""Add a tower's embeddings to a folder of triplets: the config `features`, by id, in the order of views and captions.
+
+    python dataset_scripts/embed_triplets.py data/triplets --tower towers/clip
+
+Training with the same tower then never runs it. Stop it whenever you like: the same command goes on where it was.
+Embeddings that the folder has of another tower stay unless --replace says otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from engines.arguments import add_engine_arguments, check_engine_arguments, run_engine
+from engines.shard import EngineError, ShardPlan, ShardResult, StageFactory, explain_failure
+from stages.arguments import local_name
+from stages.base import Row
+from stages.embed import EmbedCaptions, EmbedDepths, EmbedViews
+from stages.stored import ReadTriplet
+from stages.tower import DTYPES
+from tqdm import tqdm
+
+from modeling_ulip2.triplets.card import add_features_to_card
+from modeling_ulip2.triplets.schema import FEATURES_CONFIG, TRIPLETS_CONFIG
+from modeling_ulip2.triplets.shards import FEATURES_MANIFEST, MANIFEST, FeaturesFolder, OutputError, is_parquet
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("folder", type=Path, help="triplets, as build_triplets.py leaves them")
+    add("--tower", required=True, help="dual encoder: folder or hub name")
+    add("--depth", action="store_true", help="embed depth views, too")
+    add("--device", help="of the tower, such as cpu or cuda [GPUs if there are any]")
+    add("--dtype", choices=DTYPES, default="auto", help="auto: bfloat16 where it is native [%(default)s]")
+    add("--replace", action="store_true", help="drop embeddings that are there")
+    add_engine_arguments(parser)
+    args = parser.parse_args(arguments)
+    check_engine_arguments(parser, args)
+    return args
+
+
+def list_files(folder: Path) -> list[dict[str, Any]]:
+    """The files of triplets, each with its number of rows and of bytes.
+
+    Raises:
+        OutputError: there are none, or some cannot be read.
+    """
+    paths = sorted((folder / TRIPLETS_CONFIG).glob("*.parquet"))
+    if not paths:
+        raise OutputError(f"{folder} holds no {TRIPLETS_CONFIG}/*.parquet: not a folder of triplets, or not built yet")
+    if damaged := [path.name for path in paths if not is_parquet(path)]:
+        raise OutputError(
+            f"{len(damaged)} of {len(paths)} files of triplets cannot be read, e.g. {damaged[0]}. Run the command "
+            "that built them again, or fetch them again; nothing was embedded."
+        )
+    return [
+        {"file": path.name, "rows": pq.read_metadata(path).num_rows, "bytes": path.stat().st_size} for path in paths
+    ]
+
+
+def read_rows(folder: Path, name: str) -> list[Row]:
+    """The rows of a file as the stages want them: where they are, nothing of what they hold."""
+    ids = pq.read_table(folder / TRIPLETS_CONFIG / name, columns=["id"])["id"].to_pylist()
+    return [{"id": own, "file": name, "index": index} for index, own in enumerate(ids)]
+
+
+def build_stages(args: argparse.Namespace) -> list[StageFactory]:
+    tower = {"tower": args.tower, "device": args.device, "dtype": args.dtype}
+    depth = [partial(EmbedDepths, **tower)] if args.depth else []
+    reader = partial(ReadTriplet, folder=str(args.folder.resolve() / TRIPLETS_CONFIG), depth=args.depth)
+    return [reader, partial(EmbedViews, **tower), *depth, partial(EmbedCaptions, **tower)]
+
+
+def make_room(folder: Path, settings: dict[str, Any], replace: bool) -> None:
+    """Refuse to touch embeddings that another command made, or drop them; those of this command stay.
+
+    Raises:
+        OutputError: there are some, and they may not be replaced.
+    """
+    manifest = folder / FEATURES_MANIFEST
+    if manifest.is_file() and json.loads(manifest.read_text(encoding="utf-8"))["settings"] == settings | {
+        "shard_size": 1
+    }:
+        return
+    if not manifest.is_file() and not any((folder / FEATURES_CONFIG).glob("*.parquet")):
+        return
+    if not replace:
+        maker = (
+            "an earlier run" if manifest.is_file() else "its build" if (folder / MANIFEST).is_file() else "elsewhere"
+        )
+        raise OutputError(f"{folder} has embeddings from {maker}; add --replace to make them anew")
+    shutil.rmtree(folder / FEATURES_CONFIG, ignore_errors=True)
+    for path in folder.glob("features_*"):
+        path.unlink()
+
+
+def embed(args: argparse.Namespace) -> FeaturesFolder:
+    """Embed what is missing; the folder with its manifest as it stands afterwards.
+
+    Raises:
+        OutputError, EngineError: see there; shards already written are kept.
+    """
+    files = list_files(args.folder)
+    if args.depth and "depths" not in pq.read_schema(args.folder / TRIPLETS_CONFIG / files[0]["file"]).names:
+        raise OutputError(f"{args.folder} has no depth views")
+    settings = {"tower": local_name(args.tower), "depth": args.depth, "dtype": args.dtype}
+    make_room(args.folder, settings, args.replace)
+    with FeaturesFolder(args.folder, settings, files, shard_size=1) as folder:
+        missing = folder.missing_shards()
+        shards = [(shard, read_rows(args.folder, files[shard]["file"])) for shard in missing]
+        if not shards:
+            print(f"the features of {args.folder} are complete: nothing to do.")
+            return folder
+        plan = ShardPlan(build_stages(args), args.folder.resolve(), folder.num_shards, 0, configs=(FEATURES_CONFIG,))
+        todo, count = sum(len(rows) for _, rows in shards), sum(file["rows"] for file in files)
+        with tqdm(total=count, initial=count - todo, unit="object") as bar:
+            for event in run_engine(args, plan, shards, folder.check_stages):
+                if isinstance(event, ShardResult):
+                    folder.commit(event.shard, event.record, event.errors)
+                    bar.update(files[event.shard]["rows"])
+        update_card(args, folder)
+    return folder
+
+
+def update_card(args: argparse.Namespace, folder: FeaturesFolder) -> None:
+    totals = folder.totals()
+    add_features_to_card(
+        args.folder / "README.md",
+        folder.manifest["stages"]["EmbedCaptions"]["dim"],
+        depth=args.depth,
+        count=totals["triplets"],
+        size=totals["bytes"].get(FEATURES_CONFIG, 0),
+        data_size=totals["data_bytes"].get(FEATURES_CONFIG, 0),
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    args = parse_arguments(arguments)
+    try:
+        folder = embed(args)
+    except OutputError as error:
+        sys.exit(f"embed_triplets: {error}")
+    except (EngineError, OSError, json.JSONDecodeError) as error:
+        sys.exit(f"embed_triplets: {explain_failure(error)}")
+    except KeyboardInterrupt:
+        sys.exit(f"\nembed_triplets: stopped; run the same command again to complete {args.folder}")
+    totals = folder.totals()
+    print(f"{args.folder} has features of {totals['triplets']} triplets and {totals['captions']} captions.")
+    if failed := sum(totals["errors"].values()):
+        sys.exit(f"embed_triplets: {failed} triplets could not be embedded; {folder.errors_name} says why")
+
+
+if __name__ == "__main__":
+    main()
