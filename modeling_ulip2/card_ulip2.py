@@ -59,7 +59,7 @@ class CardFacts:
 
 
 @dataclass
-class _Card:
+class Card:
     """The parts of a card that depend on the object."""
 
     title: str
@@ -67,7 +67,8 @@ class _Card:
     usage: str
     rows: list[tuple[str, str]] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
-    base_model: str | None = None
+    base_model: str | list[str] | None = None
+    pipeline_tag: str = PIPELINE_TAG
 
 
 class CardMixin:
@@ -88,7 +89,7 @@ class CardMixin:
         data = ModelCardData(
             license=facts.license,
             library_name=LIBRARY,
-            pipeline_tag=PIPELINE_TAG,
+            pipeline_tag=own.pipeline_tag,
             tags=tags,
             base_model=own.base_model,
             datasets=list(facts.datasets) or None,
@@ -104,8 +105,14 @@ class CardMixin:
             parts += ["## Results", table([("task", "measured"), *figures], header=True)]
         return ModelCard("\n\n".join([*parts, ""]))
 
-    def _card(self, name: str) -> _Card:
+    def _card(self, name: str) -> Card:
         raise NotImplementedError
+
+    def _known_rows(self) -> list[tuple[str, str]]:
+        """What its maker tells of a model, or that nothing is told."""
+        facts = self.card_facts or CardFacts()
+        datasets = ", ".join(f"`{dataset}`" for dataset in facts.datasets)
+        return [("licence", facts.license or _UNSAID), ("training data", datasets or _UNSAID)]
 
     def write_card(self, folder: str | os.PathLike[str], name: str = "FOLDER", replace: bool = True) -> None:
         """Writes README.md unless there is one that a person wrote; `replace=False`: unless there is one at all."""
@@ -145,7 +152,7 @@ class ModelCardMixin(CardMixin, PreTrainedModel):
         if kwargs.get("is_main_process", True) and path.parent.is_dir() and not kwargs.get("push_to_hub"):
             self.write_card(save_directory)
 
-    def _card(self, name: str) -> _Card:
+    def _card(self, name: str) -> Card:
         config: Any = self.config
         encoder = getattr(config, "point_config", config)
         parameters = sum(p.numel() for n, p in self.named_parameters() if not n.startswith("clip_model."))
@@ -157,15 +164,13 @@ class ModelCardMixin(CardMixin, PreTrainedModel):
         base, tower = _tower(config) if projects else (None, _UNSAID)
         if projects:
             rows += [("shared space", f"{config.projection_dim} dimensions"), ("image-text model", tower)]
-        facts = self.card_facts or CardFacts()
-        datasets = ", ".join(f"`{dataset}`" for dataset in facts.datasets)
-        rows += [("licence", facts.license or _UNSAID), ("training data", datasets or _UNSAID)]
+        rows += self._known_rows()
         what = "Point clouds to vectors in the space of an image-text model" if projects else "Point clouds to vectors"
         introduction = f"{what}: `{type(self).__name__}` of modeling-ulip2 (ULIP-2, arXiv 2305.08275)."
         usage = point_usage("point_embeds" if projects else "pooled", name)
         if hasattr(self, "get_text_features") and tower != _UNSAID:
             usage += "\n\n" + pipeline_usage(name)
-        return _Card(type(self).__name__, introduction, usage, rows, [encoder.model_type], base)
+        return Card(type(self).__name__, introduction, usage, rows, [encoder.model_type], base)
 
 
 class ProcessorCardMixin(CardMixin):
@@ -177,7 +182,7 @@ class ProcessorCardMixin(CardMixin):
         self.write_card(save_directory, replace=False)
         return saved
 
-    def _card(self, name: str) -> _Card:
+    def _card(self, name: str) -> Card:
         extractor = getattr(self, "feature_extractor", self)
         kept = ("num_points", "in_channels", "normalize", "fill_color", "sampling", "up_axis", "axes", "seed")
         rows = [(field_name.replace("_", " "), f"{getattr(extractor, field_name)}") for field_name in kept]
@@ -189,7 +194,7 @@ class ProcessorCardMixin(CardMixin):
             f"processor({argument})  # cloud: (N, 3) or (N, 6), y up, rgb in [0, 1]\n```"
         )
         title = type(self).__name__
-        return _Card(title, f"How clouds are prepared: `{title}` of modeling-ulip2.", usage, rows)
+        return Card(title, f"How clouds are prepared: `{title}` of modeling-ulip2.", usage, rows)
 
 
 def point_usage(result: str, name: str = "FOLDER") -> str:
@@ -221,9 +226,18 @@ def table(rows: Iterable[tuple[str, str]], header: bool = False) -> str:
 
 def _tower(config: Any) -> tuple[str | None, str]:
     """Hub name of the image-text model, and what to say of it."""
-    name = config.clip_name_or_path
-    if config.clip_config is not None:
-        return None, f"`{config.clip_config.model_type}`, part of this checkpoint"
+    return reference(config.clip_name_or_path, config.clip_config)
+
+
+def reference(name: str | None, config: Any = None) -> tuple[str | None, str]:
+    """Hub name of a model that a checkpoint refers to, and what to say of it.
+
+    Args:
+        name: hub name, perhaps with a folder behind it, or local path.
+        config: its configuration, if the checkpoint holds its weights.
+    """
+    if config is not None:
+        return None, f"`{config.model_type}`, part of this checkpoint"
     if name is None:
         return None, _UNSAID
     if re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+){1,}", name) and not os.path.isdir(name):
@@ -247,4 +261,4 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-__all__ = ["CardFacts", "CardMixin", "CardResult", "ModelCardMixin", "ProcessorCardMixin"]
+__all__ = ["Card", "CardFacts", "CardMixin", "CardResult", "ModelCardMixin", "ProcessorCardMixin", "reference"]
