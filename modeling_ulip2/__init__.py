@@ -1,13 +1,14 @@
 """ULIP-2 for the Hugging Face ecosystem: point clouds in the space of a frozen image-text model.
 
-Importing the package makes `AutoConfig`, `AutoModel`, `AutoFeatureExtractor` and `AutoProcessor` know its classes, and
-`pipeline` its tasks.
+Importing the package makes `AutoConfig`, `AutoModel`, `AutoModelForMultimodalLM`, `AutoFeatureExtractor` and
+`AutoProcessor` know its classes, and `pipeline` its tasks.
 Everything else (geometry, triplets, towers, training, evaluation, conversion) is imported from its own sub-package.
 """
 
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForMultimodalLM, AutoProcessor
 
 from .card_ulip2 import CardFacts, CardResult
+from .configuration_captioning_ulip2 import Ulip2CaptioningConfig
 from .configuration_ulip2 import (
     PointBertConfig,
     PointMLPConfig,
@@ -19,6 +20,7 @@ from .configuration_ulip2 import (
     register_point_encoder,
 )
 from .feature_extraction_ulip2 import Ulip2FeatureExtractor
+from .modeling_captioning_ulip2 import Ulip2CausalLMOutput, Ulip2ForConditionalGeneration
 from .modeling_ulip2 import (
     POINT_MODELS,
     Ulip2Model,
@@ -34,6 +36,7 @@ from .pointmlp_ulip2 import PointMLPModel
 from .pointnet2_ulip2 import PointNet2Model
 from .pointnext_ulip2 import PointNextModel
 from .ppat_ulip2 import PpatModel
+from .processing_captioning_ulip2 import Ulip2CaptioningProcessor
 from .processing_ulip2 import Ulip2Processor
 from .towers import register as _register_towers
 from .uni3d_ulip2 import Uni3dModel
@@ -43,6 +46,10 @@ for _model_class in (*POINT_MODELS, Ulip2Model):
     AutoModel.register(_model_class.config_class, _model_class)
 AutoFeatureExtractor.register(Ulip2Config, Ulip2FeatureExtractor)
 AutoProcessor.register(Ulip2Config, Ulip2Processor)
+AutoConfig.register(Ulip2CaptioningConfig.model_type, Ulip2CaptioningConfig)
+AutoModelForMultimodalLM.register(Ulip2CaptioningConfig, Ulip2ForConditionalGeneration)
+AutoFeatureExtractor.register(Ulip2CaptioningConfig, Ulip2FeatureExtractor)
+AutoProcessor.register(Ulip2CaptioningConfig, Ulip2CaptioningProcessor)
 _register_towers()
 _register_pipelines()
 
@@ -60,8 +67,12 @@ __all__ = [
     "PointNextModel",
     "PpatConfig",
     "PpatModel",
+    "Ulip2CaptioningConfig",
+    "Ulip2CaptioningProcessor",
+    "Ulip2CausalLMOutput",
     "Ulip2Config",
     "Ulip2FeatureExtractor",
+    "Ulip2ForConditionalGeneration",
     "Ulip2Model",
     "Ulip2Output",
     "Ulip2PointModel",

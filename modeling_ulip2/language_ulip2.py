@@ -1,0 +1,139 @@
+"""Causal language models by reference: where they lie, how they are loaded, and LoRA adapters for them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import cached_file
+
+from .tower_ulip2 import tower_location
+
+# What marks the parameters of an adapter in peft's names.
+LORA_MARK = ".lora_"
+# The special token that stands for a cloud in a text.
+POINT_TOKEN = "<point_cloud>"
+
+
+def language_location(name: str) -> tuple[str, dict[str, str]]:
+    """What `from_pretrained` takes for a language model or its tokenizer.
+
+    Args:
+        name: folder or hub name, `owner/repository/folder`, or either with the name of a GGUF file behind it.
+
+    Returns:
+        The folder or hub name, and `gguf_file` or `subfolder`.
+    """
+    if name.lower().endswith(".gguf"):
+        place, file = os.path.split(name)
+        return place or ".", {"gguf_file": file}
+    return tower_location(name)
+
+
+def load_language_model(name: str, **kwargs: Any) -> Any:
+    """Loads the causal language model called `name`; see `language_location`.
+
+    Raises:
+        OSError: it cannot be loaded.
+    """
+    place, inside = language_location(name)
+    try:
+        return AutoModelForCausalLM.from_pretrained(place, **inside, **kwargs)
+    except (OSError, ValueError, ImportError) as error:
+        hint = ' GGUF files need: pip install "modeling-ulip2[caption]".' if "gguf_file" in inside else ""
+        raise OSError(
+            f"The language model {name!r} (language_model_name_or_path) could not be loaded: {error} If it lies "
+            f"elsewhere, pass language_model_name_or_path=... to from_pretrained.{hint}"
+        ) from error
+
+
+def load_language_tokenizer(name: str) -> Any:
+    """The tokenizer of the language model called `name`.
+
+    Raises:
+        OSError: there is none.
+    """
+    place, inside = language_location(name)
+    try:
+        return AutoTokenizer.from_pretrained(place, **inside)
+    except (OSError, ValueError, ImportError) as error:
+        raise OSError(f"The tokenizer of the language model {name!r} could not be loaded: {error}") from error
+
+
+def add_point_token(tokenizer: Any, token: str = POINT_TOKEN) -> int:
+    """Makes `token` a special token, unless it is one; returns its id.
+
+    The language model needs no embedding for it: what stands at its positions comes from the connector. The id is
+    therefore free to lie beyond the model's vocabulary, and frozen embeddings are not resized.
+    """
+    if token not in tokenizer.get_vocab():
+        tokenizer.add_tokens([token], special_tokens=True)
+    return int(tokenizer.convert_tokens_to_ids(token))
+
+
+def add_lora(language_model: PreTrainedModel, settings: dict[str, Any]) -> None:
+    """Adds a LoRA adapter (Hu et al. 2021) to a language model: its low-rank weights train, in float32, alone.
+
+    Args:
+        settings: arguments of peft's `LoraConfig`, such as `r`, `lora_alpha`, `lora_dropout` and `target_modules`.
+
+    Raises:
+        ImportError: peft is not installed.
+        ValueError: the settings are no LoRA, or fit no layer of the model.
+    """
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise ImportError('LoRA needs peft; install it with: pip install "modeling-ulip2[caption]"') from error
+    if settings.get("modules_to_save") or settings.get("bias", "none") != "none":
+        raise ValueError("lora_config: modules_to_save and bias would train weights of the language model itself.")
+    try:
+        config = LoraConfig(task_type="CAUSAL_LM", **{k: v for k, v in settings.items() if k != "task_type"})
+    except TypeError as error:
+        raise ValueError(f"lora_config: {error}") from error
+    language_model.add_adapter(config)
+    for name, parameter in language_model.named_parameters():
+        parameter.requires_grad_(LORA_MARK in name)
+        if LORA_MARK in name and parameter.dtype in (torch.float16, torch.bfloat16):
+            parameter.data = parameter.data.float()
+
+
+def lora_tensors(name: str, prefix: str, **kwargs: Any) -> dict[str, torch.Tensor]:
+    """The tensors of an adapter in the weights of a checkpoint, by their names without `prefix`.
+
+    Args:
+        name: folder or hub name of the checkpoint.
+        kwargs: as `from_pretrained` takes them: `subfolder`, `revision`, `token`, `cache_dir`, ...
+    """
+    import json
+
+    from transformers.modeling_utils import load_state_dict
+
+    quiet: dict[str, Any] = {"_raise_exceptions_for_missing_entries": False, **kwargs}
+    files = {"model.safetensors"}
+    index = cached_file(name, "model.safetensors.index.json", **quiet)
+    if index is not None:
+        with open(index, encoding="utf-8") as text:
+            places: dict[str, str] = json.load(text)["weight_map"]
+        files = {file for tensor, file in places.items() if tensor.startswith(prefix) and LORA_MARK in tensor}
+    tensors: dict[str, torch.Tensor] = {}
+    for file in sorted(files):
+        path = cached_file(name, file, **kwargs)
+        for key, value in load_state_dict(path).items():  # type: ignore[arg-type]
+            if key.startswith(prefix) and LORA_MARK in key:
+                tensors[key.removeprefix(prefix)] = value
+    return tensors
+
+
+__all__ = [
+    "LORA_MARK",
+    "POINT_TOKEN",
+    "add_lora",
+    "add_point_token",
+    "language_location",
+    "load_language_model",
+    "load_language_tokenizer",
+    "lora_tensors",
+]
