@@ -22,7 +22,7 @@ from gradio.themes import sizes  # noqa: E402
 from rooms import about, api, classify, embed, map, search  # noqa: E402
 from rooms.engine import Engine  # noqa: E402
 from rooms.samples import write_samples  # noqa: E402
-from rooms.uploads import MAX_MEGABYTES  # noqa: E402
+from rooms.uploads import ISOLATION, MAX_MEGABYTES  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICKSTART = ROOT / "outputs" / "quickstart"
@@ -145,6 +145,7 @@ def main(argv: list[str] | None = None) -> None:
         engine = Engine.load(args.model, args.index, args.tower, args.meshes)
     except (ValueError, OSError) as error:
         sys.exit(str(error))
+    ISOLATION.start()
     build_demo(engine).launch(server_name=args.host, server_port=args.port, **launch_options())
 
 

@@ -1,13 +1,19 @@
-"""Files that strangers send: read within limits, and told in words without a path what is wrong with them."""
+"""Files that strangers send: read within limits, and told in words without a path what is wrong with them.
+
+Every file is read in a process of its own, which can neither outlive its time, nor take more memory, nor write a file.
+"""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageOps
 
 from modeling_ulip2.geometry import MeshError
+from modeling_ulip2.geometry.isolation import Isolation, LimitError
 from modeling_ulip2.geometry.textures import FORMATS
 from modeling_ulip2.search.files import SHAPE_SUFFIXES, Shape, read_shape
 
@@ -15,6 +21,8 @@ MAX_MEGABYTES = 64
 MAX_FACES = 500_000
 MAX_POINTS = 1_000_000
 MAX_PHOTO_PIXELS = 50_000_000
+MAX_SECONDS = 30
+MAX_MEMORY_MEGABYTES = 2048
 # Towers read a few hundred pixels.
 PHOTO_SIDE = 1024
 
@@ -23,6 +31,9 @@ LIMITS = (
     f"A mesh (GLB, glTF, OBJ, PLY, STL, OFF) of up to {MAX_FACES:,} triangles, or a cloud (PLY, NPY, NPZ, XYZ, TXT, "
     f"CSV, PTS) of up to {MAX_POINTS:,} points; {MAX_MEGABYTES} MB at most."
 )
+
+# One for the whole server; `start` spares the first visitor the wait.
+ISOLATION = Isolation(["rooms.uploads"], MAX_SECONDS, MAX_MEMORY_MEGABYTES)
 
 
 class UploadError(ValueError):
@@ -37,12 +48,12 @@ def read_upload(path: str | Path, num_points: int) -> Shape:
     """
     path = Path(path)
     try:
-        return read_shape(
-            path, num_points, max_bytes=MAX_MEGABYTES * 2**20, max_faces=MAX_FACES, max_points=MAX_POINTS
-        )
+        return _isolated(_read_cloud, path, num_points)
     except MeshError as error:
         reason = str(error.args[0]).replace(f"{path.parent}/", "")
         raise UploadError(f"{path.name} cannot be used: {reason}.") from None
+    except LimitError as error:
+        raise UploadError(f"{path.name} cannot be used: {error}.") from None
 
 
 def read_photo(path: str | Path) -> Image.Image:
@@ -51,7 +62,25 @@ def read_photo(path: str | Path) -> Image.Image:
     Raises:
         UploadError: it is no picture, or has too many pixels.
     """
-    path = Path(path)
+    try:
+        return _isolated(_read_photo, Path(path))
+    except LimitError as error:
+        raise UploadError(f"The photo cannot be read: {error}.") from None
+
+
+def _isolated(function: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return ISOLATION.call(function, *arguments)
+    except MemoryError:
+        raise LimitError("it does not fit into memory") from None
+
+
+def _read_cloud(path: Path, num_points: int) -> Shape:
+    shape = read_shape(path, num_points, max_bytes=MAX_MEGABYTES * 2**20, max_faces=MAX_FACES, max_points=MAX_POINTS)
+    return Shape(shape.xyz, shape.rgb)  # the mesh stays behind
+
+
+def _read_photo(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large images, which the next check refuses

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import tracemalloc
@@ -12,8 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rooms import uploads
 from rooms.uploads import MAX_FACES, MAX_POINTS, UploadError, read_photo, read_upload
 
+from modeling_ulip2.geometry import MeshError
+from modeling_ulip2.geometry.isolation import Isolation
 from tests.geometry.builders import TRIANGLE, TRIANGLE_UV, Gltf, png_header, triangle_gltf
 
 
@@ -103,11 +107,27 @@ def test_bad_shapes(make: Callable[[Path], Path], message: str, tmp_path: Path):
     try:
         with pytest.raises(UploadError, match=message) as caught:
             read_upload(path, 64)
+        with contextlib.suppress(MeshError):
+            uploads._read_cloud(path, 64)  # here, where its memory can be measured
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert path.name in str(caught.value) and str(tmp_path) not in str(caught.value)
     assert peak < 32 * 2**20
+
+
+def test_time_and_memory_of_reading_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What passes every count, and still would not end, or not fit."""
+    (tmp_path / "points.xyz").write_text("1 2 3\n" * 300_000)
+    hurried = Isolation(["rooms.uploads"], 0.05, 2048)
+    narrow = Isolation(["rooms.uploads"], 30, 8)
+    for isolation, message in [(hurried, "longer than 0.05 seconds"), (narrow, "does not fit into memory")]:
+        monkeypatch.setattr(uploads, "ISOLATION", isolation)
+        try:
+            with pytest.raises(UploadError, match=f"points.xyz cannot be used: .*{message}"):
+                read_upload(tmp_path / "points.xyz", 64)
+        finally:
+            isolation.close()
 
 
 def test_a_huge_texture_is_not_decoded(tmp_path: Path):
@@ -120,6 +140,8 @@ def test_a_huge_texture_is_not_decoded(tmp_path: Path):
     try:
         with pytest.raises(UploadError, match="900000000 pixels"):
             read_upload(path, 64)
+        with contextlib.suppress(MeshError):
+            uploads._read_cloud(path, 64)
         assert tracemalloc.get_traced_memory()[1] < 32 * 2**20
     finally:
         tracemalloc.stop()
