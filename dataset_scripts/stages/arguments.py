@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from engines.shard import StageFactory
@@ -14,19 +14,42 @@ from modeling_ulip2.geometry import camera_rings
 from modeling_ulip2.geometry.cameras import ELEVATION, FILL, FOV
 from modeling_ulip2.geometry.reading import MAX_BYTES, MAX_FACES
 
+from .base import local_name
 from .captions import MetadataCaptioner
 from .embed import EmbedViews
+from .generate import Blip2Captioner, BlipCaptioner, Decoding, GeneratingCaptioner, VlmCaptioner
 from .labels import LabelsCaptioner
 from .rank import RankCaptions
 from .read import ReadMesh, SamplePoints
 from .render import IMAGE_FORMATS, RenderViews
 from .tower import DTYPES
 
+
+def _generator(captioner: type[GeneratingCaptioner], args: argparse.Namespace) -> StageFactory:
+    return partial(
+        captioner,
+        model=args.caption_model,
+        prompt=args.caption_prompt,
+        decoding=Decoding(args.captions_per_view, args.top_p, args.temperature, args.max_new_tokens),
+        views_per_batch=args.caption_batch,
+        seed=args.seed,
+        device=args.device,
+        dtype=args.dtype,
+        device_map=args.device_map,
+    )
+
+
+GENERATORS: dict[str, type[GeneratingCaptioner]] = {
+    "blip2": Blip2Captioner,
+    "blip": BlipCaptioner,
+    "vlm": VlmCaptioner,
+}
 CAPTIONERS: dict[str, Callable[[argparse.Namespace], StageFactory]] = {
     "metadata": lambda args: partial(MetadataCaptioner, num_captions=args.metadata_captions, seed=args.seed),
     "labels": lambda args: partial(
         LabelsCaptioner, vocabulary=args.vocabulary, num_names=args.label_captions, **tower(args)
     ),
+    **{name: partial(_generator, captioner) for name, captioner in GENERATORS.items()},
 }
 
 
@@ -47,6 +70,11 @@ def parse_stage_arguments(parser: argparse.ArgumentParser, arguments: list[str] 
     args = parser.parse_args(arguments)
     if len(set(args.elevation)) < len(args.elevation):
         parser.error("argument --elevation: the same ring twice")
+    asked = [name for name in args.captioner if name in GENERATORS]
+    if len(asked) > 1:
+        parser.error(f"argument --captioner: {' and '.join(asked)} share their options; choose one of them")
+    if args.caption_model and not asked:
+        parser.error(f"argument --caption-model: goes with --captioner {', '.join(GENERATORS)}")
     return args
 
 
@@ -58,7 +86,7 @@ def add_stage_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-bytes", type=positive, default=MAX_BYTES, help="refuse larger files [%(default)s]")
     add("--strict", action="store_true", help="refuse meshes that lack a texture or material file")
     add("--num-points", type=positive, default=10_000, help="points a shape [%(default)s]")
-    add("--seed", type=int, default=0, help="of points and templates [%(default)s]")
+    add("--seed", type=int, default=0, help="of points, templates and sampled captions [%(default)s]")
 
     views = parser.add_argument_group("views")
     add = views.add_argument
@@ -87,7 +115,7 @@ def add_stage_arguments(parser: argparse.ArgumentParser) -> None:
 
     captions = parser.add_argument_group("captions")
     add = captions.add_argument
-    add("--captioner", nargs="+", choices=sorted(CAPTIONERS), default=["metadata", "labels"], help="[metadata labels]")
+    add("--captioner", nargs="+", choices=list(CAPTIONERS), default=["metadata", "labels"], help="[metadata labels]")
     add(
         "--vocabulary",
         default="objaverse_lvis",
@@ -96,6 +124,21 @@ def add_stage_arguments(parser: argparse.ArgumentParser) -> None:
     add("--label-captions", type=positive, default=2, help="names a view, for 'labels' [%(default)s]")
     add("--metadata-captions", type=positive, default=6, help="captions an object, for 'metadata' [%(default)s]")
 
+    generation = parser.add_argument_group(
+        f"captions by a model ({', '.join(GENERATORS)})",
+        "ULIP-2 draws ten captions a view; it published neither prompt nor decoding, so that the rest is ours.",
+    )
+    add = generation.add_argument
+    models = ", ".join(f"{name}: {captioner.default_model}" for name, captioner in GENERATORS.items())
+    add("--caption-model", metavar="MODEL", help=f"folder or hub name [{models}]")
+    add("--caption-prompt", metavar="TEXT", help="what it is told, and no part of the captions [see the manifest]")
+    add("--captions-per-view", type=positive, default=Decoding.captions_per_view, help="[%(default)s]")
+    add("--top-p", type=share, default=Decoding.top_p, help="of nucleus sampling [%(default)s]")
+    add("--temperature", type=above_zero, default=Decoding.temperature, help="of sampling [%(default)s]")
+    add("--max-new-tokens", type=positive, default=Decoding.max_new_tokens, help="of a caption [%(default)s]")
+    add("--caption-batch", type=positive, default=12, help="views of an object at once [%(default)s]")
+    add("--device-map", help="such as auto: spread the captioning model over the GPUs of a process")
+
     ranking = parser.add_argument_group("ranking")
     add = ranking.add_argument
     add(
@@ -103,9 +146,12 @@ def add_stage_arguments(parser: argparse.ArgumentParser) -> None:
         default="openai/clip-vit-large-patch14",
         help="dual encoder that ranks: folder or hub name [%(default)s]",
     )
-    add("--device", help="of the tower, such as cpu or cuda [a GPU if there is one]")
+    add("--device", help="of the models, such as cpu or cuda [a GPU if there is one]")
     add(
-        "--dtype", choices=DTYPES, default="auto", help="of the tower; auto: bfloat16 where it is native [%(default)s]"
+        "--dtype",
+        choices=DTYPES,
+        default="auto",
+        help="of the models; auto: bfloat16 where it is native [%(default)s]",
     )
     add("--no-features", dest="features", action="store_false", help="do not store the tower's embeddings")
 
@@ -128,16 +174,22 @@ def describe_preset(name: str) -> str:
     return f"{name}: {options['views']} views, {options['size']} px{depth}, black"
 
 
+def share(text: str) -> float:
+    if not 0 < (number := float(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number above 0 and up to 1, got {text}")
+    return number
+
+
+def above_zero(text: str) -> float:
+    if not 0 < (number := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+    return number
+
+
 def byte(text: str) -> int:
     if not 0 <= (number := int(text)) <= 255:
         raise argparse.ArgumentTypeError(f"expected a number from 0 to 255, got {text}")
     return number
-
-
-def local_name(name_or_path: str) -> str:
-    """What a published manifest may call a local file or folder: its last part, not where this machine has it."""
-    path = Path(name_or_path)
-    return path.resolve().name if path.exists() else name_or_path
 
 
 def build_settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -149,6 +201,10 @@ def build_settings(args: argparse.Namespace) -> dict[str, Any]:
         settings |= {"vocabulary": local_name(args.vocabulary), "label_captions": args.label_captions}
     if "metadata" in args.captioner:
         settings |= {"metadata_captions": args.metadata_captions}
+    for captioner in (GENERATORS[name] for name in args.captioner if name in GENERATORS):
+        settings |= {"caption_model": local_name(args.caption_model or captioner.default_model)}
+        settings |= {name: getattr(args, name) for name in asdict(Decoding())} | {"caption_batch": args.caption_batch}
+        settings["caption_prompt"] = captioner.default_prompt if args.caption_prompt is None else args.caption_prompt
     return settings | limits(args) | {"seed": args.seed}
 
 

@@ -99,3 +99,9 @@ def by_length(text: str) -> tuple[int, str]:
 def object_seed(seed: int, object_id: str) -> int:
     """The seed of one object: it depends on nothing else, neither on its shard nor on the number of processes."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{object_id}".encode()).digest()[:6], "big")
+
+
+def local_name(name_or_path: str) -> str:
+    """What a published manifest may call a local file or folder: its last part, not where this machine has it."""
+    path = Path(name_or_path)
+    return path.resolve().name if path.exists() else name_or_path

@@ -63,7 +63,7 @@ class Tower:
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.name = name
-        self.fingerprint = f"{model.config.model_type}-{_digest(model, image_processor)}"
+        self.fingerprint = f"{model.config.model_type}-{model_digest(model, image_processor)}"
         self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self._fast_model: Any = fold_batch_norms(self.model)
         self._warned = False
@@ -244,7 +244,7 @@ def _as_rgb(image: ImageLike) -> Image.Image:
     return image.convert("RGB")
 
 
-def _digest(model: nn.Module, image_processor: Callable[..., Any]) -> str:
+def model_digest(model: nn.Module, image_processor: Callable[..., Any]) -> str:
     """Sixteen hex digits that change when the weights or the preprocessing do, and not with dtype or location."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

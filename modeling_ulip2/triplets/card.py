@@ -135,12 +135,21 @@ def _how(settings: Mapping[str, Any], stages: Mapping[str, Any]) -> str:
         f"Points are drawn uniformly from the surface, seed {settings['seed']}. {_rings(settings)}, angle of "
         f"view {settings['fov']:g} degrees, stored as {settings['image_format'].upper()}"
         f"{'' if settings['image_format'] == 'png' else ' of quality ' + str(settings['quality'])}.\n\n"
-        f"Captions come from:\n\n{captioners}\n\n"
+        f"Captions come from:\n\n{captioners}\n\n{_sampling(settings, stages)}"
         f"and are ranked by their cosine similarity with the view under `{tower.get('tower', '?')}` (fingerprint "
         f"`{tower.get('fingerprint', '?')}`, {tower.get('dtype', '?')}). All are kept with their scores; choose top-k "
         "when training."
         + (f"\n\n{CONSE}" if tower.get("model_type") == "conse" else "")
         + "\n\nAll settings are in `manifest.json`. What could not be used is in `errors.parquet`, with the reason."
+    )
+
+
+def _sampling(settings: Mapping[str, Any], stages: Mapping[str, Any]) -> str:
+    if not any("top_p" in _captioner(stages, name) for name in settings["captioners"]):
+        return ""
+    return (
+        "The captioning model sees each view alone. ULIP-2 published neither prompt nor decoding: these are ours. "
+        "Repeated and degenerate captions were left out.\n\n"
     )
 
 
