@@ -53,6 +53,7 @@ CAPTIONERS: dict[str, Callable[[argparse.Namespace], StageFactory]] = {
 }
 
 
+DEFAULT_TOWER = "open_clip:ViT-L-14/openai"  # CLIP ViT-L ranks in ULIP-2; its weights are OpenAI's
 # What the two published datasets show. Elevation, angle of view and share of the frame were never published: those of
 # every build are ours.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -143,8 +144,8 @@ def add_stage_arguments(parser: argparse.ArgumentParser) -> None:
     add = ranking.add_argument
     add(
         "--tower",
-        default="openai/clip-vit-large-patch14",
-        help="dual encoder that ranks: folder or hub name [%(default)s]",
+        default=DEFAULT_TOWER,
+        help="dual encoder that ranks: open_clip:MODEL/TAG, or a folder or hub name of transformers [%(default)s]",
     )
     add("--device", help="of the models, such as cpu or cuda [a GPU if there is one]")
     add(

@@ -103,5 +103,6 @@ def object_seed(seed: int, object_id: str) -> int:
 
 def local_name(name_or_path: str) -> str:
     """What a published manifest may call a local file or folder: its last part, not where this machine has it."""
-    path = Path(name_or_path)
-    return path.resolve().name if path.exists() else name_or_path
+    scheme, _, place = name_or_path.rpartition("local-dir:")  # as open_clip has it
+    path = Path(place)
+    return f"{scheme}{path.resolve().name}" if path.exists() else name_or_path

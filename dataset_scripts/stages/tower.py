@@ -44,7 +44,7 @@ def resolve_dtype(dtype: str, device: str | None = None) -> torch.dtype:
 def describe_tower(tower: Tower) -> dict[str, Any]:
     return {
         "tower": tower.name,
-        "model_type": tower.model.config.model_type,
+        "model_type": tower.model_type,
         "fingerprint": tower.fingerprint,
-        "dtype": str(tower.model.dtype).removeprefix("torch."),
+        "dtype": str(tower.dtype).removeprefix("torch."),
     }

@@ -73,6 +73,16 @@ class Tower:
         """Where the model runs. Embeddings are always returned on the CPU."""
         return self.model.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights. Embeddings are always returned as float32."""
+        return self.model.dtype
+
+    @property
+    def model_type(self) -> str:
+        """What kind of model it is, such as "clip" or "conse"."""
+        return self.model.config.model_type
+
     @cached_property
     def dim(self) -> int:
         """Width D of the embeddings."""
@@ -159,7 +169,7 @@ class Tower:
 
     @torch.inference_mode()
     def _image_batch(self, images: Sequence[ImageLike]) -> Tensor:
-        rgb = [_as_rgb(image) for image in images]
+        rgb = [as_rgb(image) for image in images]
         pixel_values = self.image_processor(images=rgb, return_tensors="pt")["pixel_values"]
         pixel_values = pixel_values.to(
             self.device, self.model.dtype, memory_format=torch.channels_last
@@ -189,11 +199,16 @@ def load_tower(
     """Loads a dual encoder (CLIP, SigLIP, ConSE, …) with its tokenizer and image processor.
 
     Args:
-        name_or_path: a folder, a name on the Hub, or a folder inside a repository there (`owner/repository/folder`).
+        name_or_path: a folder, a name on the Hub, a folder inside a repository there (`owner/repository/folder`), or
+            `open_clip:MODEL/TAG`, which calls open_clip directly.
         device: default: a GPU if there is one.
         dtype: of the weights, default float32; embeddings are float32 in any case.
     """
     name = str(name_or_path)
+    if name.startswith("open_clip:"):
+        from .open_clip_tower import load_open_clip_tower
+
+        return load_open_clip_tower(name, device, dtype)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     place, inside = tower_location(name)
@@ -234,7 +249,8 @@ def _normalized(features: Any) -> Tensor:
     return F.normalize(embeds.float(), dim=-1).cpu()  # (B, D)
 
 
-def _as_rgb(image: ImageLike) -> Image.Image:
+def as_rgb(image: ImageLike) -> Image.Image:
+    """An image of any mode, or a uint8 array (H, W, 3), as an RGB image."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
             raise ValueError(f"an image array must be uint8 (H, W, 3), got {image.dtype} {image.shape}")
@@ -244,7 +260,7 @@ def _as_rgb(image: ImageLike) -> Image.Image:
     return image.convert("RGB")
 
 
-def model_digest(model: nn.Module, image_processor: Callable[..., Any]) -> str:
+def model_digest(model: nn.Module, image_processor: Any) -> str:
     """Sixteen hex digits that change when the weights or the preprocessing do, and not with dtype or location."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from stages.base import ObjectError, RowStage, object_seed, to_batch, to_rows
+from stages.base import ObjectError, RowStage, local_name, object_seed, to_batch, to_rows
 from stages.captions import Captioner, MetadataCaptioner, merge
 from stages.colors import TERMS, ColorNamer, srgb_to_lab
 from stages.embed import EmbedViews
@@ -18,6 +18,8 @@ from stages.tower import resolve_dtype
 
 from modeling_ulip2.geometry import Camera, camera_ring
 from modeling_ulip2.towers import load_tower
+from modeling_ulip2.triplets.images import open_view
+from tests.towers.world import save_open_clip
 from tests.training.world import write_tower
 
 from .shapes import write_bad_meshes, write_box
@@ -342,6 +344,18 @@ def test_every_caption_keeps_its_score_and_embedding(tower):
     assert batch["captions"][3] == [["a table"], []] and batch["caption_scores"][3][1] == []
     assert batch["text_embeds"][3][1].shape == (0, loaded.dim)
     assert batch["image_embeds"][0].dtype == np.float16
+
+
+def test_an_open_clip_model_ranks(folder, tmp_path):
+    name = f"open_clip:{save_open_clip(tmp_path / 'tiny')}"
+    row = to_rows(EmbedViews(name, device="cpu")(to_batch([rendered(folder)])))[0]
+    batch = RankCaptions(name, device="cpu")(to_batch([row | {"captions": [["a chair", "a red box", "a lamp"]] * 4}]))
+    tower = load_tower(name, device="cpu")
+    images = tower.encode_images([open_view(view) for view in row["views"]]).numpy()
+    for captions, scores, image in zip(batch["captions"][0], batch["caption_scores"][0], images, strict=True):
+        assert len(captions) == 3 and scores == sorted(scores, reverse=True)
+        np.testing.assert_allclose(scores, tower.encode_text(captions).numpy() @ image, atol=1e-5)
+    assert local_name(name) == "open_clip:tiny" and str(tmp_path) not in str(RankCaptions(name).describe())
 
 
 def test_captions_longer_than_the_tower_reads_are_ranked(tower):
