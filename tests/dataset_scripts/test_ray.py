@@ -13,10 +13,8 @@ from build_triplets import main
 from engines.ray import run_ray
 from engines.shard import EngineError, ShardResult
 
-from .test_build_triplets import SCRIPT, arguments, contents
-from .test_build_triplets import built as built
-from .test_build_triplets import meshes as meshes
-from .test_build_triplets import tower as tower
+from .shapes import build_arguments
+from .test_build_triplets import SCRIPT, contents
 from .test_engine import files_of, make_plan, make_shards, model_plan, run
 from .toy_stages import FullDisk, Unmakeable, wait_for
 
@@ -95,12 +93,12 @@ def test_a_cluster_that_is_not_there_is_a_sentence(tmp_path):
 
 def test_a_build_whose_driver_is_killed_goes_on_with_either_engine(built, meshes, tower, tmp_path):
     output = tmp_path / "boxes"
-    command = arguments(meshes[0], output, tower, "--engine", "ray", "--num-proc", "1")
+    command = build_arguments(meshes[0], output, tower, "--engine", "ray", "--num-proc", "1")
     environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[1])}
     process = subprocess.Popen([sys.executable, str(SCRIPT), *command], env=environment)
     while process.poll() is None and not (output / "triplets" / "train-00000-of-00003.parquet").exists():
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    main(arguments(meshes[0], output, tower, "--engine", "ray", "--num-proc", "1"))
+    main(build_arguments(meshes[0], output, tower, "--engine", "ray", "--num-proc", "1"))
     assert contents(output) == contents(built)

@@ -1,0 +1,167 @@
+"""Look a folder of triplets over: counts, captions, scores, defects of views and clouds, objects that look the same.
+
+    python dataset_scripts/inspect_triplets.py data/triplets
+
+It prints the report and writes it, with a contact sheet, into `data/triplets_inspection`. Nothing in the folder is
+changed. The exit code is 0 unless something cannot be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from engines.arguments import available_cores
+from inspection.captions import CaptionStatistics
+from inspection.likeness import near_duplicates
+from inspection.objects import inspect_file
+from inspection.report import markdown
+from inspection.sheet import draw_sheet, read_samples
+from tqdm import tqdm
+
+from modeling_ulip2.triplets.schema import FEATURES_CONFIG, TRIPLETS_CONFIG
+from modeling_ulip2.triplets.shards import ERRORS, MANIFEST, WARNINGS, is_parquet, write_text
+
+SHEET = "samples.png"
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("folder", type=Path, help="triplets, as build_triplets.py leaves them")
+    add("--output", type=Path, help="for report.md, report.json and the contact sheet [FOLDER_inspection]")
+    add("--sample", type=int, help="look at this many objects, spread evenly; counts are of all [all]")
+    add("--samples-on-sheet", type=int, default=48, help="objects on the contact sheet [%(default)s]")
+    add("--num-proc", type=int, default=available_cores(), help="processes; 0: none [%(default)s]")
+    return parser.parse_args(arguments)
+
+
+def inspect(args: argparse.Namespace) -> dict[str, Any]:
+    """The report as JSON values.
+
+    Raises:
+        FileNotFoundError: there are no triplets.
+    """
+    files = sorted((args.folder / TRIPLETS_CONFIG).glob("*.parquet"))
+    if not files:
+        raise FileNotFoundError(f"{args.folder} holds no {TRIPLETS_CONFIG}/*.parquet: not a folder of triplets")
+    whole = [path for path in files if is_parquet(path)]
+    unreadable = {path.name: "it was cut off, or is no parquet file" for path in files if path not in whole}
+    captions, problems = CaptionStatistics(), {}
+    ids: list[str] = []
+    thumbnails: list[np.ndarray] = []
+    for path, found in look_at(whole, args, background_of(args.folder)):
+        if isinstance(found, str):
+            unreadable[path.name] = found
+            continue
+        for facts in found:
+            captions.add(facts.captions, facts.scores)
+            if facts.problems:
+                problems[facts.id] = facts.problems
+            if facts.thumbnails is not None:
+                ids.append(facts.id)
+                thumbnails.append(facts.thumbnails)
+    readable = [path for path in whole if path.name not in unreadable]
+    return {
+        "dataset": args.folder.resolve().name,
+        "counts": {"objects": sum(pq.read_metadata(path).num_rows for path in whole)}
+        | {"inspected": captions.objects, "with_problems": len(problems), "views": captions.views}
+        | count_files(args.folder, files),
+        "problems": problems,
+        "near_duplicates": near_duplicates(ids, thumbnails),
+        "repeated_ids": repeated_ids(readable),
+        "unreadable_files": unreadable,
+        "captions": captions.summary(),
+    }
+
+
+def look_at(files: list[Path], args: argparse.Namespace, background: list[int] | None) -> Any:
+    """(file, its facts or what is wrong with it) for each file with an object to look at, in their order."""
+    sizes = [pq.read_metadata(path).num_rows for path in files]
+    total = sum(sizes)
+    count = total if args.sample is None else min(args.sample, total)
+    chosen = np.unique(np.linspace(0, total - 1, count).round().astype(int)) if total else np.array([], int)
+    starts = np.cumsum([0, *sizes])
+    tasks = []
+    for path, start, end in zip(files, starts, starts[1:], strict=False):
+        own = chosen[(chosen >= start) & (chosen < end)] - start
+        if len(own):
+            tasks.append((path, None if len(own) == end - start else own.tolist()))
+    look = partial(inspect_file, background=background)
+    with tqdm(total=len(tasks), unit="file") as bar:
+        if args.num_proc == 0:
+            for path, own in tasks:
+                yield path, look(path, own)
+                bar.update()
+            return
+        with ProcessPoolExecutor(args.num_proc, multiprocessing.get_context("spawn")) as pool:
+            found = pool.map(look, *zip(*tasks, strict=True)) if tasks else iter(())
+            for (path, _), facts in zip(tasks, found, strict=True):
+                yield path, facts
+                bar.update()
+
+
+def background_of(folder: Path) -> list[int] | None:
+    """The colour behind the objects, if the build's manifest tells."""
+    path = folder / MANIFEST
+    return json.loads(path.read_text(encoding="utf-8"))["settings"].get("background") if path.is_file() else None
+
+
+def count_files(folder: Path, files: list[Path]) -> dict[str, Any]:
+    """What the small tables and the sizes of files tell."""
+    sizes = {path: path.stat().st_size for path in [*files, *(folder / FEATURES_CONFIG).glob("*.parquet")]}
+    counts: dict[str, Any] = {
+        "files": len(files),
+        "bytes": sum(sizes.values()),
+        "bytes_of_features": sum(size for path, size in sizes.items() if path.parent.name == FEATURES_CONFIG),
+    }
+    for name, table in (("errors", folder / ERRORS), ("warnings", folder / WARNINGS)):
+        if table.is_file():
+            column = "reason" if name == "errors" else "id"
+            values = pq.read_table(table, columns=[column])[column].to_pylist()
+            counts[name] = dict(Counter(values)) if name == "errors" else len(set(values))
+    for column, name in (("license", "licenses"), ("source", "sources")):
+        tables = [pq.read_table(path, columns=[column])[column].to_pylist() for path in files if is_parquet(path)]
+        counts[name] = dict(Counter(value for values in tables for value in values))
+    return counts
+
+
+def repeated_ids(files: list[Path]) -> list[str]:
+    ids = Counter(name for path in files for name in pq.read_table(path, columns=["id"])["id"].to_pylist())
+    return sorted(name for name, count in ids.items() if count > 1)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    args = parse_arguments(arguments)
+    output = args.output or args.folder.resolve().with_name(f"{args.folder.resolve().name}_inspection")
+    try:
+        report = inspect(args)
+        output.mkdir(parents=True, exist_ok=True)
+        good = [
+            path
+            for path in sorted((args.folder / TRIPLETS_CONFIG).glob("*.parquet"))
+            if path.name not in report["unreadable_files"]
+        ]
+        if good:
+            draw_sheet(read_samples(good, args.samples_on_sheet)).save(output / SHEET)
+        write_text(output / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        text = markdown(report, SHEET)
+        write_text(output / "report.md", text)
+    except OSError as error:
+        sys.exit(f"inspect_triplets: {error}")
+    print(text)
+    if report["unreadable_files"]:
+        sys.exit(f"inspect_triplets: {len(report['unreadable_files'])} files cannot be read")
+
+
+if __name__ == "__main__":
+    main()

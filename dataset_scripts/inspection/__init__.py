@@ -1,0 +1,1 @@
+"""What is looked at in triplets that are made: captions, renders, clouds, likeness among objects."""

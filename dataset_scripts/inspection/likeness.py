@@ -1,0 +1,50 @@
+"""Objects that look the same: candidates by a hash of their thumbnails, then compared pixel by pixel."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+
+BANDS = 16  # parts of the hash; a pair is compared if one part is equal
+MAX_DIFFERENCE = 2.0  # mean of 255 over all pixels; other colours or another angle differ by more
+MAX_BUCKET = 50  # of objects with an equal part, each is compared with this many before it
+
+
+def near_duplicates(ids: list[str], thumbnails: list[np.ndarray]) -> list[list[str]]:
+    """Groups of two or more ids whose thumbnails, each (views, side, side, 3) uint8, look the same.
+
+    The hash has a bit for each pair of neighbouring pixels: which one is brighter (dHash). Work and memory grow with
+    the number of objects, not with its square.
+    """
+    parent = list(range(len(ids)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    buckets: defaultdict[tuple[int, bytes], list[int]] = defaultdict(list)
+    for index, own in enumerate(thumbnails):
+        for band, part in enumerate(np.array_split(_hash(own), BANDS)):
+            bucket = buckets[band, part.tobytes()]
+            for other in bucket[-MAX_BUCKET:]:
+                if root(other) != root(index) and _difference(own, thumbnails[other]) <= MAX_DIFFERENCE:
+                    parent[root(index)] = root(other)
+            bucket.append(index)
+    groups: defaultdict[int, list[str]] = defaultdict(list)
+    for index, name in enumerate(ids):
+        groups[root(index)].append(name)
+    return sorted((group for group in groups.values() if len(group) > 1), key=len, reverse=True)
+
+
+def _hash(thumbnails: np.ndarray) -> np.ndarray:
+    grey = thumbnails.astype(np.float32).mean(axis=-1)  # (views, side, side)
+    return np.packbits(grey[:, :, 1:] > grey[:, :, :-1])
+
+
+def _difference(one: np.ndarray, other: np.ndarray) -> float:
+    if one.shape != other.shape:
+        return float("inf")
+    return float(np.abs(one.astype(np.int16) - other).mean())
