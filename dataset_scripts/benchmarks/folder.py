@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def convert(name: str, args: argparse.Namespace, sources: Iterable[Source], looked_for: str) -> None:
-    """Writes each source as a config's split, and the card; ends the program with a message where one is unusable.
+    """Writes each source as a config's split; ends the program with a message where one is unusable.
 
     Args:
         name: of the benchmark.
@@ -88,7 +88,6 @@ def convert(name: str, args: argparse.Namespace, sources: Iterable[Source], look
         if not found:
             raise SourceError(f"{args.source} holds none of the files that are looked for, e.g. {looked_for}")
         manifest = read_manifest(output)
-        write_text(output / "README.md", benchmark_card(manifest))
     except (SourceError, MeshError, OSError, ValueError) as error:
         sys.exit(f"{name}: {error}")
     for config, split in complete_splits(manifest):
@@ -96,7 +95,7 @@ def convert(name: str, args: argparse.Namespace, sources: Iterable[Source], look
 
 
 def write_split(benchmark: Benchmark, output: Path, source: Source, *, allow_partial: bool = False) -> dict[str, Any]:
-    """Writes one split; shards that an earlier run finished are kept. The record that `benchmark.json` keeps of it.
+    """Writes one split and the card; shards that an earlier run finished are kept. Its record in `benchmark.json`.
 
     Raises:
         SourceError: the number of shapes is none that the benchmark has, clouds differ in size or type, or some
@@ -141,6 +140,7 @@ def write_split(benchmark: Benchmark, output: Path, source: Source, *, allow_par
             f"{errors[0]['message']} ({MANIFEST} lists all). Mend them and run this again, or add --allow-partial for "
             "results that are marked as partial"
         )
+    write_text(output / "README.md", benchmark_card(manifest))
     return record
 
 

@@ -35,19 +35,29 @@ def load_for_evaluation(
     Raises:
         ValueError: not a `Ulip2Model`, or it has no tower and none was given.
     """
+    point_model, feature_extractor = load_point_model(model, device)
+    return point_model, feature_extractor, load_tower_of(point_model, model, tower)
+
+
+def load_point_model(
+    model: str | Path, device: str | torch.device | None = None
+) -> tuple[Ulip2Model, Ulip2FeatureExtractor]:
+    """As `load_for_evaluation`, without the tower."""
     register()
-    name = str(model)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    point_model = AutoModel.from_pretrained(name).to(device).eval()
+    point_model = AutoModel.from_pretrained(str(model)).to(device).eval()
     if not isinstance(point_model.config, Ulip2Config) or not hasattr(point_model, "get_point_features"):
-        raise ValueError(f"{name} holds a {type(point_model).__name__}, not a Ulip2Model")
-    feature_extractor = AutoFeatureExtractor.from_pretrained(name)
+        raise ValueError(f"{model} holds a {type(point_model).__name__}, not a Ulip2Model")
+    return point_model, AutoFeatureExtractor.from_pretrained(str(model))
+
+
+def load_tower_of(point_model: Ulip2Model, model: str | Path, tower: str | Path | None = None) -> Tower:
+    """The tower of a model from `load_point_model`, on the same device; arguments as in `load_for_evaluation`."""
     reference = tower or point_model.config.clip_name_or_path
     if reference is not None:
-        return point_model, feature_extractor, load_tower(reference, device)
-    processor = AutoProcessor.from_pretrained(name)
-    embedded = Tower(point_model.get_clip_model(), processor.tokenizer, processor.image_processor, name)
-    return point_model, feature_extractor, embedded
+        return load_tower(reference, point_model.device)
+    processor = AutoProcessor.from_pretrained(str(model))
+    return Tower(point_model.get_clip_model(), processor.tokenizer, processor.image_processor, str(model))
 
 
 @torch.no_grad()

@@ -96,12 +96,13 @@ def write_report(
     lines += [
         "## How it was made",
         "",
-        *_table(["setting", "value"], [[k, _plain(v)] for k, v in (settings or {}).items()]),
+        *markdown_table(["setting", "value"], [[k, _plain(v)] for k, v in (settings or {}).items()]),
     ]
     if durations:
         rows = [[step, format_duration(seconds)] for step, seconds in durations.items()]
-        lines += _table(["step", "time"], [*rows, ["**all**", f"**{format_duration(sum(durations.values()))}**"]])
-    lines += _table(["machine", ""], [[key, _plain(value)] for key, value in machine.items()])
+        total = format_duration(sum(durations.values()))
+        lines += markdown_table(["step", "time"], [*rows, ["**all**", f"**{total}**"]])
+    lines += markdown_table(["machine", ""], [[key, _plain(value)] for key, value in machine.items()])
     metrics_path, report_path = output_dir / "metrics.json", output_dir / "report.md"
     _write(metrics_path, json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n")
     _write(report_path, "\n".join(lines).rstrip() + "\n")
@@ -139,7 +140,7 @@ def figure_table(evaluation: Evaluation[Any]) -> list[str]:
         if constant:
             row.append("" if figure.constant is None else format_share(figure.constant))
         rows.append(row)
-    return _table(["figure", *FIGURE_COLUMNS, *(["constant answer"] if constant else [])], rows)
+    return markdown_table(["figure", *FIGURE_COLUMNS, *(["constant answer"] if constant else [])], rows)
 
 
 def _figure_cells(figure: Figure) -> list[str]:
@@ -206,7 +207,7 @@ def _headline(sections: Sequence[Section]) -> list[str]:
         for direction, retrieval in section.retrieval.items():
             middle = retrieval.figures[len(retrieval.result.recall_at) // 2]
             rows.append([section.title, f"{readable(middle.name)}, {direction}", *_figure_cells(middle)])
-    return _table(["", "figure", *FIGURE_COLUMNS], rows)
+    return markdown_table(["", "figure", *FIGURE_COLUMNS], rows)
 
 
 def _section_lines(section: Section, output_dir: Path) -> list[str]:
@@ -234,13 +235,17 @@ def _section_lines(section: Section, output_dir: Path) -> list[str]:
 
 
 def _per_class(name: str, result: ZeroShotResult) -> list[str]:
+    return ["<details>", f"<summary>Every class: {name}</summary>", "", *class_table(result), "</details>", ""]
+
+
+def class_table(result: ZeroShotResult) -> list[str]:
+    """A markdown table of the classes that have shapes, the largest first."""
     header = ["class", "shapes", *(f"top-{k}" for k in result.topk), "most often mistaken for"]
     rows = []
     for row in sorted(result.per_class, key=lambda row: (-row["shapes"], row["class"])):
         shares = [format_share(row[f"top{k}"]) for k in result.topk]
         rows.append([row["class"], str(row["shapes"]), *shares, row["mistaken_for"] or ""])
-    table = _table(header, rows)
-    return ["<details>", f"<summary>Every class: {name}</summary>", "", *table, "</details>", ""]
+    return markdown_table(header, rows)
 
 
 def _legend(sections: Sequence[Section]) -> list[str]:
@@ -278,7 +283,8 @@ def _picture_lines(pictures: Sequence[Picture], output_dir: Path) -> list[str]:
     return lines
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a markdown table and an empty one; none where there is no row."""
     if not rows:
         return []
     lines = [header, ["---"] * len(header), *rows]
