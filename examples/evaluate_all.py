@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from transformers import HfArgumentParser
 
-from modeling_ulip2.evaluation.benchmark_run import BenchmarkRun, evaluate_benchmark
+from modeling_ulip2.evaluation.benchmark_run import BenchmarkRun, distributed_state, evaluate_benchmark
 from modeling_ulip2.evaluation.benchmarks import BENCHMARKS, complete_splits, find_benchmarks, read_manifest
 from modeling_ulip2.evaluation.leaderboard import (
     latex_leaderboard,
@@ -47,7 +46,7 @@ class Arguments:
 
 def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     (args,) = HfArgumentParser(Arguments, description=__doc__).parse_args_into_dataclasses(argv)
-    output_dir, state = Path(args.output_dir), PartialState()
+    output_dir, state = Path(args.output_dir), distributed_state()
     folders = find_benchmarks(args.benchmarks)
     records, remarks, failed = [], missing_benchmarks(folders, args.benchmarks), False
     for name, model in zip(short_names(args.models), args.models, strict=True):

@@ -22,11 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from transformers import HfArgumentParser
 
 from modeling_ulip2.evaluation import class_embeddings, evaluate_zero_shot, load_class_names, load_templates
-from modeling_ulip2.evaluation.benchmark_run import REPORT, BenchmarkRun, evaluate_benchmark
+from modeling_ulip2.evaluation.benchmark_run import REPORT, BenchmarkRun, distributed_state, evaluate_benchmark
 from modeling_ulip2.evaluation.benchmarks import BENCHMARKS, read_manifest
 from modeling_ulip2.evaluation.controls import Evaluation
 from modeling_ulip2.evaluation.embeddings import embed_points, load_for_evaluation
@@ -103,7 +102,7 @@ def classify_benchmark(args: Arguments) -> dict[str, Any]:
         cache_dir=args.cache_dir,
         seed=args.seed,
     )
-    if PartialState().is_main_process:
+    if distributed_state().is_main_process:
         print((Path(args.output_dir) / REPORT).read_text(encoding="utf-8").partition("![")[0])
     return record
 

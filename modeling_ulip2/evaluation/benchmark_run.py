@@ -151,7 +151,7 @@ def evaluate_benchmark(
     Returns:
         The content of `zero_shot.json`.
     """
-    output_dir, state = Path(output_dir), PartialState()
+    output_dir, state = Path(output_dir), distributed_state()
     if not overwrite and (record := read_result(output_dir, run.stamp)) is not None:
         return record
     clouds = run.read()
@@ -186,6 +186,11 @@ def evaluate_benchmark(
     if record is None:
         raise FileNotFoundError(f"{output_dir / RESULT} is missing; all processes must see the same folder")
     return record
+
+
+def distributed_state() -> PartialState:
+    """This process among those that `torchrun` or `accelerate launch` started, on GPUs or on CPUs."""
+    return PartialState(cpu=not torch.cuda.is_available())
 
 
 def read_result(output_dir: Path, stamp: str) -> dict[str, Any] | None:

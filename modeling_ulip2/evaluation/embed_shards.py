@@ -1,6 +1,6 @@
 """Embeddings of a large test set: prepared in worker processes, shared among ranks, kept shard by shard on disk.
 
-    FOLDER/embeds-00000-of-00046.safetensors, …    `point_embeds` (n, D), and how long the shard took
+    FOLDER/embeds-00000-of-00362.safetensors, …    `point_embeds` (n, D), and how long the shard took
 
 Whatever is stopped goes on after the last whole shard. Ranks of a distributed run take every n-th shard and meet in
 the folder, which all of them must see; no embedding travels between processes.
@@ -28,7 +28,8 @@ from transformers.utils import logging
 from modeling_ulip2.feature_extraction_ulip2 import Ulip2FeatureExtractor
 from modeling_ulip2.training.data import decode_row
 
-SHARD_SIZE = 1024
+# Small enough that eight processes share the 2,468 shapes of ModelNet40.
+SHARD_SIZE = 128
 MAX_WORKERS = 8
 
 
@@ -137,8 +138,9 @@ def embed_shards(
         shard = batches[place][0]
         if place + 1 == len(batches) or batches[place + 1][0] != shard:
             now = time.perf_counter()
-            timing = {"seconds": repr(now - start), "encoder_seconds": repr(encoder_seconds)}
-            _save(shard_file(folder, shard, len(shards)), torch.cat(embeds), timing | {"stamp": stamp})
+            told = {"stamp": stamp, "seconds": repr(now - start), "encoder_seconds": repr(encoder_seconds)}
+            told["process"] = str(process_index)
+            _save(shard_file(folder, shard, len(shards)), torch.cat(embeds), told)
             embeds, encoder_seconds, start = [], 0.0, now
     progress.close()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from modeling_ulip2.evaluation.protocols import PROTOCOLS
 from modeling_ulip2.feature_extraction_ulip2 import Ulip2FeatureExtractor, append_height, unit_sphere
 from modeling_ulip2.triplets import augmentation
 from modeling_ulip2.triplets.augmentation import Rng
@@ -102,12 +103,16 @@ def _shapenet_item(points: np.ndarray, settings: dict[str, Any], rng: Rng, augme
 
 
 def _evaluation_item(points: np.ndarray, settings: dict[str, Any], rng: Rng) -> np.ndarray:
-    """An item of ModelNet40 (its columns 3 to 5 are normals) or of Objaverse-LVIS (rgb), by the feature extractor."""
+    """An item of ModelNet40 (its columns 3 to 5 are normals) or of Objaverse-LVIS (rgb), by ULIP-2's protocol."""
     lvis = "npoints" not in settings
     count, stored_as_is = settings.pop("npoints", len(points)), settings.pop("tenk", False)
     if count < len(points) and not stored_as_is:
-        points = augmentation.farthest_point_sample(points, count, rng)
-    colored, height = settings.pop("colored", lvis), settings.pop("height", False)
-    extractor = Ulip2FeatureExtractor(sampling="none", normalize=not stored_as_is, in_channels=6 if colored else 3)
-    item = extractor(points if lvis else points[:, :3], return_tensors="np")["point_values"][0]  # (N, 3 or 6)
-    return append_height(item) if height else item
+        points = augmentation.farthest_point_sample(points, count, rng)  # the reference starts at a random point
+    channels = (6 if settings.pop("colored", lvis) else 3) + settings.pop("height", False)
+    benchmark, config = ("objaverse_lvis", "lvis") if lvis else ("modelnet40", "fps_8192")
+    config = "colored_10k" if stored_as_is else config
+    protocol = PROTOCOLS["ulip2"]
+    own = Ulip2FeatureExtractor(num_points=len(points), in_channels=channels)
+    extractor = protocol.feature_extractor(benchmark, config, own)
+    cloud = points if protocol.keeps_color(benchmark) else points[:, :3]
+    return extractor(cloud, return_tensors="np")["point_values"][0]  # (N, 3, 4, 6 or 7)
