@@ -53,7 +53,7 @@ class Ulip2FeatureExtractor(ProcessorCardMixin, FeatureExtractionMixin):
         up_axis: which axis of the input points up: "y" (as the models were trained), "z" or "x"; clouds are turned y
             up.
         axes: order of the coordinates in `point_values`, after that turn: "xyz", or "xzy" for models that were trained
-            with y and z exchanged (OpenShape, Uni3D).
+            with y and z exchanged (OpenShape's ViT-bigG-14 release).
         seed: of "random" sampling; None draws anew each time.
     """
 

@@ -178,9 +178,8 @@ class Uni3dModel(Uni3dPreTrainedModel):
         """Encodes clouds.
 
         Args:
-            point_values: (B, N, in_channels) float32, xyz in the unit sphere, then rgb in [0, 1]. The published
-                weights want y and z exchanged (`Ulip2FeatureExtractor(axes="xzy")`). N may be any number from
-                `group_size` on; with fewer points than groups, centres repeat.
+            point_values: (B, N, in_channels) float32, xyz in the unit sphere, then rgb in [0, 1]. N may be any number
+                from `group_size` on; with fewer points than groups, centres repeat.
             output_hidden_states: also return the input of the first block and the output of every block.
             output_attentions: also return attention weights (needs `attn_implementation="eager"`).
             generator: of the patches left out in training (`patch_dropout`), which are random.

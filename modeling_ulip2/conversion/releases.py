@@ -103,7 +103,6 @@ def _uni3d(size: str, hidden_size: int, accuracy: tuple[tuple[str, str], ...]) -
         fields={"hidden_size": hidden_size},
         projection_dim=1024,
         tower_note="EVA02-E-14-plus, laion2b_s9b_b144k (OpenCLIP); transformers has no class for it",
-        axes="xzy",
     )
 
 
