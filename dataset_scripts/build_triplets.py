@@ -17,7 +17,7 @@ from pathlib import Path
 from engines.arguments import add_engine_arguments, check_engine_arguments, run_engine
 from engines.local import Event, Progress, Retry
 from engines.shard import EngineError, ShardPlan, ShardResult, explain_failure
-from sources.folder import SOURCE_FILE, FolderError, list_objects
+from sources.folder import SOURCE_FILE, FolderError, add_labels, list_objects
 from stages.arguments import add_stage_arguments, build_settings, build_stages, parse_stage_arguments, positive
 from stages.embed import EmbedViews
 from tqdm import tqdm
@@ -36,6 +36,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         required=True,
         help="folder of GLB, glTF, OBJ, PLY, STL or OFF files, with objects.csv or not",
     )
+    add("--objects", type=Path, metavar="CSV", help="table of the objects [objects.csv in the folder of meshes]")
+    add("--labels", type=Path, metavar="CSV", help="table whose names, categories, creators, … go over the objects'")
     add("--output", type=Path, required=True, help="dataset folder to begin or to complete")
     add("--limit", type=positive, help="only the first N objects")
     add("--shard-size", type=positive, help="objects a shard, the unit of work [1/32 of all, from 8 to 64]")
@@ -53,7 +55,9 @@ def build(args: argparse.Namespace) -> BuildFolder:
     Raises:
         FolderError, OutputError, EngineError: see there; shards already written are kept.
     """
-    objects = list_objects(args.meshes)[: args.limit]
+    objects = list_objects(args.meshes, args.objects)[: args.limit]
+    if args.labels:
+        print(f"{args.labels} names {add_labels(objects, args.labels)} of {len(objects)} objects.")
     size = args.shard_size or min(max(len(objects) // 32, 8), 64)
     with BuildFolder(args.output, build_settings(args), objects, size) as folder:
         missing = folder.missing_shards()
@@ -69,7 +73,7 @@ def build(args: argparse.Namespace) -> BuildFolder:
             configs=(TRIPLETS_CONFIG, FEATURES_CONFIG) if args.features else (TRIPLETS_CONFIG,),
             depth=args.depth,
         )
-        source_file = args.meshes / SOURCE_FILE
+        source_file = (args.objects.parent if args.objects else args.meshes) / SOURCE_FILE
         source = source_file.read_text(encoding="utf-8") if source_file.is_file() else ""
         start = time.perf_counter()
         results = []

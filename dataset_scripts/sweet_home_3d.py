@@ -10,7 +10,6 @@ CC BY 3.0, those of BlendSwap-CC-0 in the public domain (CC0); each row names it
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import re
 import sys
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sources.debian import PackageError, cache_folder, download_package, open_package, safe_member_path, sha256_of
-from sources.folder import OBJECT_COLUMNS, OBJECTS_FILE, SOURCE_FILE
+from sources.table import write_source
 from tqdm import tqdm
 
 PACKAGE = "sweethome3d-furniture"
@@ -179,15 +178,6 @@ def unpack_library(name: str, library: zipfile.ZipFile, output: Path) -> list[di
     return rows
 
 
-def write_objects(rows: list[dict[str, str]], path: Path) -> None:
-    partial = path.with_name(f".{path.name}.part")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, OBJECT_COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    partial.replace(path)
-
-
 def find_package(package: Path | None) -> Path:
     """The package given, else the cached one, else a fresh download."""
     if package is not None:
@@ -215,8 +205,7 @@ def main(arguments: list[str] | None = None) -> None:
                 rows += unpack_library(name, library, args.output)
         if absent := LIBRARIES.keys() - {row["path"].partition("/")[0] for row in rows}:
             raise PackageError(f"{package} lacks the libraries {', '.join(sorted(absent))}")
-        (args.output / SOURCE_FILE).write_text(SOURCE.format(file=package.name), encoding="utf-8")
-        write_objects(rows, args.output / OBJECTS_FILE)
+        write_source(args.output, rows, SOURCE.format(file=package.name))
     except (PackageError, zipfile.BadZipFile, OSError) as error:
         sys.exit(f"sweet_home_3d: {error}")
     print(f"{len(rows)} objects in {args.output}")

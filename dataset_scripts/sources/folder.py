@@ -5,8 +5,17 @@ from modeling_ulip2.triplets.objects import (
     OBJECTS_FILE,
     SOURCE_FILE,
     FolderError,
+    add_labels,
     list_objects,
     name_from_path,
 )
 
-__all__ = ["OBJECTS_FILE", "OBJECT_COLUMNS", "SOURCE_FILE", "FolderError", "list_objects", "name_from_path"]
+__all__ = [
+    "OBJECTS_FILE",
+    "OBJECT_COLUMNS",
+    "SOURCE_FILE",
+    "FolderError",
+    "add_labels",
+    "list_objects",
+    "name_from_path",
+]

@@ -34,3 +34,11 @@ def load_class_names(name: str = "modelnet40") -> list[str]:
     Names are spelt as in their source: Objaverse-LVIS writes underscores ("alarm_clock").
     """
     return list(_entry("class_names.json", name)["names"])
+
+
+def load_synsets(name: str = "shapenet55") -> dict[str, str]:
+    """Class names by WordNet synset, such as "02691156"; only `shapenet55` has them."""
+    entry = _entry("class_names.json", name)
+    if "synsets" not in entry:
+        raise ValueError(f"the classes of {name!r} have no synsets")
+    return dict(zip(entry["synsets"], entry["names"], strict=True))

@@ -23,11 +23,12 @@ class FolderError(ValueError):
     """The folder of meshes cannot be used; the message says what to do."""
 
 
-def list_objects(folder: Path) -> list[dict[str, str]]:
+def list_objects(folder: Path, table: Path | None = None) -> list[dict[str, str]]:
     """One row per mesh with the columns `OBJECT_COLUMNS`, all strings, "" where unknown.
 
-    `objects.csv` decides where there is one: its rows, in its order, with at least the column `path`, relative to the
-    folder. Otherwise every mesh file below the folder is an object, sorted by path and named after its file.
+    The table decides, by default the folder's `objects.csv` where there is one: its rows, in its order, with at least
+    the column `path`, relative to the folder. Otherwise every mesh file below the folder is an object, sorted by path
+    and named after its file.
     `id` is the path with `/` unless the table has ids of its own.
 
     Raises:
@@ -35,13 +36,53 @@ def list_objects(folder: Path) -> list[dict[str, str]]:
     """
     if not folder.is_dir():
         raise FolderError(f"there is no folder {folder}" if not folder.exists() else f"{folder} is not a folder")
-    table = folder / OBJECTS_FILE
+    if table is not None and not table.is_file():
+        raise FolderError(f"there is no table {table}")
+    table = table or folder / OBJECTS_FILE
     rows = _read_table(table) if table.is_file() else _walk(folder)
     if not rows:
         raise FolderError(
             f"{table} has no rows" if table.is_file() else f"{folder} has no mesh ({', '.join(MESH_SUFFIXES)})"
         )
     return rows
+
+
+def add_labels(rows: list[dict[str, str]], table: Path) -> int:
+    """Overwrite what a table with the column `path` says about objects, wherever its cells are not empty.
+
+    Where both have a `source`, it must be the same one, so that one table may label several collections.
+
+    Returns:
+        the number of objects that the table names.
+
+    Raises:
+        FolderError: the table cannot be read, or names none of the objects.
+    """
+    if not table.is_file():
+        raise FolderError(f"there is no table {table}")
+    columns = [column for column in OBJECT_COLUMNS if column not in ("path", "id", "rotation")]
+    labels: dict[tuple[str, str], dict[str, str]] = {}
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            if "path" not in (reader.fieldnames or []):
+                raise FolderError(f"{table} has no column 'path'; its columns are {reader.fieldnames}")
+            for entry in reader:
+                cells = {column: (entry.get(column) or "").strip() for column in columns}
+                path = (entry["path"] or "").strip().replace("\\", "/")
+                labels[path, cells["source"]] = {column: cell for column, cell in cells.items() if cell}
+                labels.setdefault((path, ""), labels[path, cells["source"]])  # of objects without a source
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise FolderError(f"{table} is not a UTF-8 table of comma-separated values: {error}") from error
+    named = 0
+    for row in rows:
+        path = row["path"].replace("\\", "/")
+        own = labels.get((path, row["source"])) or {}
+        row.update(own)
+        named += bool(own)
+    if not named:
+        raise FolderError(f"{table} names none of the objects; its column 'path' is relative to the folder of meshes")
+    return named
 
 
 def _read_table(table: Path) -> list[dict[str, str]]:
