@@ -19,13 +19,16 @@ with contextlib.suppress(ImportError):
 
 import gradio as gr  # noqa: E402
 from gradio.themes import sizes  # noqa: E402
-from rooms import about, api, classify, embed, map, search  # noqa: E402
+from rooms import about, api, caption, classify, embed, map, search  # noqa: E402
+from rooms.captioner import Captioner  # noqa: E402
 from rooms.engine import Engine  # noqa: E402
 from rooms.samples import write_samples  # noqa: E402
 from rooms.uploads import ISOLATION, MAX_MEGABYTES  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICKSTART = ROOT / "outputs" / "quickstart"
+# Where the quickstart's captioning model lies, if one was trained.
+CAPTIONER = QUICKSTART / "captioner"
 LABELS = ROOT / "examples" / "data" / "object_labels.csv"
 
 # Every `[0]` seconds, files older than `[1]` seconds are deleted; all are when the server stops.
@@ -58,24 +61,26 @@ THEME = gr.themes.Soft(
 CSS = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
 
 
-def build_demo(engine: Engine) -> gr.Blocks:
-    """The interface over a loaded engine; `launch_options` belong to it."""
+def build_demo(engine: Engine, captioner: Captioner | None = None) -> gr.Blocks:
+    """The interface over a loaded engine, and captions if a model is given; `launch_options` belong to it."""
     with gr.Blocks(
         title="ULIP-2: search and name 3D shapes", analytics_enabled=False, delete_cache=DELETE_CACHE
     ) as demo:
         gr.Markdown("# ULIP-2\nShapes, photos and words in one space.", elem_id="head")
-        api.build(engine)  # first, or the rooms' private events would take its names
+        api.build(engine, captioner)  # first, or the rooms' private events would take its names
         samples = write_samples(engine)
         with gr.Tab("Search", id="search"):
             search.build(engine)
         with gr.Tab("Classify", id="classify"):
             classify.build(engine, samples)
+        with gr.Tab("Caption", id="caption"):
+            caption.build(engine, captioner, samples)
         with gr.Tab("Embed", id="embed"):
             embed.build(engine, samples)
-        with gr.Tab("Map", id="map"):
-            map.build(engine)
+        with gr.Tab("Map", id="map") as tab:
+            map.build(engine, tab)
         with gr.Tab("About", id="about"):
-            about.build(engine)
+            about.build(engine, captioner)
     return demo.queue(max_size=QUEUE_SIZE)
 
 
@@ -119,6 +124,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--index", default=os.environ.get("ULIP2_INDEX"), help="what `ulip2 index` wrote, or its hub name"
     )
+    parser.add_argument(
+        "--captioner",
+        default=os.environ.get("ULIP2_CAPTIONER"),
+        help="folder or hub name of a Ulip2ForConditionalGeneration; without one the tab Caption says how to get one",
+    )
     parser.add_argument("--tower", help="image-text model, where the model's own has moved")
     parser.add_argument("--meshes", type=Path, help="folder of the collection's meshes; without it clouds are shown")
     parser.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"))
@@ -135,18 +145,21 @@ def main(argv: list[str] | None = None) -> None:
             )
         args.model = QUICKSTART / "model"
         args.index = quickstart_index(args.model, QUICKSTART)
+        if args.captioner is None and CAPTIONER.is_dir():
+            args.captioner = CAPTIONER
         if args.meshes is None and (QUICKSTART / "meshes").is_dir():
             args.meshes = QUICKSTART / "meshes"
-    for name in (args.model, args.index):
+    for name in filter(None, (args.model, args.index, args.captioner)):
         looks_local = Path(name).is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") > 1
         if looks_local and not Path(name).expanduser().is_dir():
             sys.exit(f"{name} is not a folder.")
     try:
         engine = Engine.load(args.model, args.index, args.tower, args.meshes)
+        captioner = Captioner.load(args.captioner) if args.captioner else None
     except (ValueError, OSError) as error:
         sys.exit(str(error))
     ISOLATION.start()
-    build_demo(engine).launch(server_name=args.host, server_port=args.port, **launch_options())
+    build_demo(engine, captioner).launch(server_name=args.host, server_port=args.port, **launch_options())
 
 
 if __name__ == "__main__":

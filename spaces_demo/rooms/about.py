@@ -7,13 +7,14 @@ from pathlib import Path
 import gradio as gr
 import pandas as pd
 
+from .captioner import Captioner
 from .engine import Engine
 from .shared import LICENSES
 
 
-def build(engine: Engine) -> None:
+def build(engine: Engine, captioner: Captioner | None = None) -> None:
     """Fills the tab."""
-    gr.Markdown(card(engine))
+    gr.Markdown(card(engine, captioner))
     credits = attribution(engine)
     gr.Dataframe(
         credits,
@@ -28,12 +29,13 @@ def build(engine: Engine) -> None:
     )
 
 
-def card(engine: Engine) -> str:
-    """Markdown about the model, its tower and the collection."""
+def card(engine: Engine, captioner: Captioner | None = None) -> str:
+    """Markdown about the model, its tower, the collection, and who writes the captions."""
     config = engine.model.config
     encoder = type(config.point_config).__name__.removesuffix("Config")
     parameters = sum(parameter.numel() for parameter in engine.model.point_model.parameters())
     points, factory = engine.feature_extractor.num_points, engine.index.info["factory"]
+    captions = "" if captioner is None else f"- **Captions:** `{captioner.name}`\n"
     conse = engine.tower.model.config.model_type == "conse"
     return f"""
 ## What this is
@@ -45,7 +47,7 @@ captions together. So a shape can be found by words or a photo, and named with w
 - **Model:** `{engine.model_name}`, a {encoder} of {parameters / 1e6:.1f} M parameters that reads {points:,} points
 - **Space:** {engine.tower.model.config.model_type} model `{engine.tower.name}`, {config.projection_dim} dimensions
 - **Collection:** {len(engine.index):,} shapes, each under its own licence, see below; FAISS index `{factory}`
-- **Code:** Apache-2.0
+{captions}- **Code:** Apache-2.0
 {CONSE if conse else ""}
 ### Limits
 

@@ -6,29 +6,35 @@ client = Client("http://localhost:7860")
 client.predict("a wooden chair", None, None, "y", 5, api_name="/search")
 client.predict(handle_file("chair.glb"), "y", "own", "chair, table", "the name alone", api_name="/classify")
 client.predict("", None, handle_file("chair.glb"), "y", api_name="/embed")
+client.predict(handle_file("chair.glb"), "y", "describe the 3d model.", api_name="/caption")
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
 
+from .caption import CAPTION_QUEUE, caption_file
+from .captioner import DESCRIBE, Captioner
 from .classify import classify_file
 from .engine import TEMPLATES, Engine
-from .search import MAX_RESULTS
-from .shared import MODEL_QUEUE, UP_AXES, Panel, in_words, photo_input, read_query, shape_file
+from .search import MAX_RESULTS, MAX_WEIGHT
+from .shared import MODEL_QUEUE, UP_AXES, Panel, in_words, in_words_streamed, photo_input, read_query, shape_file
 
 
-def build(engine: Engine) -> None:
-    """Adds the endpoints /search, /classify and /embed to the Blocks around."""
+def build(engine: Engine, captioner: Captioner | None = None) -> None:
+    """Adds the endpoints /search, /classify, /embed and, with a captioner, /caption to the Blocks around."""
 
     @in_words
-    def search(text: str, photo: str | None, file: str | None, up: str, k: int) -> dict[str, Any]:
+    def search(text: str, photo: str | None, file: str | None, up: str, k: int, text_weight: float) -> dict[str, Any]:
         if not 1 <= int(k) <= MAX_RESULTS:
             raise ValueError(f"k must lie between 1 and {MAX_RESULTS}.")
-        found = engine.find(read_query(engine, text, photo, file, up), int(k))
+        if not 0 < text_weight <= MAX_WEIGHT:
+            raise ValueError(f"text_weight must lie between 0 and {MAX_WEIGHT:g}.")
+        found = engine.find(read_query(engine, text, photo, file, up, text_weight), int(k))
         return {"hits": [asdict(hit) for hit in found]}
 
     @in_words
@@ -47,18 +53,22 @@ def build(engine: Engine) -> None:
         up = gr.Radio([axis for _, axis in UP_AXES], value="y", label="up")
         panel = Panel(text, photo, file, up)
         k = gr.Number(10, precision=0, label="k")
+        weight = gr.Number(1.0, label="text_weight")
         labels = gr.Textbox("own", label="labels")
         own = gr.Textbox(label="own")
         prompts = gr.Textbox(next(iter(TEMPLATES)), label="prompts")
+        question = gr.Textbox(DESCRIBE, label="question")
+        words = gr.Textbox()
         answer = gr.JSON()
         button = gr.Button()
     options: dict[str, Any] = MODEL_QUEUE
     button.click(
         search,
-        [*panel.inputs, k],
+        [*panel.inputs, k, weight],
         answer,
         api_name="search",
-        api_description="Shapes nearest to a text, a photo, a 3D file, or what they add up to. up: y or z.",
+        api_description="Shapes nearest to a text, a photo, a 3D file, or what they add up to. up: y or z; "
+        "text_weight: how loud the words are beside the rest.",
         **options,
     )
     button.click(
@@ -77,4 +87,19 @@ def build(engine: Engine) -> None:
         api_name="embed",
         api_description="The normalised embedding of a text, a photo, a 3D file, or what they add up to.",
         **options,
+    )
+    if captioner is None:
+        return
+
+    @in_words_streamed
+    def caption(file: str | None, up: str, question: str) -> Iterator[str]:
+        yield from caption_file(engine, captioner, file, up, question)
+
+    button.click(
+        caption,
+        [file, up, question],
+        words,
+        api_name="caption",
+        api_description="The answer to a question about a 3D file, word by word; by default its description.",
+        **CAPTION_QUEUE,
     )

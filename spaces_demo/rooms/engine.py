@@ -123,8 +123,9 @@ class Engine:
         image: Image.Image | None = None,
         shape: Shape | None = None,
         up_axis: str = "y",
+        text_weight: float = 1.0,
     ) -> Tensor:
-        """The sum of what is given, (D,) float32, L2-normalised."""
+        """The sum of what is given, words `text_weight` times as loud as the rest: (D,) float32, L2-normalised."""
         text = checked_text(text)
         embeds = []
         if text:
@@ -135,7 +136,10 @@ class Engine:
             embeds.append(self.embed_shape(shape, up_axis))
         if not embeds:
             raise ValueError("Write some words, or add a photo or a 3D file.")
-        return combine(embeds)
+        weights = [1.0] * len(embeds)
+        if text:
+            weights[0] = float(text_weight)
+        return combine(embeds, weights)
 
     def _extractor(self, up_axis: str) -> Ulip2FeatureExtractor:
         """The model's feature extractor, for a cloud whose `up_axis` points up."""

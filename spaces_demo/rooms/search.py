@@ -24,6 +24,7 @@ from .shared import (
 )
 
 MAX_RESULTS = 48
+MAX_WEIGHT = 4.0
 
 
 def build(engine: Engine) -> None:
@@ -32,7 +33,7 @@ def build(engine: Engine) -> None:
     chosen = gr.State(None)
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=300):
-            panel = _panel()
+            panel, weight = _panel()
             count = gr.Slider(
                 4, min(MAX_RESULTS, len(engine.index)), value=min(12, len(engine.index)), step=1, label="Results"
             )
@@ -65,8 +66,8 @@ def build(engine: Engine) -> None:
     results = [gallery, status, hits, stage]
 
     @in_words
-    def search(text: str, photo: str | None, file: str | None, up: str, k: int) -> tuple[Any, ...]:
-        found = engine.find(read_query(engine, text, photo, file, up), int(k))
+    def search(text: str, photo: str | None, file: str | None, up: str, k: int, text_weight: float) -> tuple[Any, ...]:
+        found = engine.find(read_query(engine, text, photo, file, up, text_weight), int(k))
         return _show(engine, found, f"Nearest to {_describe(text, photo, file)}")
 
     @in_words
@@ -83,7 +84,7 @@ def build(engine: Engine) -> None:
     def load(hit: Hit | None, cloud: bool) -> str | None:
         return None if hit is None else collection_file(engine, hit, cloud, viewer)
 
-    inputs = [*panel.inputs, count]
+    inputs = [*panel.inputs, count, weight]
     options: dict[str, Any] = {**PRIVATE, **MODEL_QUEUE, "show_progress_on": gallery}
     gr.on([go.click, panel.text.submit], search, inputs, results, **options)
     for button in examples:
@@ -99,21 +100,29 @@ def build(engine: Engine) -> None:
         like_this, [chosen_row, count], results, **options
     )
     clear.click(
-        lambda: ("", None, None, "y", [], _welcome(engine), [], gr.Column(visible=False)),
+        lambda: ("", None, None, "y", 1.0, [], _welcome(engine), [], gr.Column(visible=False)),
         None,
-        [*panel.inputs, *results],
+        [*panel.inputs, weight, *results],
         queue=False,
         **PRIVATE,
     )
 
 
-def _panel() -> Panel:
+def _panel() -> tuple[Panel, gr.Slider]:
     text = gr.Textbox(label="Words", placeholder="a wooden chair", lines=1, max_lines=3, autofocus=True)
     with gr.Accordion("Add a photo or a 3D file", open=False):
         gr.Markdown("Everything that you give is added up: a chair's file and “red” find red chairs.")
         photo = photo_input()
         file, up = file_inputs()
-    return Panel(text, photo, file, up)
+        weight = gr.Slider(
+            0.25,
+            MAX_WEIGHT,
+            value=1.0,
+            step=0.25,
+            label="How loud the words are",
+            info="Beside photo and shape",
+        )
+    return Panel(text, photo, file, up), weight
 
 
 def _welcome(engine: Engine) -> str:
@@ -126,5 +135,5 @@ def _describe(text: str, photo: str | None, file: str | None) -> str:
 
 
 def _show(engine: Engine, found: list[Hit], heading: str) -> tuple[Any, ...]:
-    pictures = [(engine.picture(hit.row), f"{title(hit)} · {hit.score:.2f}") for hit in found]
+    pictures = [(engine.picture(hit.row), f"{hit.score:.2f} · {title(hit)}") for hit in found]
     return pictures, f"{heading}; the number is the cosine. Click a shape to turn it.", found, gr.Column(visible=False)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,19 +49,36 @@ def in_words(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def guarded(*arguments: Any, **options: Any) -> Any:
-        try:
+        with _told(function.__name__):
             return function(*arguments, **options)
-        except gr.Error:
-            raise
-        except ValueError as error:
-            raise gr.Error(str(error), title="That did not work", print_exception=False) from None
-        except Exception:
-            logger.exception("unexpected error in %s", function.__name__)
-            raise gr.Error(
-                "Something went wrong on our side. Please try again.", title="Sorry", print_exception=False
-            ) from None
 
     return guarded
+
+
+def in_words_streamed(function: Callable) -> Callable:
+    """`in_words` for a generator."""
+
+    @functools.wraps(function)
+    def guarded(*arguments: Any, **options: Any) -> Iterator[Any]:
+        with _told(function.__name__):
+            yield from function(*arguments, **options)
+
+    return guarded
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    try:
+        yield
+    except gr.Error:
+        raise
+    except ValueError as error:
+        raise gr.Error(str(error), title="That did not work", print_exception=False) from None
+    except Exception:
+        logger.exception("unexpected error in %s", name)
+        raise gr.Error(
+            "Something went wrong on our side. Please try again.", title="Sorry", print_exception=False
+        ) from None
 
 
 @dataclass
@@ -91,19 +109,22 @@ def photo_input() -> gr.Image:
     )
 
 
-def read_query(engine: Engine, text: str, photo: str | None, file: str | None, up: str) -> Any:
+def read_query(
+    engine: Engine, text: str, photo: str | None, file: str | None, up: str, text_weight: float = 1.0
+) -> Any:
     """The embedding of a panel's inputs."""
     return engine.embed_query(
         text,
         read_photo(photo) if photo else None,
         read_upload(file, engine.feature_extractor.num_points) if file else None,
         up,
+        text_weight,
     )
 
 
-def model_viewer(label: str) -> gr.Model3D:
+def model_viewer(label: str, height: int = 420) -> gr.Model3D:
     """Shows what fits into the unit sphere, as `viewer` makes it, from the front and a little from the side."""
-    return gr.Model3D(label=label, interactive=False, camera_position=CAMERA, height=420)
+    return gr.Model3D(label=label, interactive=False, camera_position=CAMERA, height=height)
 
 
 def seen_cloud(engine: Engine, shape: Shape, up_axis: str = "y") -> bytes:

@@ -20,6 +20,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio i
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "spaces_demo"))
 
 if TYPE_CHECKING:
+    from rooms.captioner import Captioner
     from rooms.engine import Engine
 
 
@@ -59,6 +60,26 @@ def engine(world: World, index_folder: Path, meshes: Path) -> Engine:
 
 
 @pytest.fixture(scope="session")
+def captioner(tmp_path_factory: pytest.TempPathFactory) -> Captioner:
+    """A random connector between a random encoder and a random language model, saved and loaded again."""
+    from rooms.captioner import Captioner
+
+    from tests.captioning.world import VOCABULARY, WORDS, captioner, language_model, save_parts
+
+    folder = tmp_path_factory.mktemp("captioner")
+    parts = save_parts(folder)
+    language_model(max_position_embeddings=1024).save_pretrained(folder / "language")  # room for a conversation
+    model, processor = captioner(*parts)
+    model.save_pretrained(folder / "tiny-captioner")
+    processor.save_pretrained(folder / "tiny-captioner")
+    loaded = Captioner.load(folder / "tiny-captioner")
+    loaded.max_new_tokens = 8
+    # words alone: no special token, and no row of the embeddings that stands for none
+    loaded.model.generation_config.suppress_tokens = [0, 1, 2, *range(len(WORDS) - 1, VOCABULARY)]
+    return loaded
+
+
+@pytest.fixture(scope="session")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A GLB, since an OBJ's colours lie in another file, which an upload leaves behind."""
     from rooms.viewer import mesh_glb
@@ -71,11 +92,11 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(engine: Engine) -> Iterator[str]:
+def server(engine: Engine, captioner: Captioner) -> Iterator[str]:
     """The demo, launched with its own options; gives its address."""
     from app import build_demo, launch_options
 
-    demo = build_demo(engine)
+    demo = build_demo(engine, captioner)
     _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())
     yield address
     demo.close()

@@ -19,6 +19,7 @@ import gradio as gr  # noqa: E402
 from gradio_client import Client, handle_file  # noqa: E402
 from gradio_client.exceptions import AppError  # noqa: E402
 from rooms import about  # noqa: E402
+from rooms.captioner import Captioner  # noqa: E402
 from rooms.engine import Engine  # noqa: E402
 from rooms.samples import write_samples  # noqa: E402
 from rooms.search import MAX_RESULTS  # noqa: E402
@@ -52,12 +53,34 @@ def test_search_by_text_photo_and_shape(client: Client, engine: Engine, box: Pat
         assert [hit["score"] for hit in answer] == pytest.approx([hit.score for hit in expected], abs=1e-5)
 
 
+def test_louder_words(client: Client, engine: Engine, box: Path):
+    found = client.predict("but red", None, handle_file(box), "y", 3, 2.5, api_name="/search")["hits"]
+    shape = read_shape(box, engine.feature_extractor.num_points)
+    expected = engine.find(engine.embed_query("but red", None, shape, text_weight=2.5), 3)
+    assert [hit["score"] for hit in found] == pytest.approx([hit.score for hit in expected], abs=1e-5)
+
+
 def test_classify_and_embed(client: Client, engine: Engine, box: Path):
     found = client.predict(handle_file(box), "y", "own", "chair, lamp", "the name alone", api_name="/classify")
     embed = engine.embed_shape(read_shape(box, engine.feature_extractor.num_points))
     assert found == pytest.approx(engine.classify(embed, ["chair", "lamp"], ["{}"]), abs=1e-5)
     record = client.predict("", None, handle_file(box), "y", api_name="/embed")
     assert record["embedding"] == pytest.approx(embed.tolist(), abs=1e-5) and record["dim"] == 24
+
+
+def test_caption(client: Client, captioner: Captioner, engine: Engine, box: Path):
+    features = captioner.read(read_shape(box, engine.feature_extractor.num_points))
+    *_, expected = captioner.answer(features, "what is it")
+    assert client.predict(handle_file(box), "y", "what is it", api_name="/caption") == expected
+    with pytest.raises(AppError, match="Ask something"):
+        client.predict(handle_file(box), "y", " ", api_name="/caption")
+
+
+def test_without_a_captioner_the_tab_says_how_to_get_one(engine: Engine):
+    demo = app.build_demo(engine)
+    texts = [str(block.value) for block in demo.blocks.values() if isinstance(block, gr.Markdown)]
+    assert any("No captioning model is loaded" in text and "--captioner" in text for text in texts)
+    assert not any(function.api_name == "caption" for function in demo.fns.values())
 
 
 def test_errors_are_told_in_words(client: Client, box: Path, tmp_path: Path):
@@ -120,7 +143,9 @@ def test_no_upload_stays_behind(engine: Engine, box: Path, tmp_path: Path, monke
 
 
 def test_only_named_endpoints_are_public(client: Client):
-    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/search", "/classify", "/embed"}
+    endpoints = client.view_api(return_format="dict")["named_endpoints"]
+    assert set(endpoints) == {"/search", "/classify", "/embed", "/caption"}
+    assert all(endpoint["description"] for endpoint in endpoints.values())
 
 
 def test_the_viewer_shows_the_mesh_or_the_cloud(engine: Engine):

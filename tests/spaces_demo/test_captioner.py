@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from modeling_ulip2.search.files import read_shape
+
+pytest.importorskip("gradio", reason="the demo needs gradio (pip install 'modeling-ulip2[demo]')")
+pytest.importorskip("faiss", reason="the demo needs faiss-cpu (pip install 'modeling-ulip2[demo]')")
+
+from rooms.caption import turns  # noqa: E402
+from rooms.captioner import DESCRIBE, MAX_TURNS, Captioner, Turn  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def features(captioner: Captioner, box: Path) -> torch.Tensor:
+    return captioner.read(read_shape(box, 40))
+
+
+def generated(captioner: Captioner, box: Path, question: str, axis: str = "y") -> str:
+    """What `generate` answers in one piece, about the file itself."""
+    cloud = read_shape(box, 40).cloud
+    content = [{"type": "point_cloud", "point_cloud": cloud}, {"type": "text", "text": question}]
+    inputs = captioner.processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True
+    )
+    ids = captioner.model.generate(**inputs, max_new_tokens=captioner.max_new_tokens, do_sample=False, num_beams=1)
+    return captioner.processor.batch_decode(ids, skip_special_tokens=True)[0].strip()
+
+
+def test_the_words_that_arrive_are_the_answer(captioner: Captioner, features: torch.Tensor, box: Path):
+    so_far = list(captioner.answer(features, DESCRIBE))
+    assert so_far[-1] == generated(captioner, box, DESCRIBE) != ""
+    assert len(so_far) > 2 and all(after.startswith(before) for before, after in zip(so_far, so_far[1:], strict=False))
+    assert so_far[-1] != list(captioner.answer(features, "what color is it"))[-1]
+
+
+def test_the_shape_and_the_axis_matter(captioner: Captioner, features: torch.Tensor, box: Path):
+    turned = captioner.read(read_shape(box, 40), "z")
+    assert turned.shape == features.shape and not torch.allclose(turned, features, atol=1e-3)
+    assert captioner.processor.feature_extractor.up_axis == "y"
+
+
+def test_earlier_turns_are_remembered_up_to_a_number(captioner: Captioner, features: torch.Tensor):
+    first = Turn("describe it", "a red chair.")
+    alone, after = (list(captioner.answer(features, "what is it", past))[-1] for past in ([], [first]))
+    assert alone != after
+    latest = [Turn("what is it", "a lamp.")] * MAX_TURNS
+    forgotten = [list(captioner.answer(features, "what is it", past))[-1] for past in (latest, [first, *latest])]
+    assert forgotten[0] == forgotten[1]
+
+
+def test_whoever_stops_listening_ends_the_work(captioner: Captioner, features: torch.Tensor):
+    answer = captioner.answer(features, DESCRIBE)
+    next(answer)
+    answer.close()
+    assert not captioner._lock.locked()
+    assert list(captioner.answer(features, DESCRIBE))[-1]
+
+
+def test_errors_reach_the_listener(captioner: Captioner, features: torch.Tensor):
+    with pytest.raises(ValueError, match="Ask something"):
+        list(captioner.answer(features, "  "))
+    with pytest.raises(ValueError, match="501 letters"):
+        list(captioner.answer(features, "a" * 501))
+    with pytest.raises(ValueError, match="another width"):
+        list(captioner.answer(features[..., :3], DESCRIBE))
+    assert not captioner._lock.locked()
+
+
+def test_a_chat_as_turns():
+    chat = [
+        {"role": "user", "content": "what?"},
+        {"role": "assistant", "content": [{"type": "text", "text": "a chair"}]},
+        {"role": "user", "content": "unanswered"},
+        {"role": "user", "content": [{"type": "text", "text": "and now?"}]},
+        {"role": "assistant", "content": "a lamp"},
+    ]
+    assert turns(chat) == [Turn("what?", "a chair"), Turn("and now?", "a lamp")]
+
+
+def test_a_folder_without_a_captioner(tmp_path: Path):
+    with pytest.raises((ValueError, OSError)):
+        Captioner.load(tmp_path)
