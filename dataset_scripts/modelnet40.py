@@ -130,7 +130,7 @@ def off(root: Path, seed: int) -> Iterator[Source]:
             return np.stack([xyz[:, 0], xyz[:, 2], -xyz[:, 1]], axis=1), None  # y up
 
         notes = [f"points drawn uniformly by area, seeds {seed} to {seed + len(paths) - 1}"]
-        yield Source("off", split, paths, [path.stem for path in paths], labels, read, notes)
+        yield Source("off", split, [paths[0].parents[2]], [path.stem for path in paths], labels, read, notes)
 
 
 READERS: dict[str, Callable[[Path, int], Iterator[Source]]] = {

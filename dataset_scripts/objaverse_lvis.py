@@ -37,7 +37,7 @@ class Entry(NamedTuple):
 
 
 def list_sources(root: Path) -> Iterator[Source]:
-    path = find(root, "lvis_testset.txt", "lvis.json")
+    path = find(root, "lvis_testset.txt", "lvis.json", "split/lvis.json")
     if path is None:
         return
     entries, files = _read_list(path)
@@ -49,7 +49,7 @@ def list_sources(root: Path) -> Iterator[Source]:
     labels = np.array([index[same_name(entry.category)] for entry in entries], dtype=np.int64)
 
     def read(row: int) -> Cloud:
-        return read_cloud(locate(root, entries[row].file))
+        return read_cloud(locate([path.parent, root], entries[row].file))
 
     yield Source("lvis", "test", files, [entry.uid for entry in entries], labels, read)
 

@@ -89,8 +89,8 @@ def check_labels(labels: np.ndarray, num_classes: int, path: Path) -> np.ndarray
     return flat.astype(np.int64)
 
 
-def locate(root: Path, reference: str) -> Path:
-    """The file below `root` that a list names, which may name it by a path of the machine where it was made.
+def locate(roots: Sequence[Path], reference: str) -> Path:
+    """The file below one of `roots` that a list names, maybe by a path of the machine where the list was made.
 
     Raises:
         MeshError: "missing" or "external_uri".
@@ -98,11 +98,12 @@ def locate(root: Path, reference: str) -> Path:
     parts = [part for part in PurePosixPath(reference.replace("\\", "/")).parts if part not in ("/", ".")]
     if ".." in parts or not parts:
         raise MeshError("external_uri", f"its list names {reference[:120]!r}, outside the folder")
-    for start in range(len(parts)):
-        relative = PurePosixPath(*parts[start:])
-        if (root / relative).is_file():
-            return Sandbox(root, 0).find(str(relative))
-    raise MeshError("missing", f"its list names {reference[:120]!r}, of which no tail is a file in {root}")
+    for root in roots:
+        for start in range(len(parts)):
+            relative = PurePosixPath(*parts[start:])
+            if (root / relative).is_file():
+                return Sandbox(root, 0).find(str(relative))
+    raise MeshError("missing", f"its list names {reference[:120]!r}, of which no tail is a file in {roots[0]}")
 
 
 def read_hdf5(path: Path, names: Sequence[str], max_bytes: int = MAX_PICKLE_BYTES) -> list[np.ndarray]:
@@ -111,8 +112,10 @@ def read_hdf5(path: Path, names: Sequence[str], max_bytes: int = MAX_PICKLE_BYTE
     HDF5 can link to other files and can declare more than it holds: only what lies in this file is read, and only
     after its declared size was found to fit into `max_bytes`.
     """
-    import h5py
-
+    try:
+        import h5py
+    except ImportError:
+        raise SourceError(f'{path} needs h5py: pip install "modeling-ulip2[benchmarks]"') from None
     arrays = []
     try:
         with h5py.File(path, "r") as file:

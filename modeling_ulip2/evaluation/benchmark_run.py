@@ -1,9 +1,11 @@
 """One model on one benchmark, by protocol: embeddings, figures, tables and pictures in a folder that can be resumed.
 
-DIR/zero_shot.json    figures with their controls, every class, confusions, protocol, checkpoint, versions, speed
-DIR/report.md         the same for people
-DIR/confusion.png
-DIR/embeds/           embeddings, shard by shard
+    DIR/zero_shot.json    figures with their controls, every class, confusions, protocol, checkpoint, versions, speed
+    DIR/report.md         the same for people
+    DIR/confusion.png
+    DIR/embeds/           embeddings, shard by shard
+
+The JSON file comes last and says that all is there.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -189,8 +192,11 @@ def evaluate_benchmark(
 
 
 def distributed_state() -> PartialState:
-    """This process among those that `torchrun` or `accelerate launch` started, on GPUs or on CPUs."""
-    return PartialState(cpu=not torch.cuda.is_available())
+    """This process among those that `torchrun` or `accelerate launch` started, on GPUs or on CPUs.
+
+    The first process encodes the prompts while the others wait for it, which may take longer than the usual limit.
+    """
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
 
 
 def read_result(output_dir: Path, stamp: str) -> dict[str, Any] | None:

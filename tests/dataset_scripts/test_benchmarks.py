@@ -252,9 +252,10 @@ def write_ulip_list(source: Path) -> None:
 
 
 def write_openshape_list(source: Path) -> None:
+    (source / "meta_data" / "split").mkdir(parents=True)  # the list lies apart from the clouds
     place = "/mnt/data/objaverse-processed/merged/Objaverse/000-000"
     shapes = [{"uid": u, "category": c, "group": "000-000", "data_path": f"{place}/{u}.npy"} for u, c in UIDS.items()]
-    (source / "lvis.json").write_text(json.dumps(shapes))
+    (source / "meta_data" / "split" / "lvis.json").write_text(json.dumps(shapes))
 
 
 def write_uni3d_list(source: Path) -> None:
