@@ -55,8 +55,10 @@ def measured_rows(records: Sequence[Mapping[str, Any]]) -> list[Row]:
     by_model: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for record in records:
         by_model.setdefault(record["model"], {}).setdefault(record["benchmark"], []).append(record)
+    names = [Path(model).name for model in by_model]
     rows = []
     for model, by_benchmark in by_model.items():
+        name = Path(model).name if names.count(Path(model).name) == 1 else model
         for place in range(max(map(len, by_benchmark.values()))):
             of_row = [own[place] for own in by_benchmark.values() if place < len(own)]
             cells = {
@@ -65,7 +67,7 @@ def measured_rows(records: Sequence[Mapping[str, Any]]) -> list[Row]:
             }
             protocols = ", ".join(dict.fromkeys(record["protocol"]["name"] for record in of_row))
             measured = ", ".join(f"{BENCHMARKS[r['benchmark']].title} {r['config']}" for r in of_row)
-            rows.append(Row(Path(model).name, "", cells, f"measured on {measured}; protocol {protocols}", True))
+            rows.append(Row(name, "", cells, f"measured on {measured}; protocol {protocols}", True))
     return rows
 
 

@@ -59,6 +59,11 @@ def test_markdown():
     assert {line.count("|") for line in lines if line.startswith("|")} == {7}
 
 
+def test_models_of_the_same_name_are_told_apart():
+    rows = measured_rows([record("a/model", "modelnet40", "off", 0.5), record("b/model", "modelnet40", "off", 0.25)])
+    assert [row.model for row in rows] == ["a/model", "b/model"]
+
+
 def test_latex():
     text = latex_leaderboard([*published_rows(), *measured_rows(RECORDS)])
     lines = text.splitlines()
