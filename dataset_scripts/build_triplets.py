@@ -9,22 +9,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from engines.arguments import add_engine_arguments, check_engine_arguments, run_engine
-from engines.local import Event, Progress, Retry
-from engines.shard import EngineError, ShardPlan, ShardResult, explain_failure
+from engines.arguments import add_engine_arguments, check_engine_arguments
+from engines.build import add_output_arguments, run_build
+from engines.shard import EngineError, explain_failure
 from sources.folder import SOURCE_FILE, FolderError, add_labels, list_objects
-from stages.arguments import add_stage_arguments, build_settings, build_stages, parse_stage_arguments, positive
-from stages.embed import EmbedViews
-from tqdm import tqdm
+from stages.arguments import add_stage_arguments, build_settings, build_stages, parse_stage_arguments
 
-from modeling_ulip2.triplets.card import dataset_card
-from modeling_ulip2.triplets.schema import FEATURES_CONFIG, TRIPLETS_CONFIG
-from modeling_ulip2.triplets.shards import BuildFolder, OutputError, write_text
+from modeling_ulip2.triplets.shards import BuildFolder, OutputError
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -38,10 +31,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add("--objects", type=Path, metavar="CSV", help="table of the objects [objects.csv in the folder of meshes]")
     add("--labels", type=Path, metavar="CSV", help="table whose names, categories, creators, … go over the objects'")
-    add("--output", type=Path, required=True, help="dataset folder to begin or to complete")
-    add("--limit", type=positive, help="only the first N objects")
-    add("--shard-size", type=positive, help="objects a shard, the unit of work [1/32 of all, from 8 to 64]")
-    add("--title", help="of the dataset card [name of the output folder]")
+    add_output_arguments(parser)
     add_engine_arguments(parser)
     add_stage_arguments(parser)
     args = parse_stage_arguments(parser, arguments)
@@ -58,66 +48,9 @@ def build(args: argparse.Namespace) -> BuildFolder:
     objects = list_objects(args.meshes, args.objects)[: args.limit]
     if args.labels:
         print(f"{args.labels} names {add_labels(objects, args.labels)} of {len(objects)} objects.")
-    size = args.shard_size or min(max(len(objects) // 32, 8), 64)
-    with BuildFolder(args.output, build_settings(args), objects, size) as folder:
-        missing = folder.missing_shards()
-        shards = [(shard, objects[shard * size : (shard + 1) * size]) for shard in missing]
-        if not shards:
-            print(f"{args.output} is complete: nothing to do.")
-            return folder
-        plan = ShardPlan(
-            stages=build_stages(args),
-            output=args.output,
-            num_shards=folder.num_shards,
-            num_points=args.num_points,
-            configs=(TRIPLETS_CONFIG, FEATURES_CONFIG) if args.features else (TRIPLETS_CONFIG,),
-            depth=args.depth,
-        )
-        source_file = (args.objects.parent if args.objects else args.meshes) / SOURCE_FILE
-        source = source_file.read_text(encoding="utf-8") if source_file.is_file() else ""
-        start = time.perf_counter()
-        results = []
-        with tqdm(
-            total=len(objects), initial=len(objects) - sum(len(rows) for _, rows in shards), unit="object"
-        ) as bar:
-            for result in watch(run_engine(args, plan, shards, folder.check_stages), bar):
-                folder.commit(result.shard, result.record, result.errors, result.warnings)
-                card = dataset_card(args.title or args.output.resolve().name, folder.manifest, folder.totals(), source)
-                write_text(args.output / "README.md", card)
-                results.append(result)
-                bar.set_postfix(errors=sum(folder.totals()["errors"].values()))
-        print(summary(results, folder, time.perf_counter() - start))
-    return folder
-
-
-def watch(events: Iterable[Event], bar: tqdm) -> Iterator[ShardResult]:
-    """The finished shards among an engine's events; the bar shows how many objects' views are embedded."""
-    seen: Counter[int] = Counter()
-    for event in events:
-        if isinstance(event, Progress):
-            if event.stage == EmbedViews.__name__:
-                seen[event.shard] += len(event.ids)
-                bar.update(len(event.ids))
-        elif isinstance(event, Retry):
-            bar.write(f"{event.cause}; shard {event.shard} begins anew.")
-            bar.update(-seen.pop(event.shard, 0))
-        elif isinstance(event, ShardResult):
-            bar.update(event.record["triplets"] + sum(event.record["errors"].values()) - seen[event.shard])
-            yield event
-
-
-def summary(results: list[ShardResult], folder: BuildFolder, elapsed: float) -> str:
-    done = sum(result.record["triplets"] + len(result.errors) for result in results)
-    seconds: Counter[str] = sum((Counter(result.record["seconds"]) for result in results), Counter())
-    shares = ", ".join(f"{name} {100 * value / seconds.total():.0f} %" for name, value in seconds.most_common())
-    totals = folder.totals()
-    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(totals["errors"].items()))
-    return (
-        f"{done} objects in {elapsed:.1f} s, {done / elapsed:.2f} objects/s. Time in stages: {shares}.\n"
-        f"{folder.path} holds {totals['triplets']} triplets and {totals['captions']} captions; "
-        f"{sum(totals['errors'].values())} meshes could not be used{f' ({reasons})' if reasons else ''}, "
-        f"{totals['warned']} have warnings."
-    )
+    source_file = (args.objects.parent if args.objects else args.meshes) / SOURCE_FILE
+    source = source_file.read_text(encoding="utf-8") if source_file.is_file() else ""
+    return run_build(args, objects, build_settings(args), build_stages(args), source)
 
 
 def main(arguments: list[str] | None = None) -> None:

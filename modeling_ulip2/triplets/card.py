@@ -107,6 +107,12 @@ SIZES += [(10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000,
 
 def _introduction(settings: Mapping[str, Any], totals: Mapping[str, Any]) -> str:
     count = totals.get("triplets", 0)
+    if "release" in settings:
+        return (
+            "Triplets of point cloud, views and captions, converted from their release with `modeling_ulip2`.\n\n"
+            f"{count:,} shapes, each with {settings['num_points']:,} points; "
+            f"{totals.get('captions', 0):,} captions in all."
+        )
     return (
         "Triplets of point cloud, views and captions, as [ULIP-2](https://arxiv.org/abs/2305.08275) makes them from "
         "nothing but 3D files, built with `modeling_ulip2`.\n\n"
@@ -128,19 +134,29 @@ def _usage(settings: Mapping[str, Any]) -> str:
 
 
 def _how(settings: Mapping[str, Any], stages: Mapping[str, Any]) -> str:
+    if "release" in settings:
+        ranked = f"Captions {_ranking(stages)}\n\n" if "RankCaptions" in stages else ""
+        return f"## How it was made\n\nRead from the layout `{settings['release']}`. {ranked}{WHERE}"
     captioners = "\n".join(f"- `{name}`{_options(_captioner(stages, name))}" for name in settings["captioners"])
-    tower = stages.get("RankCaptions", {})
     return (
         "## How it was made\n\n"
         f"Points are drawn uniformly from the surface, seed {settings['seed']}. {_rings(settings)}, angle of "
         f"view {settings['fov']:g} degrees, stored as {settings['image_format'].upper()}"
         f"{'' if settings['image_format'] == 'png' else ' of quality ' + str(settings['quality'])}.\n\n"
         f"Captions come from:\n\n{captioners}\n\n{_sampling(settings, stages)}"
-        f"and are ranked by their cosine similarity with the view under `{tower.get('tower', '?')}` (fingerprint "
+        f"and {_ranking(stages)}\n\n{WHERE}"
+    )
+
+
+WHERE = "All settings are in `manifest.json`. What could not be used is in `errors.parquet`, with the reason."
+
+
+def _ranking(stages: Mapping[str, Any]) -> str:
+    tower = stages.get("RankCaptions", {})
+    return (
+        f"are ranked by their cosine similarity with the view under `{tower.get('tower', '?')}` (fingerprint "
         f"`{tower.get('fingerprint', '?')}`, {tower.get('dtype', '?')}). All are kept with their scores; choose top-k "
-        "when training."
-        + (f"\n\n{CONSE}" if tower.get("model_type") == "conse" else "")
-        + "\n\nAll settings are in `manifest.json`. What could not be used is in `errors.parquet`, with the reason."
+        "when training." + (f"\n\n{CONSE}" if tower.get("model_type") == "conse" else "")
     )
 
 
@@ -184,6 +200,7 @@ def _options(options: Mapping[str, Any]) -> str:
 
 
 def _columns(settings: Mapping[str, Any]) -> str:
+    number = "" if "release" in settings else f"{_num_views(settings)} "
     rows = [
         ("id, source, name, license, creator", "strings; `id` is the mesh's path in its folder"),
         (
@@ -194,8 +211,8 @@ def _columns(settings: Mapping[str, Any]) -> str:
         ("rgb", f"({settings['num_points']}, 3) uint8, sRGB"),
         (
             "views",
-            f"{_num_views(settings)} images; `azimuths` and `elevations` are their cameras' angles in degrees, "
-            "azimuth 0 looks at the +z side",
+            f"{number}images; `azimuths` and `elevations` are their cameras' angles in degrees, azimuth 0 looks at "
+            "the +z side",
         ),
         (
             "distances, fov, size, target",

@@ -1,0 +1,121 @@
+"""Published triplets in the layout of their release become a dataset that `load_dataset` reads.
+
+    python dataset_scripts/convert_release.py ulip-objaverse --release ULIP-Objaverse_triplets --output DIR
+    python dataset_scripts/convert_release.py ulip-shapenet --release shapenet-55 --depth --output DIR
+    python dataset_scripts/convert_release.py openshape-lvis --release objaverse-lvis --num-points 10000 --output DIR
+
+Pictures are stored as they are. With --tower, captions are ranked anew, and its embeddings are stored as well. It
+resumes where it was stopped; shapes that cannot be used are in `errors.parquet`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+from engines.arguments import add_engine_arguments, check_engine_arguments
+from engines.build import add_output_arguments, run_build
+from engines.shard import EngineError, StageFactory, explain_failure
+from releases.captions import index_captions
+from releases.layouts import LAYOUTS, ReadRelease, UlipObjaverse
+from sources.folder import OBJECT_COLUMNS
+from sources.table import SourceError
+from stages.arguments import positive
+from stages.base import local_name
+from stages.embed import EmbedViews
+from stages.rank import RankCaptions
+from stages.tower import DTYPES
+
+from modeling_ulip2.triplets.shards import BuildFolder, OutputError
+
+INDEX = ".captions.sqlite"
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("layout", choices=list(LAYOUTS), help="of the release")
+    add("--release", type=Path, required=True, help="folder of the release")
+    add("--num-points", type=positive, default=8192, help="of the release's clouds [%(default)s]")
+    add("--depth", action="store_true", help="also convert depth pictures, where the release has them")
+    add("--captions", type=Path, help=f"of ulip-objaverse: file of captions [{UlipObjaverse.caption_file}]")
+    add("--tower", help="rank captions anew by open_clip:MODEL/TAG, or a folder or hub name [keep their order]")
+    add("--device", help="of the tower [a GPU if there is one]")
+    add("--dtype", choices=DTYPES, default="auto", help="of the tower [%(default)s]")
+    add_output_arguments(parser)
+    add_engine_arguments(parser)
+    args = parser.parse_args(arguments)
+    check_engine_arguments(parser, args)
+    if args.depth and args.layout != "ulip-shapenet":
+        parser.error("argument --depth: only ulip-shapenet has depth pictures")
+    if args.tower and args.layout == "openshape-lvis":
+        parser.error("argument --tower: openshape-lvis has no pictures to rank captions by")
+    return args
+
+
+def convert(args: argparse.Namespace) -> BuildFolder:
+    """Run the conversion; the folder with its manifest as it stands afterwards.
+
+    Raises:
+        SourceError, OutputError, EngineError: see there; shards already written are kept.
+    """
+    layout = LAYOUTS[args.layout]
+    blank = dict.fromkeys(OBJECT_COLUMNS, "") | {"license": layout.license, "source": layout.source}
+    objects = [blank | row for row in layout.list_objects(args.release, args.num_points)][: args.limit]
+    if not objects:
+        raise SourceError(f"{args.release} holds not one shape")
+    index = None
+    if layout is UlipObjaverse:
+        args.output.mkdir(parents=True, exist_ok=True)
+        index = args.output / INDEX
+        index_captions(args.captions or args.release / layout.caption_file, index)
+    read = partial(
+        layout,
+        root=str(args.release),
+        num_points=args.num_points,
+        depth=args.depth,
+        captions=index and str(index),
+    )
+    stages: list[StageFactory] = [read]
+    if args.tower:
+        tower = {"tower": args.tower, "device": args.device, "dtype": args.dtype}
+        stages += [partial(EmbedViews, **tower), partial(RankCaptions, **tower)]
+    settings = {
+        "release": args.layout,
+        "num_points": args.num_points,
+        "depth": args.depth,
+        "features": bool(args.tower),
+        "tower": args.tower and local_name(args.tower),
+    }
+    folder = run_build(args, objects, settings, stages, describe(layout))
+    if index and not folder.missing_shards():
+        index.unlink(missing_ok=True)
+    return folder
+
+
+def describe(layout: type[ReadRelease]) -> str:
+    points = "\n".join(f"- {assumption}" for assumption in layout.assumptions)
+    return (
+        f"Converted from the published {layout.title} ([ULIP-2](https://arxiv.org/abs/2305.08275), dataset repository "
+        f"`SFXX/ulip`), as they are. Where the release documents nothing, this was assumed:\n\n{points}"
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    args = parse_arguments(arguments)
+    try:
+        folder = convert(args)
+    except (SourceError, OutputError) as error:
+        sys.exit(f"convert_release: {error}")
+    except (EngineError, OSError) as error:
+        sys.exit(f"convert_release: {explain_failure(error)}")
+    except KeyboardInterrupt:
+        sys.exit(f"\nconvert_release: stopped; run the same command again to complete {args.output}")
+    if folder.totals().get("triplets", 0) == 0:
+        sys.exit(f"convert_release: not one shape could be used; {args.output / 'errors.parquet'} says why")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""A build from its list of objects to a finished folder: what is missing is made by an engine, shard after shard."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stages.arguments import positive
+from stages.base import Row
+from stages.embed import EmbedViews
+from tqdm import tqdm
+
+from modeling_ulip2.triplets.card import dataset_card
+from modeling_ulip2.triplets.schema import FEATURES_CONFIG, TRIPLETS_CONFIG
+from modeling_ulip2.triplets.shards import BuildFolder, write_text
+
+from .arguments import run_engine
+from .local import Event, Progress, Retry
+from .shard import ShardPlan, ShardResult, StageFactory
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `run_build` reads of a command line, besides the options of the engine."""
+    add = parser.add_argument
+    add("--output", type=Path, required=True, help="dataset folder to begin or to complete")
+    add("--limit", type=positive, help="only the first N objects")
+    add("--shard-size", type=positive, help="objects a shard, the unit of work [1/32 of all, from 8 to 64]")
+    add("--title", help="of the dataset card [name of the output folder]")
+
+
+def run_build(
+    args: argparse.Namespace,
+    objects: Sequence[Row],
+    settings: Mapping[str, Any],
+    stages: Sequence[StageFactory],
+    source: str,
+) -> BuildFolder:
+    """Complete the folder `args.output`; it with its manifest as it stands afterwards.
+
+    Args:
+        settings: what the rows depend on; with `num_points`, `features` and `depth`, which say what is written.
+        source: Markdown about where the objects come from, for the dataset card.
+
+    Raises:
+        OutputError, EngineError: see there; shards already written are kept.
+    """
+    size = args.shard_size or min(max(len(objects) // 32, 8), 64)
+    with BuildFolder(args.output, settings, objects, size) as folder:
+        missing = folder.missing_shards()
+        shards = [(shard, list(objects[shard * size : (shard + 1) * size])) for shard in missing]
+        if not shards:
+            print(f"{args.output} is complete: nothing to do.")
+            return folder
+        plan = ShardPlan(
+            stages=stages,
+            output=args.output,
+            num_shards=folder.num_shards,
+            num_points=settings["num_points"],
+            configs=(TRIPLETS_CONFIG, FEATURES_CONFIG) if settings["features"] else (TRIPLETS_CONFIG,),
+            depth=settings["depth"],
+        )
+        start = time.perf_counter()
+        results = []
+        with tqdm(
+            total=len(objects), initial=len(objects) - sum(len(rows) for _, rows in shards), unit="object"
+        ) as bar:
+            for result in watch(run_engine(args, plan, shards, folder.check_stages), bar):
+                folder.commit(result.shard, result.record, result.errors, result.warnings)
+                card = dataset_card(args.title or args.output.resolve().name, folder.manifest, folder.totals(), source)
+                write_text(args.output / "README.md", card)
+                results.append(result)
+                bar.set_postfix(errors=sum(folder.totals()["errors"].values()))
+        print(summary(results, folder, time.perf_counter() - start))
+    return folder
+
+
+def watch(events: Iterable[Event], bar: tqdm) -> Iterator[ShardResult]:
+    """The finished shards among an engine's events; the bar shows how many objects' views are embedded."""
+    seen: Counter[int] = Counter()
+    for event in events:
+        if isinstance(event, Progress):
+            if event.stage == EmbedViews.__name__:
+                seen[event.shard] += len(event.ids)
+                bar.update(len(event.ids))
+        elif isinstance(event, Retry):
+            bar.write(f"{event.cause}; shard {event.shard} begins anew.")
+            bar.update(-seen.pop(event.shard, 0))
+        elif isinstance(event, ShardResult):
+            bar.update(event.record["triplets"] + sum(event.record["errors"].values()) - seen[event.shard])
+            yield event
+
+
+def summary(results: list[ShardResult], folder: BuildFolder, elapsed: float) -> str:
+    done = sum(result.record["triplets"] + len(result.errors) for result in results)
+    seconds: Counter[str] = sum((Counter(result.record["seconds"]) for result in results), Counter())
+    shares = ", ".join(f"{name} {100 * value / seconds.total():.0f} %" for name, value in seconds.most_common())
+    totals = folder.totals()
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(totals["errors"].items()))
+    return (
+        f"{done} objects in {elapsed:.1f} s, {done / elapsed:.2f} objects/s. Time in stages: {shares}.\n"
+        f"{folder.path} holds {totals['triplets']} triplets and {totals['captions']} captions; "
+        f"{sum(totals['errors'].values())} meshes could not be used{f' ({reasons})' if reasons else ''}, "
+        f"{totals['warned']} have warnings."
+    )
