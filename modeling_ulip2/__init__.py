@@ -1,13 +1,16 @@
 """ULIP-2 for the Hugging Face ecosystem: point clouds in the space of a frozen image-text model.
 
 Importing the package makes `AutoConfig`, `AutoModel`, `AutoModelForMultimodalLM`, `AutoFeatureExtractor` and
-`AutoProcessor` know its classes, and `pipeline` its tasks.
+`AutoProcessor` know its classes, and `pipeline` its tasks; `AutoModelForPointCloudClassification` is an Auto class of
+its own.
 Everything else (geometry, triplets, towers, training, evaluation, conversion) is imported from its own sub-package.
 """
 
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForMultimodalLM, AutoProcessor
 
+from .auto import AutoModelForPointCloudClassification
 from .card_ulip2 import CardFacts, CardResult
+from .classification_ulip2 import Ulip2ForPointCloudClassification
 from .configuration_captioning_ulip2 import Ulip2CaptioningConfig
 from .configuration_ulip2 import (
     PointBertConfig,
@@ -41,9 +44,13 @@ from .processing_ulip2 import Ulip2Processor
 from .towers import register as _register_towers
 from .uni3d_ulip2 import Uni3dModel
 
-for _model_class in (*POINT_MODELS, Ulip2Model):
+for _model_class in POINT_MODELS:
     AutoConfig.register(_model_class.config_class.model_type, _model_class.config_class)
     AutoModel.register(_model_class.config_class, _model_class)
+AutoConfig.register(Ulip2Config.model_type, Ulip2Config)
+# of several classes AutoModel takes the one that saved the folder, or else the first
+AutoModel.register(Ulip2Config, (Ulip2Model, Ulip2ForPointCloudClassification))
+AutoModelForPointCloudClassification.register(Ulip2Config, Ulip2ForPointCloudClassification)
 AutoFeatureExtractor.register(Ulip2Config, Ulip2FeatureExtractor)
 AutoProcessor.register(Ulip2Config, Ulip2Processor)
 AutoConfig.register(Ulip2CaptioningConfig.model_type, Ulip2CaptioningConfig)
@@ -54,6 +61,7 @@ _register_towers()
 _register_pipelines()
 
 __all__ = [
+    "AutoModelForPointCloudClassification",
     "CardFacts",
     "CardResult",
     "PointBertConfig",
@@ -73,6 +81,7 @@ __all__ = [
     "Ulip2Config",
     "Ulip2FeatureExtractor",
     "Ulip2ForConditionalGeneration",
+    "Ulip2ForPointCloudClassification",
     "Ulip2Model",
     "Ulip2Output",
     "Ulip2PointModel",

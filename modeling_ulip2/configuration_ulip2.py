@@ -64,6 +64,11 @@ class PointBertConfig(PreTrainedConfig):
         """Channels of the pooled feature: [CLS, max over the other tokens]."""
         return 2 * self.hidden_size
 
+    @property
+    def classifier_dims(self) -> tuple[int, ...]:
+        """Hidden layer of the head with which Point-BERT was fine-tuned (its code, `PointTransformer`)."""
+        return (256,)
+
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         self.validate_architecture()
@@ -275,6 +280,13 @@ class Ulip2Config(PreTrainedConfig):
         gather_with_grad: in distributed training, let gradients flow through the gathered embeddings of other
             processes. The original does not (False); with True the gradient is the one that a single process would
             compute.
+        classifier_dims: widths of the hidden layers of `Ulip2ForPointCloudClassification`; (): a linear head. None:
+            as published with the encoder. Point-BERT's is (256,); PointNeXt, PointNet++ and PointMLP end in hidden
+            layers of their own, so that theirs is linear; for the others nothing was published, and it is linear.
+        classifier_norm: BatchNorm behind each hidden layer. (256, 256) with BatchNorm is Point-MAE's head.
+        classifier_dropout: dropout behind each hidden layer.
+        label_smoothing: share of the target that all other classes have between them, in training only.
+        num_labels, id2label, label2id, problem_type: as everywhere in transformers.
     """
 
     model_type = "ulip2"
@@ -287,6 +299,10 @@ class Ulip2Config(PreTrainedConfig):
     clip_config: dict | PreTrainedConfig | None = None
     logit_scale_init_value: float | int = math.log(1 / 0.07)
     gather_with_grad: bool = True
+    classifier_dims: list | tuple | None = None
+    classifier_norm: bool = False
+    classifier_dropout: float | int = 0.5
+    label_smoothing: float | int = 0.0
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.point_config = _point_config(self.point_config)
@@ -294,6 +310,15 @@ class Ulip2Config(PreTrainedConfig):
             self.clip_config = _clip_config(self.clip_config)
         super().__post_init__(**kwargs)
         check_counts(self, "projection_dim")
+        check_shares(self, "classifier_dropout", "label_smoothing")
+        if self.classifier_dims:
+            check_counts(self, "classifier_dims")
+
+    @property
+    def hidden_classifier_dims(self) -> tuple[int, ...]:
+        """`classifier_dims`, or where those are None the published ones of the encoder."""
+        published = getattr(self.point_config, "classifier_dims", ())
+        return tuple(published if self.classifier_dims is None else self.classifier_dims)
 
 
 def _point_config(value: dict | PreTrainedConfig | None) -> PreTrainedConfig:

@@ -94,7 +94,8 @@ class Ulip2PreTrainedModel(ModelCardMixin, PreTrainedModel):
             init.constant_(module.logit_scale, self.config.logit_scale_init_value)
 
 
-def _make_point_model(config: Ulip2Config) -> PreTrainedModel:
+def make_point_model(config: Ulip2Config) -> PreTrainedModel:
+    """The point encoder of a configuration, with random weights."""
     point_config: Any = config.point_config
     model_class = POINT_ENCODERS[point_config.model_type].model_class
     if model_class is None:
@@ -105,7 +106,7 @@ def _make_point_model(config: Ulip2Config) -> PreTrainedModel:
     return model_class._from_config(point_config)
 
 
-def _without_tower(config: Ulip2Config) -> Ulip2Config:
+def without_tower(config: Ulip2Config) -> Ulip2Config:
     """A copy for models that hold no tower: what they save must not promise the weights of one."""
     config = copy.copy(config)
     config.clip_config = None
@@ -124,8 +125,8 @@ class Ulip2PointModel(Ulip2PreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [r"^clip_model\.", r"^point_projection\.", r"^logit_scale$"]
 
     def __init__(self, config: Ulip2Config):
-        super().__init__(_without_tower(config))
-        self.point_model = _make_point_model(config)
+        super().__init__(without_tower(config))
+        self.point_model = make_point_model(config)
         self.post_init()
 
     def forward(
@@ -144,8 +145,8 @@ class Ulip2PointModelWithProjection(Ulip2PreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [r"^clip_model\.", r"^logit_scale$"]
 
     def __init__(self, config: Ulip2Config):
-        super().__init__(_without_tower(config))
-        self.point_model = _make_point_model(config)
+        super().__init__(without_tower(config))
+        self.point_model = make_point_model(config)
         self.point_projection = _make_projection(config)
         self.post_init()
 
@@ -169,7 +170,7 @@ class Ulip2Model(FrozenTowerMixin, Ulip2PreTrainedModel):
 
     def __init__(self, config: Ulip2Config):
         super().__init__(config)
-        self.point_model = _make_point_model(config)
+        self.point_model = make_point_model(config)
         self.point_projection = _make_projection(config)
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
         self._init_tower()
@@ -313,4 +314,6 @@ __all__ = [
     "Ulip2PreTrainedModel",
     "average_captions",
     "contrastive_loss",
+    "make_point_model",
+    "without_tower",
 ]

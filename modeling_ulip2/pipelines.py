@@ -7,13 +7,13 @@
     classify("chair.glb", candidate_labels=["chair", "table", "lamp"])
     # [{"score": 0.93, "label": "chair"}, ...]
 
-Importing the package registers both tasks.
+Importing the package registers the tasks.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,12 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import Pipeline
 
+from .auto import AutoModelForPointCloudClassification
 from .tower_ulip2 import tower_location
 
 FEATURE_EXTRACTION = "point-cloud-feature-extraction"
 ZERO_SHOT_CLASSIFICATION = "zero-shot-point-cloud-classification"
+CLASSIFICATION = "point-cloud-classification"
 # What a cloud can become: the vector in the shared space, the encoder's own vector, or one vector a patch.
 FEATURES = ("embeds", "pooled", "tokens")
 
@@ -96,7 +98,7 @@ _Pipeline: Any = Pipeline
 
 
 class PointCloudPipeline(_Pipeline):
-    """What both pipelines share: reading shapes, and batches of clouds."""
+    """What the pipelines share: reading shapes, and batches of clouds."""
 
     _load_processor = False
     _load_image_processor = False
@@ -126,12 +128,15 @@ class PointCloudPipeline(_Pipeline):
         return {"cloud": extractor(cloud, return_tensors="np")["point_values"][0]}  # (N, C)
 
     def _encode(self, clouds: Any, features: str | None) -> torch.Tensor:
-        """One array (N, C), or a list of them of any sizes, as rows."""
+        return self._rows(clouds, lambda values: encode_points(self.model, values, features))
+
+    def _rows(self, clouds: Any, encode: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """What `encode` makes of clouds (B, N, C), for one array (N, C) or a list of them of any sizes."""
         clouds = [torch.from_numpy(cloud) for cloud in (clouds if isinstance(clouds, list) else [clouds])]
         clouds = [cloud.to(self.device) for cloud in clouds]
         if len({cloud.shape for cloud in clouds}) == 1:
-            return encode_points(self.model, torch.stack(clouds), features)
-        return torch.cat([encode_points(self.model, cloud[None], features) for cloud in clouds])
+            return encode(torch.stack(clouds))
+        return torch.cat([encode(cloud[None]) for cloud in clouds])
 
 
 class PointCloudFeatureExtractionPipeline(PointCloudPipeline):
@@ -201,8 +206,7 @@ class ZeroShotPointCloudClassificationPipeline(PointCloudPipeline):
             parameters["candidate_labels"] = _labels(candidate_labels)
         if hypothesis_template is not None:
             parameters["hypothesis_template"] = _templates(hypothesis_template)
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {top_k}.")
+        _check_top_k(top_k)
         labels = {name: value for name, value in parameters.items() if name == "candidate_labels"}
         return {}, parameters, labels if top_k is None else labels | {"top_k": top_k}
 
@@ -219,10 +223,7 @@ class ZeroShotPointCloudClassificationPipeline(PointCloudPipeline):
     def postprocess(
         self, outputs: dict[str, torch.Tensor], candidate_labels: tuple[str, ...] = (), top_k: int | None = None
     ) -> list[dict[str, Any]]:
-        scores = outputs["logits"][0].softmax(dim=-1)  # (K,)
-        best = scores.topk(min(top_k or len(scores), len(scores)))
-        ranked = zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        return [{"score": score, "label": candidate_labels[index]} for score, index in ranked]
+        return _ranked(outputs["logits"][0], candidate_labels, top_k)
 
     def class_embeds(self, labels: Sequence[str], templates: Sequence[str] | None = None) -> torch.Tensor:
         """(K, D), L2-normalised: each label as the mean of its prompts; the last answer is kept."""
@@ -251,6 +252,50 @@ class ZeroShotPointCloudClassificationPipeline(PointCloudPipeline):
             name = model.config.clip_name_or_path or model.name_or_path
             self._tower = Tower(model.get_clip_model(), tokenizer or _tokenizer(name), _no_images, name)
         return self._tower
+
+
+class PointCloudClassificationPipeline(PointCloudPipeline):
+    """3D shapes -> the classes that a `Ulip2ForPointCloudClassification` was fine-tuned on, ranked.
+
+    `pipeline("point-cloud-classification", model=FOLDER)(shapes)` takes shapes as the pipeline
+    `point-cloud-feature-extraction` does and returns for each a list of `{"score", "label"}`, best first. Scores are
+    the softmax of the logits over all classes.
+
+    Call arguments:
+        top_k: how many labels to return; default: 5.
+        batch_size: clouds a forward pass.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if not hasattr(self.model, "num_labels"):
+            raise ValueError(
+                f"{self.task} needs a Ulip2ForPointCloudClassification, not a {type(self.model).__name__}."
+            )
+
+    def _sanitize_parameters(self, top_k: int | None = None) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        _check_top_k(top_k)
+        return {}, {}, {} if top_k is None else {"top_k": top_k}
+
+    def _forward(self, inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
+        return {"logits": self._rows(inputs["cloud"], lambda values: self.model(values).logits)}  # (B, num_labels)
+
+    def postprocess(self, outputs: dict[str, torch.Tensor], top_k: int = 5) -> list[dict[str, Any]]:
+        names = self.model.config.id2label
+        return _ranked(outputs["logits"][0], [names[index] for index in range(len(names))], top_k)
+
+
+def _ranked(logits: torch.Tensor, names: Sequence[str], top_k: int | None) -> list[dict[str, Any]]:
+    """Softmax of logits (K,) with the names of their classes, best first."""
+    scores = logits.float().softmax(dim=-1)  # (K,)
+    best = scores.topk(min(top_k or len(scores), len(scores)))
+    ranked = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    return [{"score": score, "label": names[index]} for score, index in ranked]
+
+
+def _check_top_k(top_k: int | None) -> None:
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k must be at least 1, got {top_k}.")
 
 
 def _no_images(*_: Any, **__: Any) -> Any:
@@ -298,13 +343,14 @@ def _templates(templates: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def register() -> None:
-    """Makes `transformers.pipeline` know both tasks; may be called again."""
+    """Makes `transformers.pipeline` know the tasks; may be called again."""
     tasks = {
-        FEATURE_EXTRACTION: PointCloudFeatureExtractionPipeline,
-        ZERO_SHOT_CLASSIFICATION: ZeroShotPointCloudClassificationPipeline,
+        FEATURE_EXTRACTION: (PointCloudFeatureExtractionPipeline, AutoModel),
+        ZERO_SHOT_CLASSIFICATION: (ZeroShotPointCloudClassificationPipeline, AutoModel),
+        CLASSIFICATION: (PointCloudClassificationPipeline, AutoModelForPointCloudClassification),
     }
-    for task, pipeline_class in tasks.items():
+    for task, (pipeline_class, auto_class) in tasks.items():
         if task not in PIPELINE_REGISTRY.supported_tasks:
-            PIPELINE_REGISTRY.register_pipeline(task, pipeline_class, pt_model=AutoModel, type="multimodal")
+            PIPELINE_REGISTRY.register_pipeline(task, pipeline_class, pt_model=auto_class, type="multimodal")
             # by this mark `save_pretrained` would ship the file, which does not stand alone
             del pipeline_class._registered_impl

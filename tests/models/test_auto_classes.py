@@ -19,6 +19,7 @@ from modeling_ulip2 import (
     PointBertModel,
     Ulip2Config,
     Ulip2FeatureExtractor,
+    Ulip2ForPointCloudClassification,
     Ulip2Model,
     Ulip2Output,
     Ulip2PointModelWithProjection,
@@ -90,7 +91,8 @@ for name in sys.argv[2:]:
         parts.append(processor)
     with torch.no_grad():
         output = model(**batch)
-    result = {key: output[key].tolist() for key in ("point_embeds", "text_embeds") if output.get(key) is not None}
+    keys = [key for key in ("point_embeds", "text_embeds", "logits") if output.get(key) is not None]
+    result = {key: output[key].tolist() for key in keys}
     result["modules"] = sorted({type(part).__module__.split(".")[0] for part in parts})
     result["names"] = [type(part).__name__ for part in parts]
     results[name] = result
@@ -124,13 +126,21 @@ def as_hub_repository(folder: Path, cache: Path, name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def results(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What a stranger gets from a folder, from a hub cache, and from a folder that holds the point side alone."""
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("classifier")
+
+
+@pytest.fixture(scope="module")
+def results(checkpoint: Path, classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What a stranger gets from a folder, a hub cache, a folder of the point side alone, and one of a classifier."""
     root = tmp_path_factory.mktemp("stranger")
     Ulip2PointModelWithProjection.from_pretrained(checkpoint).save_pretrained(root / "points")
     Ulip2FeatureExtractor(num_points=40).save_pretrained(root / "points")
+    Ulip2ForPointCloudClassification.from_pretrained(checkpoint, num_labels=3).save_pretrained(classifier)
+    Ulip2FeatureExtractor(num_points=40).save_pretrained(classifier)
     hub = as_hub_repository(checkpoint, root / "hub", "ulip2-tiny")
-    return seen_by_a_stranger(root, {"folder": str(checkpoint), "hub": hub, "points": str(root / "points")})
+    names = {"folder": str(checkpoint), "hub": hub, "points": str(root / "points"), "classifier": str(classifier)}
+    return seen_by_a_stranger(root, names)
 
 
 @pytest.fixture(scope="module")
@@ -211,3 +221,14 @@ def test_remote_code_of_the_point_side_alone(results: dict[str, dict[str, Any]],
     assert found["names"] == ["Ulip2Config", "Ulip2PointModelWithProjection", "Ulip2FeatureExtractor"]
     unit = torch.nn.functional.normalize(torch.tensor(found["point_embeds"]), dim=-1)
     torch.testing.assert_close(unit, expected.point_embeds, atol=1e-5, rtol=1e-4)
+
+
+def test_remote_code_of_a_classifier(results: dict[str, dict[str, Any]], classifier: Path) -> None:
+    found = results["classifier"]
+    assert found["modules"] == ["transformers_modules"]
+    assert found["names"] == ["Ulip2Config", "Ulip2ForPointCloudClassification", "Ulip2FeatureExtractor"]
+    model = Ulip2ForPointCloudClassification.from_pretrained(classifier)
+    cloud = np.random.default_rng(0).random((50, 6))
+    with torch.no_grad():
+        expected = model(**Ulip2FeatureExtractor.from_pretrained(classifier)(cloud)).logits
+    torch.testing.assert_close(torch.tensor(found["logits"]), expected, atol=1e-5, rtol=1e-4)

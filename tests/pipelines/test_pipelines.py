@@ -14,11 +14,17 @@ import torch
 from transformers import AutoTokenizer, Pipeline, pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from modeling_ulip2 import Ulip2FeatureExtractor, Ulip2Model, Ulip2PointModelWithProjection
+from modeling_ulip2 import (
+    Ulip2FeatureExtractor,
+    Ulip2ForPointCloudClassification,
+    Ulip2Model,
+    Ulip2PointModelWithProjection,
+)
 from modeling_ulip2.evaluation import class_embeddings, load_templates
 from modeling_ulip2.evaluation.embeddings import embed_points, load_for_evaluation
 from modeling_ulip2.geometry import MeshError, read_mesh, sample_points
 from modeling_ulip2.pipelines import (
+    CLASSIFICATION,
     FEATURE_EXTRACTION,
     ZERO_SHOT_CLASSIFICATION,
     PointCloudFeatureExtractionPipeline,
@@ -241,3 +247,27 @@ def test_importing_the_package_registers_the_tasks_and_loads_nothing_heavy() -> 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]" and "already registered" not in done.stderr
+
+
+def test_classes_of_a_fine_tuned_model(world: World, box: Path, tmp_path: Path) -> None:
+    names = {0: "chair", 1: "lamp", 2: "table"}
+    torch.manual_seed(0)
+    model = Ulip2ForPointCloudClassification.from_pretrained(world.model, id2label=names).eval()
+    model.save_pretrained(tmp_path)
+    features = Ulip2FeatureExtractor.from_pretrained(world.model)
+    features.save_pretrained(tmp_path)
+    classify = pipeline(CLASSIFICATION, model=str(tmp_path), device="cpu")
+    assert type(classify.model) is Ulip2ForPointCloudClassification
+    clouds = [cloud(70), cloud(90, channels=3)]
+    with torch.no_grad():
+        scores = model(features(clouds)["point_values"]).logits.softmax(-1)
+    for own, ranked in zip(scores, classify(clouds, batch_size=2), strict=True):
+        assert [entry["score"] for entry in ranked] == pytest.approx(
+            own.sort(descending=True).values.tolist(), abs=1e-5
+        )
+        assert [entry["label"] for entry in ranked] == [
+            names[label] for label in own.argsort(descending=True).tolist()
+        ]
+    assert len(classify(str(box), top_k=1)) == 1
+    with pytest.raises(ValueError, match="needs a Ulip2ForPointCloudClassification, not a Ulip2Model"):
+        pipeline(CLASSIFICATION, model=Ulip2Model.from_pretrained(world.model), feature_extractor=features)
