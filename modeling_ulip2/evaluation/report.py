@@ -104,8 +104,8 @@ def write_report(
         lines += markdown_table(["step", "time"], [*rows, ["**all**", f"**{total}**"]])
     lines += markdown_table(["machine", ""], [[key, _plain(value)] for key, value in machine.items()])
     metrics_path, report_path = output_dir / "metrics.json", output_dir / "report.md"
-    _write(metrics_path, json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n")
-    _write(report_path, "\n".join(lines).rstrip() + "\n")
+    write_text(metrics_path, json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n")
+    write_text(report_path, "\n".join(lines).rstrip() + "\n")
     return metrics_path, report_path
 
 
@@ -308,7 +308,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Replaces `path` in one step, so that an interrupted run leaves the old file or the new one."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")

@@ -28,13 +28,20 @@ def warmup_cosine(
 def warmup_cosine_scheduler(
     optimizer: Optimizer, num_steps: int, num_warmup_steps: int, start: float = 1e-6, final: float = 1e-5
 ) -> LambdaLR:
-    """A scheduler that follows `warmup_cosine`; the peak of each parameter group is its own learning rate."""
+    """A scheduler that follows `warmup_cosine`.
+
+    The peak of each parameter group is its own learning rate. `start` and `final` are those of the group with the
+    highest one; the others keep their proportion to it all the way.
+
+    Args:
+        num_steps: length of the cosine; a longer training goes on at `final`.
+    """
     if not 0 <= num_warmup_steps <= num_steps:
         raise ValueError(f"{num_warmup_steps} warm-up steps do not fit into {num_steps} training steps")
     peaks = [group["lr"] for group in optimizer.param_groups]
     if not all(peak > 0 for peak in peaks):
         raise ValueError(f"the learning rate must be positive, not {min(peaks)}")
-    return LambdaLR(optimizer, [partial(_factor, num_steps, num_warmup_steps, peak, start, final) for peak in peaks])
+    return LambdaLR(optimizer, partial(_factor, num_steps, num_warmup_steps, max(peaks), start, final))
 
 
 def _factor(num_steps: int, num_warmup_steps: int, peak: float, start: float, final: float, step: int) -> float:

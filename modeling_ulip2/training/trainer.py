@@ -40,18 +40,19 @@ class Ulip2Trainer(CloudTrainer):
         self._check_batch()
         if self.args.world_size > 1 and self.args.sync_batch_norm and self.model is not None:
             self.model = self.model_wrapped = synchronize_batch_norm(self.model)
-        self.add_callback(LogitScaleClamp())
+        if hasattr(self.model, "clamp_logit_scale"):
+            self.add_callback(LogitScaleClamp())
 
-    def _check_batch(self) -> None:
+    def _check_batch(self, why: str = "a contrastive loss") -> None:
         if self.train_dataset is None:
             return
         needed = self.args.train_batch_size * self.args.world_size
         if needed < 2:
-            raise ValueError("a contrastive loss needs at least 2 clouds a step: raise per_device_train_batch_size")
+            raise ValueError(f"{why} needs at least 2 clouds a step: raise per_device_train_batch_size")
         size = _length(self.train_dataset)
         if size is not None and size < needed and self.args.dataloader_drop_last:
             raise ValueError(
-                f"{size} training triplets do not fill one batch of {needed}: lower per_device_train_batch_size"
+                f"{size} training shapes do not fill one batch of {needed}: lower per_device_train_batch_size"
             )
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
@@ -63,13 +64,17 @@ class Ulip2Trainer(CloudTrainer):
             return super().create_scheduler(num_training_steps, optimizer)
         self.lr_scheduler = warmup_cosine_scheduler(
             optimizer,
-            num_training_steps,
+            self._schedule_steps(num_training_steps),
             self.args.warmup_steps_of(num_training_steps),
             self.args.start_learning_rate,
             self.args.final_learning_rate,
         )
         self._created_lr_scheduler = True
         return self.lr_scheduler
+
+    def _schedule_steps(self, num_training_steps: int) -> int:
+        """Steps after which the learning rate has come down to its last value."""
+        return num_training_steps
 
     def get_train_dataloader(self) -> DataLoader:
         if not isinstance(self.train_dataset, TripletStream):

@@ -13,6 +13,8 @@ from typing import TypeAlias
 
 import numpy as np
 
+from modeling_ulip2.feature_extraction_ulip2 import unit_sphere
+
 Rng: TypeAlias = np.random.Generator | np.random.RandomState
 
 
@@ -53,9 +55,11 @@ def drop_points(points: np.ndarray, rng: Rng, max_ratio: float = 0.875) -> np.nd
     return np.where(dropped[:, None], points[:1], points)
 
 
-def scale_points(points: np.ndarray, rng: Rng, low: float = 0.8, high: float = 1.25) -> np.ndarray:
-    """Multiplies xyz by one factor U(low, high)."""
-    return _with_xyz(points, points[:, :3] * rng.uniform(low, high))
+def scale_points(
+    points: np.ndarray, rng: Rng, low: float = 0.8, high: float = 1.25, by_axis: bool = False
+) -> np.ndarray:
+    """Multiplies xyz by one factor U(low, high), or by one for each axis."""
+    return _with_xyz(points, points[:, :3] * rng.uniform(low, high, size=3 if by_axis else None))
 
 
 def shift_points(points: np.ndarray, rng: Rng, reach: float = 0.1) -> np.ndarray:
@@ -82,11 +86,17 @@ def rotate_about_y(points: np.ndarray, rng: Rng) -> np.ndarray:
 
 @dataclass(frozen=True)
 class PointAugmentation:
-    """ULIP's augmentation of a sampled, normalised cloud. Defaults: the published settings; 0 switches one off."""
+    """ULIP's augmentation of a sampled, normalised cloud. Defaults: the published settings; 0 switches one off.
+
+    `scale_by_axis` draws a factor for each axis, and `normalize_scaled` then normalises the cloud again: together they
+    are what the fine-tuning of PointNeXt does before it rotates.
+    """
 
     max_dropout: float = 0.875
     scale_low: float = 0.8
     scale_high: float = 1.25
+    scale_by_axis: bool = False
+    normalize_scaled: bool = False
     shift: float = 0.1
     angle_sigma: float = 0.06
     angle_clip: float = 0.18
@@ -103,7 +113,9 @@ class PointAugmentation:
         if self.max_dropout:
             points = drop_points(points, rng, self.max_dropout)
         if self.scale_low != 1 or self.scale_high != 1:
-            points = scale_points(points, rng, self.scale_low, self.scale_high)
+            points = scale_points(points, rng, self.scale_low, self.scale_high, self.scale_by_axis)
+        if self.normalize_scaled:
+            points = _with_xyz(points, unit_sphere(points[:, :3]))
         if self.shift:
             points = shift_points(points, rng, self.shift)
         if self.angle_sigma:

@@ -58,16 +58,19 @@ class CloudCollator:
         return self.augmentation is not None
 
     def _points(self, rows: Sequence[Mapping[str, Any]], rngs: list[np.random.Generator]) -> torch.Tensor:
-        """`point_values` (B, N, 3 or 6) float32 of rows with `xyz` (N, 3) and perhaps `rgb` (N, 3) uint8."""
+        """`point_values` (B, N, 3 or 6) float32 of rows with `xyz` (N, 3) and perhaps `rgb` (N, 3).
+
+        Colours are bytes, or floats in [0, 1].
+        """
         extractor = self.feature_extractor
         clouds = []
         for row, rng in zip(rows, rngs, strict=True):
             xyz, rgb = np.asarray(row["xyz"]), row.get("rgb")
             if rgb is not None:
-                rgb = np.asarray(rgb, dtype=np.uint8)  # plain rows hold lists of Python integers
-            # other points in every pass; also where all are kept, as dropout and grouping favour the first one
-            if self.augmentation is not None and extractor.sampling == "random" and len(xyz) >= extractor.num_points:
-                chosen = random_sample(np.arange(len(xyz)), extractor.num_points, rng)
+                rgb = np.asarray(rgb)
+                rgb = rgb if rgb.dtype.kind == "f" else rgb.astype(np.uint8)  # plain rows hold Python integers
+            chosen = None if self.augmentation is None else self._draw(xyz, rng)
+            if chosen is not None:
                 xyz, rgb = xyz[chosen], None if rgb is None else rgb[chosen]
             clouds.append({"xyz": xyz, "rgb": rgb})
         values = extractor(clouds, return_tensors="np")["point_values"]  # (B, N, C)
@@ -76,6 +79,14 @@ class CloudCollator:
             if extractor.has_height:  # of the cloud as it stands now
                 values = append_height(values[..., :-1])
         return torch.from_numpy(values)
+
+    def _draw(self, xyz: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+        """Which points of a cloud (n, 3) a pass of the training sees, in which order; None: the extractor chooses."""
+        num_points = self.feature_extractor.num_points
+        if self.feature_extractor.sampling != "random" or len(xyz) < num_points:
+            return None
+        # other points in every pass; also where all are kept, as dropout and grouping favour the first one
+        return random_sample(np.arange(len(xyz)), num_points, rng)
 
 
 class TripletCollator(CloudCollator):

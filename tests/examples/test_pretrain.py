@@ -203,7 +203,7 @@ def test_bad_input(world, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
         pretrain.main(words(options(world, tmp_path / "file" / "out")))
-    with pytest.raises(ValueError, match="16 training triplets do not fill one batch of 64"):
+    with pytest.raises(ValueError, match="16 training shapes do not fill one batch of 64"):
         pretrain.main(words(options(world, tmp_path / "b", per_device_train_batch_size=64)))
 
 

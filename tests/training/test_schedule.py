@@ -33,6 +33,17 @@ def test_each_group_has_its_own_peak():
     assert [group["lr"] for group in groups.param_groups] == pytest.approx([5e-4, 5e-5])
 
 
+def test_groups_keep_their_proportion_down_to_the_last_rate():
+    groups = optimizer(1e-3, 1e-5)
+    scheduler = warmup_cosine_scheduler(groups, 4, 2, start=1e-6, final=1e-4)
+    for _ in range(6):
+        first, second = (group["lr"] for group in groups.param_groups)
+        assert second == pytest.approx(first / 100)
+        groups.step()
+        scheduler.step()
+    assert groups.param_groups[0]["lr"] == pytest.approx(1e-4), "stays there after the end of the cosine"
+
+
 def test_state_goes_on_where_it_stopped():
     first, second = optimizer(1e-3), optimizer(1e-3)
     straight, stopped = warmup_cosine_scheduler(first, 20, 4), warmup_cosine_scheduler(second, 20, 4)

@@ -232,7 +232,7 @@ def test_a_loss_that_never_changes_stops_the_run():
 def test_impossible_batches_are_refused(embedded, tmp_path):
     with pytest.raises(ValueError, match="at least 2 clouds"):
         make_trainer(tmp_path, embedded, per_device_train_batch_size=1)
-    with pytest.raises(ValueError, match="16 training triplets do not fill one batch of 17"):
+    with pytest.raises(ValueError, match="16 training shapes do not fill one batch of 17"):
         make_trainer(tmp_path, embedded, per_device_train_batch_size=17)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from modeling_ulip2.feature_extraction_ulip2 import unit_sphere
 from modeling_ulip2.triplets.augmentation import (
     PointAugmentation,
     drop_points,
@@ -112,3 +113,19 @@ def test_zero_switches_every_change_off():
 def test_bad_settings_are_refused(bad):
     with pytest.raises(ValueError, match="max_dropout|scale range"):
         PointAugmentation(**bad)
+
+
+def test_a_factor_for_each_axis_and_the_unit_sphere_again():
+    """As PointNeXt fine-tunes: scaling before normalisation, which is the same as normalising once more."""
+    rng = np.random.default_rng(0)
+    points = np.concatenate([unit_sphere(rng.normal(size=(50, 3))), rng.random((50, 3))], axis=1).astype(np.float32)
+    scaled = scale_points(points, np.random.default_rng(1), 0.5, 2.0, by_axis=True)
+    factors = scaled[:, :3] / points[:, :3]
+    np.testing.assert_allclose(factors, factors[:1].repeat(50, axis=0), rtol=1e-4)
+    assert len(set(factors[0].round(3))) == 3 and (factors > 0.5).all() and (factors < 2).all()
+    augment = PointAugmentation(
+        0, 0.5, 2.0, scale_by_axis=True, normalize_scaled=True, shift=0, angle_sigma=0, rotate_y=False
+    )
+    again = augment(points, np.random.default_rng(1))
+    np.testing.assert_allclose(again[:, :3], unit_sphere(scaled[:, :3].astype(np.float64)), atol=1e-5)
+    assert (again[:, 3:] == points[:, 3:]).all() and again.dtype == np.float32

@@ -1,0 +1,463 @@
+"""Fine-tunes a point encoder for classification, or probes it: all of the training clouds, or a few of each class.
+
+    python examples/finetune_classification.py --config examples/configs/finetune_pointnext_s_scanobjectnn.yaml \
+        --dataset SCANOBJECTNN --dataset_config PB_T50_RS --model_name_or_path MODEL --output_dir OUT
+    python examples/finetune_classification.py --config examples/configs/finetune_quickstart.yaml \
+        --dataset TRIPLETS --labels_file LABELS --split_file SPLIT --model_name_or_path MODEL \
+        --initializations pretrained scratch --methods finetune linear_probe --shots 0 1 4 16 --output_dir OUT
+
+Every combination of initialisation, method, shots and seed is a run with a folder of its own, which holds the model,
+checkpoints from which the same command goes on, and `result.json`. `results.json` and `results.md` sum them up. A
+second run of the command skips what is done. Options come from the command line or from a YAML file of the same names.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import logging
+import shutil
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoConfig, set_seed
+
+from modeling_ulip2 import CardFacts, CardResult, Ulip2Config, Ulip2FeatureExtractor, Ulip2ForPointCloudClassification
+from modeling_ulip2.evaluation.classification import encode_clouds, fit_linear_probe, predict_logits
+from modeling_ulip2.evaluation.report import write_text
+from modeling_ulip2.evaluation.zero_shot import ZeroShotResult
+from modeling_ulip2.pipelines import encode_points
+from modeling_ulip2.training.classification import (
+    ClassificationTrainer,
+    ClassificationTrainingArguments,
+    accuracies,
+)
+from modeling_ulip2.training.labelled import (
+    ClassificationCollator,
+    LabelledClouds,
+    LabelledSplit,
+    labelled_triplets,
+    read_labelled_split,
+)
+from modeling_ulip2.training.options import claim_output_dir, parse_options
+from modeling_ulip2.triplets.augmentation import PointAugmentation
+
+logger = logging.getLogger("modeling_ulip2.finetune")
+
+RUN_FILE, RESULT_FILE = "finetune.json", "result.json"
+PRETRAINED, SCRATCH = "pretrained", "scratch"
+FINETUNE, LINEAR_PROBE = "finetune", "linear_probe"
+
+
+@dataclass
+class ModelArguments:
+    """The encoder and its head."""
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Pre-trained ULIP-2 folder or hub name; also gives the sizes of `scratch`."}
+    )
+    point_config: list[str] = field(
+        default_factory=lambda: ["model_type=ulip2_pointnext"],
+        metadata={"help": "FIELD=VALUE of the point encoder, where there is no model_name_or_path."},
+    )
+    initializations: list[str] = field(
+        default_factory=list, metadata={"help": "pretrained, scratch, or both; default: what model_name_or_path says."}
+    )
+    classifier_dims: list[int] | None = field(
+        default=None, metadata={"help": "Hidden layers of the head; default: as published with the encoder."}
+    )
+    classifier_norm: bool = field(default=False, metadata={"help": "BatchNorm behind the hidden layers."})
+    classifier_dropout: float = field(default=0.5, metadata={"help": "Dropout behind the hidden layers."})
+    num_points: int | None = field(default=None, metadata={"help": "Points of a cloud that the encoder sees."})
+    sampling: str | None = field(
+        default=None, metadata={"help": "Points of a test cloud: random or fps; default: the feature extractor's."}
+    )
+
+
+@dataclass
+class DataArguments:
+    """Labelled clouds."""
+
+    dataset: str = field(metadata={"help": "Folder or hub name: columns xyz, label, perhaps rgb; or triplets."})
+    dataset_config: str | None = field(default=None, metadata={"help": "Config of the dataset, e.g. PB_T50_RS."})
+    train_split: str = field(default="train", metadata={"help": "Split to learn from."})
+    test_split: str = field(default="test", metadata={"help": "Split to measure on."})
+    labels_file: str | None = field(
+        default=None, metadata={"help": "CSV with columns path and category: the dataset holds triplets."}
+    )
+    split_file: str | None = field(
+        default=None, metadata={"help": '{"train": [ids], "test": [ids]} as JSON, of triplets.'}
+    )
+    min_train_clouds: int = field(
+        default=1, metadata={"help": "Leave out classes with fewer training clouds, in training and test."}
+    )
+
+
+@dataclass
+class RunArguments:
+    """Which runs there are."""
+
+    methods: list[str] = field(default_factory=lambda: [FINETUNE], metadata={"help": "finetune, linear_probe."})
+    shots: list[int] = field(
+        default_factory=lambda: [0], metadata={"help": "Training clouds of each class; 0: all that there are."}
+    )
+    ways: int | None = field(default=None, metadata={"help": "Classes of a k-shot run, drawn by its seed."})
+    seeds: list[int] = field(default_factory=lambda: [0], metadata={"help": "One run for each."})
+    votes: int = field(default=1, metadata={"help": "Also average so many augmented passes over each test cloud."})
+    resampling_pool: int = field(
+        default=0,
+        metadata={"help": "Draw training points from so many farthest ones (published: 1200); 0: from all."},
+    )
+    keep_checkpoints: bool = field(default=False, metadata={"help": "Keep the checkpoints of runs that are done."})
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training or probe."""
+
+    initialization: str
+    method: str
+    shots: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.initialization}-{self.method}-{f'{self.shots}_shots' if self.shots else 'all'}-seed_{self.seed}"
+
+
+@dataclass
+class Options:
+    model: ModelArguments
+    data: DataArguments
+    runs: RunArguments
+    augmentation: PointAugmentation
+    training: ClassificationTrainingArguments
+
+
+def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
+    """Makes all runs and returns their results."""
+    options = Options(
+        *parse_options(
+            (ModelArguments, DataArguments, RunArguments, PointAugmentation, ClassificationTrainingArguments),
+            argv,
+            __doc__,
+        )
+    )
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("modeling_ulip2").setLevel(logging.INFO if options.training.should_log else logging.WARNING)
+    runs = plan_runs(options)
+    with options.training.main_process_first(desc="reading the clouds"):
+        split = read_clouds(options.data)
+    logger.info(
+        f"{len(split.train)} training and {len(split.test)} test clouds of {len(split.test.class_names)} classes"
+    )
+    results, frozen = [], FrozenFeatures(split, options)
+    for run in runs:
+        results.append(make_run(run, split, options, frozen))
+        if options.training.should_save:
+            write_summary(Path(str(options.training.output_dir)), results, split, options)
+    return results
+
+
+def plan_runs(options: Options) -> list[Run]:
+    """All combinations; a linear probe of all clouds draws nothing, so that one seed of it is enough.
+
+    Raises:
+        ValueError: an unknown method or initialisation, or `pretrained` without a model.
+    """
+    model, runs = options.model, options.runs
+    for given, known in ((runs.methods, (FINETUNE, LINEAR_PROBE)), (model.initializations, (PRETRAINED, SCRATCH))):
+        unknown = sorted(set(given) - set(known))
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)}: known are {' and '.join(known)}")
+    initializations = model.initializations or [PRETRAINED if model.model_name_or_path else SCRATCH]
+    if PRETRAINED in initializations and model.model_name_or_path is None:
+        raise ValueError("--initializations pretrained needs --model_name_or_path")
+    if min(runs.shots) < 0 or runs.votes < 1 or not runs.seeds:
+        raise ValueError("--shots must not be negative, --votes at least 1, and --seeds not empty")
+    planned = [Run(*parts) for parts in itertools.product(initializations, runs.methods, runs.shots, runs.seeds)]
+    once = {(run.initialization, run.method): run.seed for run in reversed(planned)}
+    return [
+        run
+        for run in planned
+        if (run.initialization, run.method, run.shots) != (PRETRAINED, LINEAR_PROBE, 0)
+        or run.seed == once[run.initialization, run.method]
+    ]
+
+
+def read_clouds(data: DataArguments) -> LabelledSplit:
+    if data.labels_file is not None:
+        if data.split_file is None:
+            raise ValueError("triplets (--labels_file) need a --split_file with the ids of training and test")
+        split = labelled_triplets(data.dataset, data.labels_file, data.split_file)
+    else:
+        split = read_labelled_split(data.dataset, data.dataset_config, data.train_split, data.test_split)
+    return split.with_at_least(data.min_train_clouds) if data.min_train_clouds > 1 else split
+
+
+class FrozenFeatures:
+    """Pooled features of all clouds by encoders that no run changes; each encoder reads each cloud once."""
+
+    def __init__(self, split: LabelledSplit, options: Options):
+        self.split, self.batch_size = split, options.training.eval_batch_size
+        self._known: dict[tuple[str, int], dict[str, torch.Tensor]] = {}
+
+    def __call__(
+        self,
+        run: Run,
+        model: Ulip2ForPointCloudClassification,
+        collator: ClassificationCollator,
+        clouds: LabelledClouds,
+    ) -> torch.Tensor:
+        """Features (len(clouds), D) of some of the clouds."""
+        # random encoders differ from seed to seed
+        key = (run.initialization, run.seed if run.initialization == SCRATCH else 0)
+        if key not in self._known:
+            model.eval()
+            self._known[key] = known = {}
+            for part in (self.split.train, self.split.test):
+                features = encode_clouds(
+                    lambda values: encode_points(model, values, "pooled"),
+                    collator,
+                    part,
+                    self.batch_size,
+                    model.device,
+                    f"{run.initialization} encoder",
+                )
+                known.update(zip(part.ids, features, strict=True))
+        return torch.stack([self._known[key][name] for name in clouds.ids])
+
+
+def make_run(run: Run, split: LabelledSplit, options: Options, frozen: FrozenFeatures) -> dict[str, Any]:
+    """Trains and measures, or reads the result of the same run before."""
+    args = copy.deepcopy(options.training)
+    args.output_dir, args.seed = str(Path(str(args.output_dir)) / run.name), run.seed
+    settings = asdict(run) | asdict(options.model) | asdict(options.data) | asdict(options.augmentation)
+    settings |= {name: getattr(args, name) for name in ("schedule_epochs", "layer_decay", "label_smoothing")}
+    settings |= {
+        "resampling_pool": options.runs.resampling_pool,
+        "votes": options.runs.votes,
+        "ways": options.runs.ways,
+    }
+    # which other runs the command asked for changes nothing in this one
+    settings.pop("initializations")
+    checkpoint = claim_output_dir(args, settings, RUN_FILE)
+    result_file = Path(args.output_dir) / RESULT_FILE
+    if result_file.exists():
+        logger.info(f"{run.name}: done before")
+        return json.loads(result_file.read_text(encoding="utf-8"))
+    if run.shots:
+        split = split.few_shot(run.shots, run.seed, options.runs.ways)
+    set_seed(run.seed)
+    model, extractor = build_model(run, split.train.class_names, options)
+    augmentation = options.augmentation if run.method == FINETUNE else None
+    collator = ClassificationCollator(extractor, augmentation, run.seed, options.runs.resampling_pool)
+    start = time.monotonic()
+    if run.method == LINEAR_PROBE:
+        model.to(args.device)
+        logits = probe(run, model, collator, split, frozen)
+        measured: dict[str, Any] = {}
+    else:
+        args.per_device_train_batch_size = min(
+            args.per_device_train_batch_size, max(2, len(split.train) // args.world_size)
+        )
+        measured = finetune(model, collator, split, args, checkpoint)
+        logits = predict_logits(model, collator, split.test, args.eval_batch_size)
+    measured["train_seconds"] = round(time.monotonic() - start, 1)
+    measured |= measure(logits, split)
+    # a linear probe learns from clouds that are not augmented, so that there is nothing to vote on
+    if options.runs.votes > 1 and run.method == FINETUNE:
+        voted = predict_logits(model, collator, split.test, args.eval_batch_size, options.runs.votes)
+        measured |= {f"voted_{name}": value for name, value in measure(voted, split).items() if name != "per_class"}
+    result = asdict(run) | {
+        "classes": split.test.class_names,
+        "train_clouds": len(split.train),
+        "test_clouds": len(split.test),
+        "classes_without_test_cloud": split.untested,
+        "parameters": model.num_parameters(),
+        **measured,
+    }
+    if args.should_save:
+        finish(model, extractor, result, args, options)
+    return result
+
+
+def build_model(
+    run: Run, class_names: list[str], options: Options
+) -> tuple[Ulip2ForPointCloudClassification, Ulip2FeatureExtractor]:
+    """The classifier of a run with its head untrained, and the feature extractor of its clouds."""
+    given, source = options.model, options.model.model_name_or_path
+    head: dict[str, Any] = {
+        "id2label": dict(enumerate(class_names)),
+        "label2id": {name: label for label, name in enumerate(class_names)},
+        "classifier_dims": () if run.method == LINEAR_PROBE else given.classifier_dims,
+        "classifier_norm": given.classifier_norm,
+        "classifier_dropout": given.classifier_dropout,
+        "label_smoothing": options.training.label_smoothing,
+    }
+    if run.initialization == PRETRAINED:
+        # a folder that was fine-tuned on other classes has another head
+        model = Ulip2ForPointCloudClassification.from_pretrained(str(source), ignore_mismatched_sizes=True, **head)
+    elif source is not None:
+        model = Ulip2ForPointCloudClassification(AutoConfig.from_pretrained(source, **head))
+    else:
+        fields = dict(_field(text) for text in given.point_config)
+        model = Ulip2ForPointCloudClassification(Ulip2Config(point_config=fields, **head))
+    if source is not None:
+        extractor = Ulip2FeatureExtractor.from_pretrained(source)
+    else:
+        extractor = Ulip2FeatureExtractor(in_channels=model.config.point_config.in_channels)
+    extractor.num_points = given.num_points or extractor.num_points
+    extractor.sampling = given.sampling or extractor.sampling
+    return model, extractor
+
+
+def _field(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--point_config takes FIELD=VALUE, got {text!r}")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def finetune(
+    model: Ulip2ForPointCloudClassification,
+    collator: ClassificationCollator,
+    split: LabelledSplit,
+    args: ClassificationTrainingArguments,
+    checkpoint: str | None,
+) -> dict[str, Any]:
+    """Trains all of the model, and tells what its evaluations on the way said."""
+    trainer = ClassificationTrainer(
+        model=model,
+        args=args,
+        data_collator=collator,
+        train_dataset=split.train,
+        eval_dataset=split.test,
+        processing_class=collator.feature_extractor,
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_state()
+    evaluations = [entry for entry in trainer.state.log_history if "eval_accuracy" in entry]
+    if not evaluations:
+        return {}
+    best = max(evaluations, key=lambda entry: entry["eval_accuracy"])
+    # what published figures usually are; chosen on the test clouds, and therefore too good
+    return {
+        "best_epoch": round(best["epoch"], 2),
+        "best_epoch_accuracy": best["eval_accuracy"],
+        "best_epoch_class_average_accuracy": best["eval_class_average_accuracy"],
+    }
+
+
+def probe(
+    run: Run,
+    model: Ulip2ForPointCloudClassification,
+    collator: ClassificationCollator,
+    split: LabelledSplit,
+    frozen: FrozenFeatures,
+) -> torch.Tensor:
+    """Fits the linear head of a model to its frozen encoder; returns the logits of the test clouds (N, classes)."""
+    features = frozen(run, model, collator, split.train)  # (clouds, D)
+    layer = fit_linear_probe(features, torch.from_numpy(split.train.labels), model.num_labels)
+    model.classifier[-1].load_state_dict(layer.state_dict())
+    return layer(frozen(run, model, collator, split.test)).detach()
+
+
+def measure(logits: torch.Tensor, split: LabelledSplit) -> dict[str, Any]:
+    """Accuracies on the test clouds, overall and of each class."""
+    result = ZeroShotResult.from_logits(logits, torch.from_numpy(split.test.labels), split.test.class_names)
+    return accuracies(result) | {"per_class": result.per_class}
+
+
+def finish(
+    model: Ulip2ForPointCloudClassification,
+    extractor: Ulip2FeatureExtractor,
+    result: dict[str, Any],
+    args: ClassificationTrainingArguments,
+    options: Options,
+) -> None:
+    """Saves the model, then the result, which tells that the run is done."""
+    folder = Path(str(args.output_dir))
+    data = Path(options.data.dataset).name + (
+        f", {options.data.dataset_config}" if options.data.dataset_config else ""
+    )
+    start = options.model.model_name_or_path if result["initialization"] == PRETRAINED else "random weights"
+    model.card_facts = CardFacts(
+        training=f"{result['method']} on {result['train_clouds']} clouds of {data}, from "
+        f"{Path(str(start)).name if start else 'random weights'}, seed {result['seed']}.",
+        results=[
+            CardResult(data, name.replace("_", " "), round(result[name], 4), "classification")
+            for name in ("accuracy", "class_average_accuracy")
+        ],
+    )
+    model.save_pretrained(folder)
+    extractor.save_pretrained(folder)
+    write_text(folder / RESULT_FILE, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    if not options.runs.keep_checkpoints:
+        for path in folder.glob("checkpoint-*"):
+            shutil.rmtree(path)
+
+
+def write_summary(folder: Path, results: list[dict[str, Any]], split: LabelledSplit, options: Options) -> None:
+    """`results.json`, with every run, and `results.md`, with means and deviations over seeds."""
+    table = summary_table(results)
+    write_text(folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    lines = [
+        f"{name_of(options.data)}: {size_of(split)}. Per cent; mean and standard deviation over seeds; after the last "
+        "epoch unless a column says otherwise.",
+        "",
+        *table,
+    ]
+    if split.untested:
+        lines += ["", f"Without a test cloud: {', '.join(split.untested)}."]
+    write_text(folder / "results.md", "\n".join(lines) + "\n")
+    print("\n".join(table), flush=True)
+
+
+def name_of(data: DataArguments) -> str:
+    return Path(data.dataset).name + (f", {data.dataset_config}" if data.dataset_config else "")
+
+
+def size_of(split: LabelledSplit) -> str:
+    classes = len(split.test.class_names)
+    return f"{len(split.train)} training and {len(split.test)} test clouds of {classes} classes"
+
+
+def summary_table(results: list[dict[str, Any]]) -> list[str]:
+    """Lines of a Markdown table with a row for every initialisation, method and number of shots."""
+    columns = {
+        "accuracy": "overall",
+        "class_average_accuracy": "class average",
+        "voted_accuracy": "overall, votes",
+        "voted_class_average_accuracy": "class average, votes",
+        "best_epoch_accuracy": "overall, best epoch on the test set",
+    }
+    columns = {key: title for key, title in columns.items() if any(key in result for result in results)}
+    lines = ["| from | method | clouds a class | seeds | " + " | ".join(columns.values()) + " |"]
+    lines.append("| --- | --- | --- | --- |" + " --- |" * len(columns))
+    groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    for result in results:
+        groups.setdefault((result["initialization"], result["method"], result["shots"]), []).append(result)
+    for (initialization, method, shots), group in groups.items():
+        cells = [_spread([100 * result[key] for result in group if key in result]) for key in columns]
+        names = [initialization, method.replace("_", " "), str(shots or "all"), str(len(group))]
+        lines.append(f"| {' | '.join(names + cells)} |")
+    return lines
+
+
+def _spread(values: list[float]) -> str:
+    if not values:
+        return "–"
+    return f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else "")
+
+
+if __name__ == "__main__":
+    main()

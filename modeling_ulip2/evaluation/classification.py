@@ -1,0 +1,107 @@
+"""Fine-tuned classifiers on test clouds, with votes, and linear probes of frozen encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.utils import logging
+
+# Strength of a probe's regularisation, as scikit-learn's LogisticRegression has it by default. Ours: no published
+# linear probe of these encoders says its own.
+PROBE_C = 1.0
+
+
+@torch.no_grad()
+def encode_clouds(
+    encode: Callable[[Tensor], Tensor],
+    collator: Any,
+    clouds: Any,
+    batch_size: int = 32,
+    device: torch.device | str = "cpu",
+    progress: str | None = None,
+) -> Tensor:
+    """What `encode` makes of `point_values`, for each cloud of a `LabelledClouds`.
+
+    Args:
+        encode: (B, N, C) -> (B, D), with gradients off and the model in evaluation mode.
+        collator: makes a batch of rows.
+        progress: what the bar says; None: no bar.
+
+    Returns:
+        (len(clouds), D) float32 on the CPU.
+    """
+    starts, rows = range(0, len(clouds), batch_size), []
+    for start in logging.tqdm(starts, desc=progress, unit="batch", disable=progress is None):
+        batch = collator([clouds[index] for index in range(start, min(start + batch_size, len(clouds)))])
+        rows.append(encode(batch["point_values"].to(device)).float().cpu())
+    return torch.cat(rows)  # (N, D)
+
+
+def predict_logits(
+    model: Any, collator: Any, clouds: Any, batch_size: int = 32, votes: int = 1, progress: str | None = None
+) -> Tensor:
+    """Logits (N, num_labels) of a `Ulip2ForPointCloudClassification`.
+
+    With `votes` > 1, the mean over so many passes, each with points and augmentation drawn as in training. That is how
+    Point-BERT's code votes. It then reports the best of many repetitions on the test set; this is one, by the
+    collator's seed.
+
+    Args:
+        collator: a `ClassificationCollator` with the augmentation of the training.
+    """
+    was_training = model.training
+    model.eval()
+    collator = collator if votes > 1 else collator.for_evaluation()
+    total: Tensor | float = 0.0
+    for vote in range(votes):
+        collator.set_epoch(vote)
+        total = total + encode_clouds(
+            lambda values: model(values).logits, collator, clouds, batch_size, model.device, progress
+        )
+    model.train(was_training)
+    return torch.as_tensor(total) / votes
+
+
+def fit_linear_probe(
+    features: Tensor, labels: Tensor, num_classes: int, c: float = PROBE_C, max_iter: int = 500
+) -> nn.Linear:
+    """Multinomial logistic regression on frozen features, to convergence (L-BFGS); needs no seed.
+
+    Features are standardised first, and the layer that is returned has that folded in.
+
+    Args:
+        features: (N, D).
+        labels: (N,) in [0, num_classes).
+        c: inverse strength of the L2 penalty on the weights, as in scikit-learn.
+
+    Returns:
+        A layer D -> num_classes.
+    """
+    features, labels = features.double(), labels.long()
+    mean, scale = features.mean(dim=0), features.std(dim=0, correction=0)
+    # what is the same for all training clouds tells nothing
+    scale = torch.where(scale > 1e-9, scale, torch.inf)
+    inputs = (features - mean) / scale  # (N, D)
+    weight = torch.zeros(num_classes, features.shape[1], dtype=torch.double, requires_grad=True)
+    bias = torch.zeros(num_classes, dtype=torch.double, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [weight, bias], max_iter=max_iter, tolerance_grad=1e-7, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(F.linear(inputs, weight, bias), labels) + weight.square().sum() / (2 * c * len(inputs))
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    probe = nn.Linear(features.shape[1], num_classes)
+    with torch.no_grad():
+        folded = weight / scale
+        probe.weight.copy_(folded)
+        probe.bias.copy_(bias - folded @ mean)
+    return probe
