@@ -177,13 +177,60 @@ def loss_curves(path: str | Path, log_history: Sequence[Mapping[str, Any]], titl
         if panel:
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.tick_params(colors=MUTED, labelsize=8, length=0)
-        axes.grid(color=HAIRLINE, linewidth=0.6)
-        axes.set_axisbelow(True)
-        for side in ("top", "right", "left"):
-            axes.spines[side].set_visible(False)
-        axes.spines["bottom"].set_color(HAIRLINE)
+        axes.tick_params(labelsize=8)
+        _bare(axes)
         axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="best")
+    return _save(canvas, path)
+
+
+@dataclass(frozen=True)
+class CurvePanel:
+    """One plot of `robustness_curves`: at each tick every line has (accuracy, lower end, upper end), fractions."""
+
+    title: str
+    axis: str
+    ticks: Sequence[str]
+    lines: Mapping[str, Sequence[tuple[float, float, float]]]
+
+
+def robustness_curves(
+    path: str | Path, panels: Sequence[CurvePanel], chance: float, title: str = "", columns: int = 4
+) -> Path:
+    """Accuracy against how bad clouds are: a plot for each corruption, its levels evenly apart, with intervals."""
+    if not panels:
+        raise ValueError("robustness curves need at least one corruption that was measured")
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    width, height, head, foot = 2.75 * columns + 0.45, 2.45 * rows + 0.75, 0.45 if title else 0.1, 0.42
+    canvas = _canvas(width, height)
+    if title:
+        _text(canvas, 0.12 / width, 1 - 0.24 / height, title, size=12, weight="bold", va="center")
+    top = max(high for panel in panels for line in panel.lines.values() for _, _, high in line)
+    step = (height - head - foot) / rows
+    for number, panel in enumerate(panels):
+        row, column = divmod(number, columns)
+        left, bottom = 0.62 + 2.75 * column, height - head - step * (row + 1) + 0.62
+        axes = canvas.add_axes((left / width, bottom / height, 2.25 / width, (step - 0.98) / height))
+        axes.set_title(panel.title, fontsize=9.5, loc="left", color=INK, fontfamily=FONT)
+        places = range(len(panel.ticks))
+        axes.axhline(chance, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)), label="chance")
+        for color, (label, line) in zip(LINES * len(panel.lines), panel.lines.items(), strict=False):
+            values, low, high = np.array(line).T  # (levels,) each
+            axes.fill_between(places, low, high, color=color, alpha=0.13, linewidth=0)
+            axes.plot(places, values, color=color, linewidth=1.6, marker="o", markersize=3.2, label=label)
+        axes.set_xticks(places, panel.ticks, fontsize=7)
+        axes.set_xlabel(panel.axis, fontsize=8, color=MUTED)
+        axes.set_ylim(0, min(1.0, 1.08 * top))
+        axes.yaxis.set_major_formatter("" if column else lambda value, _: f"{100 * value:.0f} %")
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        _bare(axes)
+        if number == 0:
+            handles, labels = axes.get_legend_handles_labels()
+    order = [*range(1, len(labels)), 0]
+    canvas.legend(
+        [handles[i] for i in order], [labels[i] for i in order], loc="lower left", ncols=len(labels), frameon=False,
+        fontsize=8.5, labelcolor=INK, bbox_to_anchor=(0.4 / width, 0.0),
+    )  # fmt: skip
     return _save(canvas, path)
 
 
@@ -263,6 +310,16 @@ def _canvas(width: float, height: float) -> Canvas:
 def _text(where: Canvas | Axes, x: float, y: float, words: str, size: float, color: str = INK, **style: Any) -> None:
     """Writes in our font; in fractions of the page, or in the data coordinates of axes."""
     where.text(x, y, words, fontsize=size, color=color, fontfamily=FONT, **style)
+
+
+def _bare(axes: Axes) -> None:
+    """A plot of little ink: a fine grid and no frame."""
+    axes.tick_params(colors=MUTED, length=0)
+    axes.grid(color=HAIRLINE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(HAIRLINE)
 
 
 def _image(axes: Axes, image: Image.Image | np.ndarray) -> None:

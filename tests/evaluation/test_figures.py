@@ -9,9 +9,11 @@ import torch
 from PIL import Image
 
 from modeling_ulip2.evaluation.figures import (
+    LINES,
     RIGHT,
     WRONG,
     Captioned,
+    CurvePanel,
     Hit,
     _curve_name,
     _order_by_similarity,
@@ -20,6 +22,7 @@ from modeling_ulip2.evaluation.figures import (
     confusion_matrix,
     loss_curves,
     retrieval_sheet,
+    robustness_curves,
 )
 from modeling_ulip2.evaluation.zero_shot import zero_shot_metrics
 
@@ -132,3 +135,15 @@ def test_caption_sheet(tmp_path: Path):
     ]
     path = caption_sheet(tmp_path / "below" / "captions.png", shapes, "Title")
     assert has_color(path, "#fa780a") and has_color(path, "#0a78fa")
+
+
+def test_robustness_curves_draw_every_model_in_every_panel(tmp_path: Path):
+    line = [(0.6, 0.5, 0.7), (0.4, 0.3, 0.5), (0.1, 0.0, 0.2)]
+    panels = [CurvePanel(f"kind {k}", "level", ["0", "1", "2"], {"a": line, "b": line[::-1]}) for k in range(5)]
+    path = robustness_curves(tmp_path / "curves.png", panels, chance=0.05, title="Title")
+    assert has_color(path, LINES[0]) and has_color(path, LINES[1]) and not has_color(path, LINES[2])
+    height, width = pixels(path).shape[:2]
+    one = pixels(robustness_curves(tmp_path / "one.png", panels[:1], chance=0.05)).shape[:2]
+    assert width > 3 * one[1] and height > 1.5 * one[0], "five panels stand in two rows"
+    with pytest.raises(ValueError, match="at least one corruption"):
+        robustness_curves(tmp_path / "none.png", [], chance=0.5)
