@@ -17,7 +17,7 @@ from stages.read import ReadMesh
 from .shapes import write_box
 from .test_stages import make_row
 
-UIDS = ["a" * 32, "b" * 32, "c" * 32]
+UIDS = ["a1" * 16, "b2" * 16, "c3" * 16]
 
 
 def write_gz(path, content) -> None:
