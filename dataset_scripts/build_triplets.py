@@ -14,6 +14,7 @@ from pathlib import Path
 from engines.arguments import add_engine_arguments, check_engine_arguments
 from engines.build import add_output_arguments, run_build
 from engines.shard import EngineError, explain_failure
+from publish_triplets import push, repository
 from sources.folder import SOURCE_FILE, FolderError, add_labels, list_objects
 from stages.arguments import add_stage_arguments, build_settings, build_stages, parse_stage_arguments
 
@@ -32,6 +33,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--objects", type=Path, metavar="CSV", help="table of the objects [objects.csv in the folder of meshes]")
     add("--labels", type=Path, metavar="CSV", help="table whose names, categories, creators, … go over the objects'")
     add_output_arguments(parser)
+    add("--push-to-hub", type=repository, metavar="ORG/NAME", help="publish it in the end, see publish_triplets.py")
     add_engine_arguments(parser)
     add_stage_arguments(parser)
     args = parse_stage_arguments(parser, arguments)
@@ -65,6 +67,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"\nbuild_triplets: stopped; run the same command again to complete {args.output}")
     if folder.totals().get("triplets", 0) == 0:
         sys.exit(f"build_triplets: not one object became a triplet; {args.output / 'errors.parquet'} says why")
+    if args.push_to_hub:
+        push(args.output, args.push_to_hub)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,9 @@ from .local import LocalPool, OnReady
 from .shard import EngineError, ShardPlan, ShardResult, ShardRows
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # a busy machine takes longer than Ray expects
+# A busy machine takes longer to start than Ray expects, and leaves nothing to workers as nice as Ray's are.
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")
+os.environ.setdefault("RAY_worker_niceness", "0")
 OBJECT_STORE_BYTES = 2 * 1024**3  # of a Ray that is started here; a shard takes about 50 MB on its way to a GPU
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
+from modeling_ulip2.training.data import decode_row
 from modeling_ulip2.triplets.images import open_view
 
 COLUMNS = ["id", "name", "xyz", "rgb", "views", "captions", "caption_scores"]
@@ -42,9 +43,9 @@ def inspect_file(path: Path, indices: list[int] | None, background: list[int] | 
                 size = file.metadata.row_group(group).num_rows
                 if wanted is None or any(start <= index < start + size for index in wanted):
                     table = file.read_row_group(group, columns=COLUMNS)
-                    for index, row in enumerate(table.to_pylist()):
+                    for index in range(size):
                         if wanted is None or start + index in wanted:
-                            facts.append(inspect_row(row, background))
+                            facts.append(inspect_row(decode_row(table.slice(index, 1)), background))
                 start += size
     except (OSError, ValueError, KeyError) as error:
         return str(error).splitlines()[0]
@@ -52,7 +53,8 @@ def inspect_file(path: Path, indices: list[int] | None, background: list[int] | 
 
 
 def inspect_row(row: dict[str, Any], background: list[int] | None) -> Facts:
-    facts = Facts(row["id"], captions=row["captions"], scores=row["caption_scores"])
+    scores = [[float(score) for score in own] for own in row["caption_scores"]]
+    facts = Facts(row["id"], captions=row["captions"], scores=scores)
     if not any(row["captions"]):
         facts.problems["no captions"] = ""
     try:
@@ -63,7 +65,7 @@ def inspect_row(row: dict[str, Any], background: list[int] | None) -> Facts:
         facts.problems |= view_problems(images, background)
         step = max(len(images) // THUMBNAIL_VIEWS, 1)
         facts.thumbnails = np.stack([thumbnail(image) for image in images[::step][:THUMBNAIL_VIEWS]])
-    facts.problems |= cloud_problems(np.array(row["xyz"], np.float32), np.array(row["rgb"], np.uint8))
+    facts.problems |= cloud_problems(row["xyz"].astype(np.float32), row["rgb"])
     return facts
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageFont
 
+from modeling_ulip2.training.data import decode_row
 from modeling_ulip2.triplets.images import open_view
 
 TILE, TEXT, MARGIN = 160, 52, 6  # pixels: side of a picture, height of the words, space between
@@ -28,7 +29,7 @@ def read_samples(files: Sequence[Path], count: int) -> list[dict[str, Any]]:
         inside = places[(places >= ends[number] - sizes[number]) & (places < ends[number])]
         if len(inside):
             table = pq.read_table(path, columns=COLUMNS)
-            rows += [table.slice(int(i - ends[number] + sizes[number]), 1).to_pylist()[0] for i in inside]
+            rows += [decode_row(table.slice(int(i - ends[number] + sizes[number]), 1)) for i in inside]
     return rows
 
 
@@ -45,7 +46,7 @@ def draw_sheet(rows: Sequence[dict[str, Any]], columns: int = 4) -> Image.Image:
         view = next((i for i, own in enumerate(row["captions"]) if own), 0)
         if row["views"]:
             sheet.paste(open_view(row["views"][view]).resize((TILE, TILE)), (left, top))
-        cloud = draw_cloud(np.array(row["xyz"], np.float32), np.array(row["rgb"], np.uint8))
+        cloud = draw_cloud(row["xyz"].astype(np.float32), row["rgb"])
         sheet.paste(Image.fromarray(cloud), (left + TILE + MARGIN, top))
         words = [row["name"] or row["id"], *(row["captions"][view][:1] if row["captions"] else [])]
         text = "\n".join(line for part in words for line in textwrap.wrap(part, 52)[:2])

@@ -76,6 +76,14 @@ def is_parquet(path: Path) -> bool:
     return True
 
 
+def is_whole(folder: Path, record: Mapping[str, Any] | None, shard: int, num_shards: int) -> bool:
+    """Whether a shard's files are there as its record in the manifest says; None: it has none."""
+    if record is None:
+        return False
+    paths = {shard_path(folder, config, shard, num_shards): size for config, size in record["bytes"].items()}
+    return all(path.is_file() and path.stat().st_size == size and is_parquet(path) for path, size in paths.items())
+
+
 def read_parquet(path: Path, features: Features) -> list[dict[str, Any]]:
     return pq.read_table(path, columns=list(features)).to_pylist()
 
@@ -207,17 +215,12 @@ class BuildFolder:
 
     def missing_shards(self) -> list[int]:
         """Shards that are not listed, or whose files are gone, unreadable or of another size than when listed."""
-        return [shard for shard in range(self.num_shards) if not self._is_whole(shard)]
-
-    def _is_whole(self, shard: int) -> bool:
-        record = self.manifest["shards"].get(str(shard))
-        if record is None:
-            return False
-        for config, size in record["bytes"].items():
-            path = shard_path(self.path, config, shard, self.num_shards)
-            if not path.is_file() or path.stat().st_size != size or not is_parquet(path):
-                return False
-        return True
+        records = self.manifest["shards"]
+        return [
+            shard
+            for shard in range(self.num_shards)
+            if not is_whole(self.path, records.get(str(shard)), shard, self.num_shards)
+        ]
 
     def commit(
         self,
