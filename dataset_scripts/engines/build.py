@@ -102,6 +102,8 @@ def summary(results: list[ShardResult], folder: BuildFolder, elapsed: float) -> 
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(totals["errors"].items()))
     return (
         f"{done} objects in {elapsed:.1f} s, {done / elapsed:.2f} objects/s. Time in stages: {shares}.\n"
+        f"{sum(result.cpu_seconds for result in results) / done:.2f} s of processor time an object; at most "
+        f"{max(result.memory for result in results) / 2**20:.0f} MiB in a process.\n"
         f"{folder.path} holds {totals['triplets']} triplets and {totals['captions']} captions; "
         f"{sum(totals['errors'].values())} meshes could not be used{f' ({reasons})' if reasons else ''}, "
         f"{totals['warned']} have warnings."

@@ -66,7 +66,7 @@ def run_ray(
     ray = _import_ray()
     with _cluster(address, num_proc, num_gpus, gpus_per_process) as (cores, num_actors):
         gpus = {"num_gpus": gpus_per_process} if num_actors else {}
-        description = _outcome(ray.get(ray.remote(_describe).options(num_cpus=1, **gpus).remote(plan)))
+        description = _outcome(ray.get(ray.remote(_describe).options(num_cpus=1, **gpus).remote(plan, os.getcwd())))
         on_ready(description)
         head, body = plan.split() if num_actors else (None, plan)
         dataset = ray.data.from_arrow([_table(shard, ShardRows(rows)) for shard, rows in shards])
@@ -74,7 +74,7 @@ def run_ray(
             if part is not None:
                 dataset = dataset.map_batches(
                     ShardActor,
-                    fn_constructor_args=(part, description, object_timeout),
+                    fn_constructor_args=(part, description, object_timeout, os.getcwd()),
                     batch_size=1,
                     batch_format="pyarrow",
                     compute=ray.data.ActorPoolStrategy(min_size=1 if address else size, max_size=size),
@@ -86,9 +86,15 @@ def run_ray(
 
 
 class ShardActor:
-    """A part of a plan as the class that `map_batches` wants: called with one shard, it returns one shard."""
+    """A part of a plan as the class that `map_batches` wants: called with one shard, it returns one shard.
 
-    def __init__(self, plan: ShardPlan, description: Mapping[str, Any], object_timeout: float | None) -> None:
+    `folder` is the one from which the paths in the plan are meant.
+    """
+
+    def __init__(
+        self, plan: ShardPlan, description: Mapping[str, Any], object_timeout: float | None, folder: str
+    ) -> None:
+        os.chdir(folder)
         self.pool = LocalPool(plan, 1, partial(_compare, description), object_timeout).__enter__()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -115,8 +121,9 @@ def _outcome(result: Any) -> Any:
     return result
 
 
-def _describe(plan: ShardPlan) -> dict[str, Any] | Failure:
+def _describe(plan: ShardPlan, folder: str) -> dict[str, Any] | Failure:
     """What the stages say about themselves, from a worker that makes them for this purpose."""
+    os.chdir(folder)
     found: dict[str, Any] = {}
     try:
         with LocalPool(plan, 1, found.update) as pool:

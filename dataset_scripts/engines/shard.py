@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -53,20 +54,27 @@ class ShardPlan:
 
 @dataclass
 class ShardRows:
-    """The objects of a shard between two parts of a plan, and the seconds that their stages took."""
+    """The objects of a shard between two parts of a plan, and the seconds and processor time that these took."""
 
     rows: list[Row]
     seconds: Counter[str] = field(default_factory=Counter)
+    cpu_seconds: float = 0.0
 
 
 @dataclass
 class ShardResult:
-    """What a finished shard reports: `record` is its entry in the manifest, with the time spent in each stage."""
+    """What a finished shard reports.
+
+    `record` is its entry in the manifest, with the time spent in each stage. `cpu_seconds` is the processor time of
+    the whole shard, and `memory` the most that its last process has held so far, in bytes; 0 where that is not known.
+    """
 
     shard: int
     record: dict[str, Any]
     errors: list[Row] = field(default_factory=list)
     warnings: list[Row] = field(default_factory=list)
+    cpu_seconds: float = 0.0
+    memory: int = 0
 
 
 def wants_gpu(factory: StageFactory) -> bool:
@@ -91,12 +99,14 @@ def process_part(
         skip: objects that killed a worker or took too long before.
         report: told before each call of a stage, so that whoever watches knows whose turn it was.
     """
-    seconds = Counter(part.seconds)
+    seconds, begin = Counter(part.seconds), time.process_time()
     batches: Iterator[Batch] = (to_batch([_begin(row, skip)]) for row in part.rows)
     for stage in stages:
         batches = _run(stage, batches, report, seconds)
     rows = [row for batch in batches for row in to_rows(batch)]
-    return _write(plan, shard, rows, seconds, report) if plan.configs else ShardRows(rows, seconds)
+    result = _write(plan, shard, rows, seconds, report) if plan.configs else ShardRows(rows, seconds)
+    result.cpu_seconds = part.cpu_seconds + time.process_time() - begin
+    return result
 
 
 def process_shard(
@@ -154,7 +164,15 @@ def _write(plan: ShardPlan, shard: int, rows: list[Row], seconds: Counter[str], 
         if row["error"] is not None
     ]
     warnings = [{"id": row["id"], "message": message} for row in good for message in row["warnings"]]
-    return ShardResult(shard, record, errors, warnings)
+    return ShardResult(shard, record, errors, warnings, memory=_peak_memory())
+
+
+def _peak_memory() -> int:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _schema(plan: ShardPlan, config: str, row: Row) -> Features:

@@ -152,6 +152,7 @@ def test_stages_with_models_run_in_a_process_per_gpu_and_rows_stay_the_same(tmp_
     }
     assert seen[-1] == {"Model": {"model": "toy"}, "Whole": {"fingerprint": "toy"}}
     assert {"MakeRow", "Model", "Whole", "write"} == set(results[0].record["seconds"])
+    assert all(0 < result.cpu_seconds < 60 and 2**24 < result.memory < 2**34 for result in results.values())
     scratch = tmp_path / "split" / "scratch"
     models = [path.read_text().split(" ") for path in scratch.glob("model-*")]
     makers = [path.read_text().split(" ") for path in scratch.iterdir() if path.name.isdigit()]
