@@ -21,7 +21,7 @@ ABSENT = """
 ### No captioning model is loaded
 
 Captions come from a model of their own: the point encoder, a small connector, and a language model.
-`examples/caption.py` trains one; then start the demo with it:
+`examples/train_captioning.py` trains one; then start the demo with it:
 
 ```bash
 python spaces_demo/app.py --captioner FOLDER
