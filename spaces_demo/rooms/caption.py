@@ -64,7 +64,7 @@ def build(engine: Engine, captioner: Captioner | None, examples: list[str]) -> N
             with gr.Row(elem_classes="chips"):
                 chips = [gr.Button(text, size="sm", min_width=60) for text in QUESTIONS]
             gr.Markdown(
-                f"`{captioner.name}` writes what is likely, which need not be true. It remembers the last questions.",
+                "The model writes what is likely, which need not be true. It remembers the last questions.",
                 elem_classes="hint small",
             )
 
