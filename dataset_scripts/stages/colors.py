@@ -53,16 +53,17 @@ class ColorNamer:
     Args:
         max_terms: at most so many.
         min_share: share of the foreground that a further colour needs to be mentioned.
+        brighten: factor that undoes the light in which the picture was taken; 1: none.
     """
 
-    def __init__(self, max_terms: int = 2, min_share: float = 0.25) -> None:
-        self.max_terms, self.min_share = max_terms, min_share
+    def __init__(self, max_terms: int = 2, min_share: float = 0.25, brighten: float = BRIGHTEN) -> None:
+        self.max_terms, self.min_share, self.brighten = max_terms, min_share, brighten
         self.table = _term_table()
 
     def __call__(self, rgb: np.ndarray, alpha: np.ndarray) -> list[str]:
         """`rgb` (H, W, 3) uint8, `alpha` (H, W) uint8 -> colour terms, most frequent first; [] without foreground."""
         covered = alpha >= np.clip(alpha.max(), 1, 250)  # not the object's edge, which mixes with the background
-        pixels = np.minimum(rgb[covered] * BRIGHTEN, 255).astype(np.int64) * LEVELS // 256  # (P, 3)
+        pixels = np.minimum(rgb[covered] * self.brighten, 255).astype(np.int64) * LEVELS // 256  # (P, 3)
         index = (pixels[:, 0] * LEVELS + pixels[:, 1]) * LEVELS + pixels[:, 2]
         counts = np.bincount(self.table[index], minlength=len(TERMS))
         order = np.argsort(-counts, kind="stable")[: self.max_terms]

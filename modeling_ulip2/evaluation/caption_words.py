@@ -111,6 +111,10 @@ class Meteor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the Java process."""
         process = self._scorer.meteor_p
         process.kill()
         # the destructor of pycocoevalcap closes it again, which is then no error

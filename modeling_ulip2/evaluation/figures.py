@@ -269,6 +269,42 @@ def caption_sheet(path: str | Path, shapes: Sequence[Captioned], title: str = ""
     return _save(canvas, path)
 
 
+@dataclass(frozen=True)
+class Described:
+    """A shape of a description sheet: a view, what a model says, and what was said about it."""
+
+    image: Image.Image | np.ndarray
+    caption: str
+    reference: str
+
+
+def description_sheet(path: str | Path, shapes: Sequence[Described], title: str = "", columns: int = 5) -> Path:
+    """A grid of shapes; under each the model's caption and, muted, a reference."""
+    if not shapes:
+        raise ValueError("a description sheet needs at least one shape")
+    tile, gap, foot, head = 1.75, 0.2, 0.82, 0.55 if title else 0.15
+    columns = min(columns, len(shapes))
+    rows = -(-len(shapes) // columns)
+    width, height = gap + columns * (tile + gap), head + rows * (tile + foot)
+    canvas = _canvas(width, height)
+    if title:
+        _text(canvas, gap / width, 1 - 0.28 / height, title, size=12, weight="bold", va="center")
+        legend = "in black: the model; in gray: the reference"
+        _text(canvas, 1 - gap / width, 1 - 0.28 / height, legend, size=8.5, va="center", ha="right", color=MUTED)
+    for place, shape in enumerate(shapes):
+        row, column = divmod(place, columns)
+        left, top = gap + column * (tile + gap), head + row * (tile + foot)
+        axes = canvas.add_axes((left / width, 1 - (top + tile) / height, tile / width, tile / height))
+        _image(axes, shape.image)
+        said, meant = (
+            textwrap.wrap(text, 30, max_lines=2, placeholder=" …") for text in (shape.caption or "–", shape.reference)
+        )
+        for line, (words, color) in enumerate([*((w, INK) for w in said), *((w, MUTED) for w in meant)]):
+            y = 1 - (top + tile + 0.1 + 0.155 * line) / height
+            _text(canvas, left / width, y, words, size=8, va="center", color=color)
+    return _save(canvas, path)
+
+
 def _series(log_history: Sequence[Mapping[str, Any]]) -> tuple[Curves, Curves]:
     """Losses and accuracies of a log: name -> [(step, value), ...]."""
     curves: Curves = {}

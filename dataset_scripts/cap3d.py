@@ -1,0 +1,95 @@
+"""Captions in Cap3D's layout, a CSV file of `uid,caption` without a header, become captions of shapes by id.
+
+    python dataset_scripts/cap3d.py --csv Cap3D_automated_Objaverse_full.csv --triplets TRIPLETS --output CAPTIONS
+    python dataset_scripts/cap3d.py --csv … --clouds FOLDER_OF_POINT_FILES --num-points 8192 --output CAPTIONS
+
+A uid is found among the ids of the triplets (whole, or as their file's name) or among the files of points, which then
+go into the output, too. Several lines of one uid are several captions. What cannot be used is in `errors.parquet`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sources.pairs import Error, PairsError, ShapeIndex, digest, error, find_shapes, finish
+from tqdm import tqdm
+
+from modeling_ulip2.triplets.pairs import CAPTIONS_CONFIG
+
+TEXT = "Captions from `{file}` in Cap3D's layout (Luo et al. 2023), read by `dataset_scripts/cap3d.py`."
+HEADERS = {"id", "object_id", "uid"}  # the published files have no header; others may
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, list[str] | None]]:
+    """Lines of a CSV file with their numbers; None for one that is no CSV."""
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        reader = csv.reader(file)
+        while True:
+            try:
+                row = next(reader)
+            except StopIteration:
+                return
+            except csv.Error:
+                yield reader.line_num, None
+                continue
+            if row:
+                yield reader.line_num, row
+
+
+def read_captions(path: Path, shapes: ShapeIndex) -> tuple[list[dict[str, Any]], list[Error]]:
+    """Rows of the config `captions`, and errors."""
+    captions: dict[str, dict[str, None]] = {}
+    errors = []
+    for number, row in tqdm(read_lines(path), desc="captions", unit="line"):
+        if row is None or len(row) < 2:
+            errors.append(error(number, (row or [""])[0], "malformed", "expected uid,caption"))
+            continue
+        uid = row[0].strip()
+        caption = " ".join(",".join(row[1:]).split())  # a comma in a caption without quotes
+        if number == 1 and uid.lower() in HEADERS:
+            continue
+        if "\ufffd" in uid + caption:
+            errors.append(error(number, uid, "encoding", "the line is not UTF-8"))
+        elif not caption:
+            errors.append(error(number, uid, "empty", "the caption is empty"))
+        else:
+            try:
+                own = captions.setdefault(shapes.find(uid), {})
+            except LookupError as problem:
+                errors.append(error(number, uid, "no_shape", str(problem.args[0])))
+                continue
+            if caption in own:
+                errors.append(error(number, uid, "duplicate", "the same caption was there already"))
+            own[caption] = None
+    return [{"id": name, "captions": list(own)} for name, own in captions.items()], errors
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--csv", type=Path, required=True, help="lines of uid,caption")
+    parser.add_argument("--triplets", help="folder or hub name of a triplets dataset that has the shapes")
+    parser.add_argument("--clouds", type=Path, help="folder of point files instead")
+    parser.add_argument("--num-points", type=int, default=8192, help="points of a cloud [%(default)s]")
+    parser.add_argument("--seed", type=int, default=0, help="of the points that are left out [%(default)s]")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    args = parser.parse_args(arguments)
+    try:
+        shapes = find_shapes(args.triplets, args.clouds)
+        settings = vars(args) | {"sha256": digest(args.csv)}
+        rows, errors = read_captions(args.csv, shapes)
+        text = TEXT.format(file=args.csv.name)
+        kept, lost = finish(
+            args.output, settings, CAPTIONS_CONFIG, rows, errors, text, args.clouds, args.num_points, args.seed
+        )
+    except (PairsError, OSError) as problem:
+        sys.exit(f"cap3d: {problem}")
+    print(f"captions of {kept} shapes in {args.output}; {lost} lines or clouds could not be used")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+"""Captions of shapes that a model was not trained on, measured beside three controls.
+
+    python examples/captioning.py --model OUT --dataset TRIPLETS --texts DESCRIPTIONS --split_file SPLIT \
+        --output_dir REPORT
+
+Controls: the captions that the model makes of other shapes' points; the caption of the training shape whose point
+embedding is nearest; and what the language model says without points. `predictions.jsonl` grows while captions are
+made, so that a stopped run goes on; then come `controls.jsonl`, `metrics.json`, `report.md` and the picture
+`captions.png` with shapes drawn at random. `--predictions FILE` measures captions that were made elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import HfArgumentParser
+
+from modeling_ulip2 import Ulip2CaptioningProcessor, Ulip2ForConditionalGeneration
+from modeling_ulip2.evaluation.caption_report import caption_table, cider_interval, group_table, score_systems
+from modeling_ulip2.evaluation.caption_run import (
+    PUBLISHED_GENERATION,
+    generate_captions,
+    nearest_captions,
+    shuffled_captions,
+    text_only_caption,
+)
+from modeling_ulip2.evaluation.captioning import CaptionScores, read_predictions
+from modeling_ulip2.evaluation.embeddings import embed_points, embed_views, load_for_evaluation
+from modeling_ulip2.evaluation.figures import Described, description_sheet
+from modeling_ulip2.evaluation.split import portrait
+from modeling_ulip2.towers import Tower
+from modeling_ulip2.training.captions import PROMPT, read_shapes, read_texts
+from modeling_ulip2.training.data import read_split, select_ids
+from modeling_ulip2.training.features import DEFAULT_CACHE, published_features
+from modeling_ulip2.training.point_features import point_features
+from modeling_ulip2.triplets.shards import write_text
+
+RUN_FILE = "captioning.json"
+SHUFFLED, NEAREST, TEXT_ONLY = "shuffled points", "nearest training caption", "no points"
+
+
+@dataclass
+class Arguments:
+    dataset: str = field(metadata={"help": "Shapes: a triplets dataset, or a folder of texts that holds clouds."})
+    output_dir: str = field(metadata={"help": "Where predictions, figures and the picture go."})
+    model: str | None = field(default=None, metadata={"help": "Folder or hub name of a captioning model."})
+    predictions: str | None = field(
+        default=None, metadata={"help": "Captions to measure instead: JSON lines with id and prediction."}
+    )
+    texts: str | None = field(
+        default=None, metadata={"help": "Captions by id, the references; default: those of the triplets."}
+    )
+    split_file: str | None = field(
+        default=None, metadata={"help": 'JSON {"train": [ids], "test": [ids]}; default: all, without retrieval.'}
+    )
+    split: str = field(default="test", metadata={"help": "Which ids of split_file.", "choices": ["train", "test"]})
+    limit: int | None = field(default=None, metadata={"help": "Only so many shapes, drawn by the seed."})
+    point_model: str | None = field(
+        default=None, metadata={"help": "Ulip2Model that embeds points and names the tower; default: the model's own."}
+    )
+    tower: str | None = field(default=None, metadata={"help": "Image-text model, where the encoder's own has moved."})
+    prompt: str = field(default=PROMPT, metadata={"help": "What the user says beside the cloud."})
+    num_beams: int = field(default=PUBLISHED_GENERATION["num_beams"], metadata={"help": "Beams."})
+    min_new_tokens: int = field(default=PUBLISHED_GENERATION["min_new_tokens"], metadata={"help": "Shortest caption."})
+    max_new_tokens: int = field(default=PUBLISHED_GENERATION["max_new_tokens"], metadata={"help": "Longest caption."})
+    length_penalty: float = field(
+        default=PUBLISHED_GENERATION["length_penalty"], metadata={"help": "Exponent of the length; 0: none."}
+    )
+    batch_size: int = field(default=16, metadata={"help": "Shapes a call of generate."})
+    tokenizer: str | None = field(
+        default=None, metadata={"help": "ptb or regex; default: ptb, as in the papers, where there is Java."}
+    )
+    views: bool = field(default=True, metadata={"help": "Compare captions with the views, too."})
+    sheet_shapes: int = field(default=20, metadata={"help": "Shapes in the picture."})
+    feature_cache: str = field(default=str(DEFAULT_CACHE), metadata={"help": "Where the encoder's features are kept."})
+    seed: int = field(default=0, metadata={"help": "Of limit, exchange of points, bootstrap and picture."})
+
+
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    """Makes and measures captions; returns what `metrics.json` holds."""
+    (args,) = HfArgumentParser(Arguments, description=__doc__).parse_args_into_dataclasses(argv)
+    if (args.model is None) == (args.predictions is None):
+        raise ValueError("name either --model or --predictions")
+    output_dir = Path(args.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    claim(output_dir, args)
+    shapes, train = choose_shapes(args)
+    references = {text["id"]: text["captions"] for text in read_texts(args.texts, shapes) if "captions" in text}
+    shapes = select_ids(shapes, references, "described")
+    ids = list(shapes["id"])
+
+    systems: dict[str, dict[str, str]] = {}
+    point_model = args.point_model
+    if args.predictions is not None:
+        given = read_predictions(args.predictions)
+        systems["given captions"] = {name: given[name] for name in ids if name in given}
+        if missing := [name for name in ids if name not in given]:
+            raise ValueError(f"{args.predictions} lacks {len(missing)} of {len(ids)} shapes, e.g. {missing[0]!r}")
+    else:
+        model = Ulip2ForConditionalGeneration.from_pretrained(args.model)
+        model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        processor = Ulip2CaptioningProcessor.from_pretrained(args.model)
+        point_model = point_model or model.config.point_model_name_or_path
+        features = point_features(model, processor.feature_extractor, shapes, Path(args.feature_cache))
+        names = ("num_beams", "min_new_tokens", "max_new_tokens", "length_penalty")
+        generation = {name: getattr(args, name) for name in names}
+        made = generate_captions(
+            model,
+            processor,
+            ids,
+            features,
+            args.prompt,
+            output_dir / "predictions.jsonl",
+            args.batch_size,
+            **generation,
+        )
+        systems |= {"model": made, SHUFFLED: shuffled_captions(made, args.seed)}
+        systems[TEXT_ONLY] = dict.fromkeys(ids, text_only_caption(model, processor, args.prompt, **generation))
+    return measure(args, output_dir, shapes, train, references, systems, point_model)
+
+
+def claim(output_dir: Path, args: Arguments) -> None:
+    """Notes what the captions depend on; raises ValueError where the folder holds those of another run."""
+    names = "model dataset texts split_file split limit prompt num_beams min_new_tokens max_new_tokens length_penalty"
+    settings = {name: getattr(args, name) for name in [*names.split(), "predictions", "seed"]}
+    path = output_dir / RUN_FILE
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else settings
+    if changed := sorted(name for name in settings if settings[name] != before.get(name)):
+        differences = ", ".join(f"{name} {before.get(name)} -> {settings[name]}" for name in changed)
+        raise ValueError(f"{output_dir} holds captions of another run ({differences}): choose another --output_dir")
+    write_text(path, json.dumps(settings, indent=2) + "\n")
+
+
+def choose_shapes(args: Arguments) -> tuple[Dataset, Dataset | None]:
+    """The shapes to caption, and those of the training, if a split is known."""
+    shapes, train = read_shapes(args.dataset), None
+    if args.split_file is not None:
+        split = read_split(args.split_file)
+        shapes, train = (
+            select_ids(shapes, split[args.split], args.split),
+            select_ids(shapes, split["train"], "training"),
+        )
+    if args.limit is not None and args.limit < len(shapes):
+        shapes = shapes.select(sorted(random.Random(args.seed).sample(range(len(shapes)), args.limit)))
+    return shapes, train
+
+
+def measure(
+    args: Arguments,
+    output_dir: Path,
+    shapes: Dataset,
+    train: Dataset | None,
+    references: dict[str, list[str]],
+    systems: dict[str, dict[str, str]],
+    point_model: str | None,
+) -> dict[str, Any]:
+    """Adds the control by retrieval, scores all captions, and writes figures, report and picture."""
+    ids = list(shapes["id"])
+    tower: Tower | None = None
+    point_embeds: dict[str, Tensor] = {}
+    nearest: dict[str, str] = {}
+    if point_model is not None:
+        encoder, feature_extractor, tower = load_for_evaluation(point_model, args.tower)
+        point_embeds = dict(zip(ids, embed_points(encoder, feature_extractor, shapes), strict=True))
+        if train is not None and args.split != "train":
+            known = {text["id"]: text["captions"][0] for text in read_texts(args.texts, train) if "captions" in text}
+            train = select_ids(train, known, "described")
+            embeds = dict(zip(train["id"], embed_points(encoder, feature_extractor, train), strict=True))
+            systems[NEAREST], nearest = nearest_captions(point_embeds, embeds, known)
+    has_views = args.views and tower is not None and "views" in shapes.column_names
+    view_embeds = None
+    if has_views and tower is not None:
+        views = embed_views(tower, shapes, published_features(args.dataset, tower))
+        view_embeds = dict(zip(ids, views, strict=True))
+    scores = score_systems(
+        systems, references, tower and tower.encode_text, point_embeds or None, view_embeds, args.tokenizer
+    )
+    write_captions(output_dir / "controls.jsonl", ids, references, systems, scores, nearest)
+    sources = list(shapes["source"]) if "source" in shapes.column_names else [""] * len(ids)
+    groups = {name: [i for i, own in zip(ids, sources, strict=True) if own == name] for name in sorted(set(sources))}
+    record = {
+        "arguments": asdict(args),
+        "shapes": len(ids),
+        "tower": tower and tower.fingerprint,
+        "systems": {name: own.to_dict() | {"cider_interval": cider_interval(own)} for name, own in scores.items()},
+        "by_source": {
+            name: {group: own.subset(members) for group, members in groups.items()} for name, own in scores.items()
+        },
+    }
+    write_text(output_dir / "metrics.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    report = report_lines(scores, groups if len(groups) > 1 else {}, len(ids), args.seed)
+    if "views" in shapes.column_names:
+        draw(output_dir / "captions.png", shapes, references, systems, args)
+        report += ["![Shapes drawn at random](captions.png)", ""]
+    write_text(output_dir / "report.md", "\n".join(report))
+    print("\n".join(report))
+    return record
+
+
+def report_lines(scores: dict[str, CaptionScores], groups: dict[str, list[str]], shapes: int, seed: int) -> list[str]:
+    """`report.md`."""
+    any_scores = next(iter(scores.values()))
+    lines = ["# Captions of held-out shapes", "", f"{shapes} shapes. All figures times 100.", ""]
+    lines += [*caption_table(scores, seed), *group_table(scores, groups)] if groups else caption_table(scores, seed)
+    lines += [
+        f"- Words by the tokenizer `{any_scores.tokenizer}`; in brackets: bootstrap intervals of 95 % over shapes.",
+        "- *sentence similarity*: cosine with the nearest reference by the tower's text side; *caption to points*, "
+        "*caption to views*: cosine of the caption with the shape's point embedding and with its views' embeddings.",
+        *(f"- {name} is missing: {reason}." for name, reason in any_scores.left_out.items()),
+    ]
+    if blank := {name: len(own.blank) for name, own in scores.items() if own.blank}:
+        lines.append(f"- Captions without a word, which score 0: {blank}.")
+    return [*lines, ""]
+
+
+def write_captions(
+    path: Path,
+    ids: list[str],
+    references: dict[str, list[str]],
+    systems: dict[str, dict[str, str]],
+    scores: dict[str, CaptionScores],
+    nearest: dict[str, str],
+) -> None:
+    """Every shape's references with the captions of all systems and their CIDEr, a line each."""
+    lines = []
+    for row, name in enumerate(ids):
+        own: dict[str, Any] = {"id": name, "references": references[name], "nearest_id": nearest.get(name)}
+        for system, captions in systems.items():
+            own[system] = {"caption": captions[name], "cider": round(scores[system].per_caption["cider"][row], 4)}
+        lines.append(json.dumps(own, ensure_ascii=False))
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def draw(
+    path: Path,
+    shapes: Dataset,
+    references: dict[str, list[str]],
+    systems: dict[str, dict[str, str]],
+    args: Arguments,
+) -> None:
+    """The picture: shapes drawn by the seed, each with the first system's caption and its reference."""
+    count = min(args.sheet_shapes, len(shapes))
+    if not count:
+        return
+    drawn = sorted(random.Random(args.seed).sample(range(len(shapes)), count))
+    captions = next(iter(systems.values()))
+    tiles = []
+    for row in drawn:
+        shape = shapes[row]
+        tiles.append(Described(portrait(shape), captions[shape["id"]], references[shape["id"]][0]))
+    description_sheet(path, tiles, f"{count} of {len(shapes)} held-out shapes, drawn at random")
+
+
+if __name__ == "__main__":
+    main()

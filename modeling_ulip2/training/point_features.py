@@ -1,0 +1,118 @@
+"""What a frozen point encoder makes of shapes, computed once and kept: training a connector then never runs it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from modeling_ulip2.training.data import POINT_COLUMNS, decode_row
+from modeling_ulip2.training.features import DEFAULT_CACHE
+
+logger = logging.getLogger(__name__)
+
+# Work that is lost when a computation is stopped, at most.
+SHAPES_PER_SHARD = 256
+NAME = "point_features"
+
+
+class PointFeatures:
+    """Features (G, C) float32 of shapes by id, read from files as they are asked for."""
+
+    def __init__(self, ids: list[str], paths: list[Path]):
+        self._place = {name: divmod(row, SHAPES_PER_SHARD) for row, name in enumerate(ids)}
+        self._paths = paths
+        self._open: dict[int, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self._place)
+
+    def __getitem__(self, name: str) -> Tensor:
+        shard, row = self._place[name]
+        if shard not in self._open:
+            self._open[shard] = safe_open(self._paths[shard], framework="pt").get_slice(NAME)
+        return self._open[shard][row]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # workers open the files themselves
+        return self.__dict__ | {"_open": {}}
+
+
+@torch.no_grad()
+def point_features(
+    model: Any, feature_extractor: Any, shapes: Dataset, cache_dir: Path = DEFAULT_CACHE, batch_size: int = 32
+) -> PointFeatures:
+    """Features of all `shapes`, shard by shard; whole shards are never computed twice.
+
+    With several processes each computes a part of the shards.
+
+    Args:
+        model: a `Ulip2ForConditionalGeneration`; its `get_point_features` makes the features.
+        feature_extractor: prepares the clouds.
+        shapes: rows with `id`, `xyz` and perhaps `rgb`.
+        cache_dir: where features are kept, by encoder, settings and rows.
+
+    Raises:
+        ValueError: the encoder gives NaN or infinity for a shape; the message names it.
+    """
+    folder = Path(cache_dir) / _cache_key(model, feature_extractor, shapes)
+    ids = list(shapes["id"])
+    paths = [folder / f"{shard:05d}.safetensors" for shard in range(-(-len(ids) // SHAPES_PER_SHARD))]
+    state = PartialState()
+    missing = [shard for shard, path in enumerate(paths) if not _is_whole(path)]
+    mine = missing[state.process_index :: state.num_processes]
+    logger.info(f"features of {len(ids)} shapes in {folder}: {len(missing)} of {len(paths)} shards are computed")
+    columns = [name for name in POINT_COLUMNS if name in shapes.column_names]
+    rows = shapes.select_columns(columns).with_format("arrow")
+    was_training = model.training
+    model.eval()
+    for shard in tqdm(mine, desc="point features", unit="shard", disable=not mine or not state.is_local_main_process):
+        batches = []
+        last = min((shard + 1) * SHAPES_PER_SHARD, len(ids))
+        for start in range(shard * SHAPES_PER_SHARD, last, batch_size):
+            clouds = [decode_row(rows[row]) for row in range(start, min(start + batch_size, last))]
+            values = feature_extractor(clouds, return_tensors="pt")["point_values"]  # (b, N, C)
+            features = model.get_point_features(values.to(model.device)).float().cpu()  # (b, G, C)
+            bad = (~features.flatten(1).isfinite().all(dim=1)).nonzero().flatten()
+            if len(bad):
+                raise ValueError(f"the encoder gives NaN or infinity for {ids[start + int(bad[0])]!r}")
+            batches.append(features)
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = paths[shard].with_suffix(f".{state.process_index}.part")
+        save_file({NAME: torch.cat(batches)}, partial)
+        partial.replace(paths[shard])
+    model.train(was_training)
+    state.wait_for_everyone()
+    return PointFeatures(ids, paths)
+
+
+def _cache_key(model: Any, feature_extractor: Any, shapes: Dataset) -> str:
+    """Changes with the encoder's weights, what is taken from it, the preparation of clouds, and the rows."""
+    model.load_parts()
+    weights = hashlib.sha256()
+    for name, tensor in sorted(model.point_model.state_dict().items()):
+        weights.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    config = model.config
+    settings = [config.point_feature_type, config.pools_tokens and config.num_query_tokens, SHAPES_PER_SHARD]
+    text = json.dumps([feature_extractor.to_dict(), settings, shapes._fingerprint], sort_keys=True, default=str)
+    return f"points-{weights.hexdigest()[:16]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _is_whole(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        with safe_open(path, framework="pt") as file:
+            return NAME in file.keys()
+    except (OSError, SafetensorError):
+        return False
