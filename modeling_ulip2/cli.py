@@ -5,6 +5,7 @@ ulip2 convert FILE OUTPUT_DIR      a published checkpoint -> a folder for AutoMo
 ulip2 verify FOLDER                recorded numbers against the installed code and device
 ulip2 embed FILES -o OUT.parquet   meshes and point clouds -> a table of embeddings
 ulip2 classify FILE --labels ...   which of your labels a shape is
+ulip2 caption FILE                 what a shape is, in a sentence
 ulip2 index DATASET OUT            a triplets dataset or a folder of meshes -> a folder that can be searched
 ulip2 search INDEX TEXT            shapes by text, picture, shape, or what these add up to
 """
@@ -17,6 +18,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from .captioning.commands import add_commands as _add_captioning
 from .commands import add_commands as _add_inference
 from .search.commands import add_commands as _add_search
 
@@ -28,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns its exit status: 0, 1 where numbers deviate, 2 for bad input."""
     parser = argparse.ArgumentParser(prog="ulip2", description="ULIP-2 on the command line.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_info, _add_convert, _add_verify, _add_inference, _add_search):
+    for add in (_add_info, _add_convert, _add_verify, _add_inference, _add_captioning, _add_search):
         add(commands)
     options = parser.parse_args(arguments)
     try:

@@ -111,6 +111,7 @@ class FrozenPartsMixin(PreTrainedModel):
         self._parts_changed()
 
     def _parts_changed(self) -> None:
+        self.train(self.training)  # new layers come in a mode of their own
         self.all_tied_weights_keys = self.get_expanded_tied_weights_keys(all_submodels=True)
         # also what Trainer expects to miss in a checkpoint that it resumes from
         self._keys_to_ignore_on_save = {name for name in self.state_dict() if self._is_frozen(name)}
@@ -180,7 +181,6 @@ class FrozenPartsMixin(PreTrainedModel):
         for name, parameter in self.named_parameters():
             if name.startswith(("point_model.", "language_model.")):
                 parameter.requires_grad_(LORA_MARK in name)
-        self.train(self.training)
         self._parts_changed()
 
     def save_pretrained(  # type: ignore[override]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
-from transformers.utils import cached_file
+from transformers.modeling_utils import load_state_dict
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from .tower_ulip2 import tower_location
 
@@ -100,30 +103,43 @@ def add_lora(language_model: PreTrainedModel, settings: dict[str, Any]) -> None:
             parameter.data = parameter.data.float()
 
 
-def lora_tensors(name: str, prefix: str, **kwargs: Any) -> dict[str, torch.Tensor]:
-    """The tensors of an adapter in the weights of a checkpoint, by their names without `prefix`.
+def checkpoint_files(name: str, wanted: Callable[[str], bool], **kwargs: Any) -> list[str]:
+    """Paths of the safetensors files, one or several, in which a checkpoint has tensors of wanted names.
 
     Args:
         name: folder or hub name of the checkpoint.
         kwargs: as `from_pretrained` takes them: `subfolder`, `revision`, `token`, `cache_dir`, ...
+
+    Raises:
+        OSError: there is none.
+        ValueError: the index names a file elsewhere.
     """
-    import json
+    quiet: dict[str, Any] = dict.fromkeys(
+        ("_raise_exceptions_for_missing_entries", "_raise_exceptions_for_connection_errors"), False
+    )
+    whole = cached_file(name, SAFE_WEIGHTS_NAME, **quiet, **kwargs)
+    if whole is not None:
+        return [whole]
+    index: Any = cached_file(name, SAFE_WEIGHTS_INDEX_NAME, **kwargs)
+    with open(index, encoding="utf-8") as text:
+        places: dict[str, str] = json.load(text)["weight_map"]
+    files = sorted({file for tensor, file in places.items() if wanted(tensor)})
+    for file in files:
+        if os.path.basename(file) != file:
+            raise ValueError(f"{index} names a file outside of its folder: {file!r}.")
+    return [str(cached_file(name, file, **kwargs)) for file in files]
 
-    from transformers.modeling_utils import load_state_dict
 
-    quiet: dict[str, Any] = {"_raise_exceptions_for_missing_entries": False, **kwargs}
-    files = {"model.safetensors"}
-    index = cached_file(name, "model.safetensors.index.json", **quiet)
-    if index is not None:
-        with open(index, encoding="utf-8") as text:
-            places: dict[str, str] = json.load(text)["weight_map"]
-        files = {file for tensor, file in places.items() if tensor.startswith(prefix) and LORA_MARK in tensor}
+def lora_tensors(name: str, prefix: str, **kwargs: Any) -> dict[str, torch.Tensor]:
+    """Tensors of an adapter in the weights of a checkpoint, by names without `prefix`; see `checkpoint_files`."""
+
+    def wanted(tensor: str) -> bool:
+        return tensor.startswith(prefix) and LORA_MARK in tensor
+
     tensors: dict[str, torch.Tensor] = {}
-    for file in sorted(files):
-        path = cached_file(name, file, **kwargs)
-        for key, value in load_state_dict(path).items():  # type: ignore[arg-type]
-            if key.startswith(prefix) and LORA_MARK in key:
-                tensors[key.removeprefix(prefix)] = value
+    for file in checkpoint_files(name, wanted, **kwargs):
+        found = load_state_dict(file)
+        tensors |= {key.removeprefix(prefix): value for key, value in found.items() if wanted(key)}
     return tensors
 
 
@@ -132,6 +148,7 @@ __all__ = [
     "POINT_TOKEN",
     "add_lora",
     "add_point_token",
+    "checkpoint_files",
     "language_location",
     "load_language_model",
     "load_language_tokenizer",

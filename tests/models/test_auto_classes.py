@@ -64,8 +64,8 @@ def test_a_checkpoint_carries_its_code(checkpoint: Path) -> None:
     assert carried <= {path.name for path in package.glob("*_ulip2.py")}
 
 
-# What a stranger runs: the package is made impossible to import, the network is off.
-STRANGER = """
+# How everything that a stranger runs begins: the package is made impossible to import.
+PRELUDE = """
 import json, sys
 
 class Refuse:
@@ -74,6 +74,9 @@ class Refuse:
             raise ModuleNotFoundError("the package is not installed", name=name)
 
 sys.meta_path.insert(0, Refuse())
+"""
+
+STRANGER = """
 import numpy as np, torch
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor
 
@@ -96,7 +99,6 @@ for name in sys.argv[2:]:
     result["modules"] = sorted({type(part).__module__.split(".")[0] for part in parts})
     result["names"] = [type(part).__name__ for part in parts]
     results[name] = result
-json.dump(results, open(sys.argv[1], "w"))
 """
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -158,8 +160,17 @@ def encoder_results(
 
 
 def seen_by_a_stranger(root: Path, names: dict[str, str], **variables: str) -> dict[str, dict[str, Any]]:
-    """Runs `STRANGER` on folders and hub names, in a process of its own with `root` as home of its caches."""
-    (root / "stranger.py").write_text(STRANGER)
+    """What `STRANGER` finds in folders and hub names."""
+    found = run_as_stranger(root, STRANGER, list(names.values()), **variables)
+    return {key: found[name] for key, name in names.items()}
+
+
+def run_as_stranger(root: Path, script: str, names: list[str], **variables: str) -> dict[str, dict[str, Any]]:
+    """Runs a script that fills `results` by name, in a process of its own with `root` as home of its caches.
+
+    The package cannot be imported there, and the network is off.
+    """
+    (root / "stranger.py").write_text(f'{PRELUDE}{script}\njson.dump(results, open(sys.argv[1], "w"))\n')
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {
         "HF_HUB_OFFLINE": "1",
@@ -168,11 +179,10 @@ def seen_by_a_stranger(root: Path, names: dict[str, str], **variables: str) -> d
         "HF_HUB_CACHE": str(root / "hub"),
         **variables,
     }
-    command = [sys.executable, "stranger.py", "results.json", *names.values()]
+    command = [sys.executable, "stranger.py", "results.json", *names]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    found = json.loads((root / "results.json").read_text())
-    return {key: found[name] for key, name in names.items()}
+    return json.loads((root / "results.json").read_text())
 
 
 @pytest.fixture(scope="module")
