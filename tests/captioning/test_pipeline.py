@@ -49,9 +49,8 @@ def expected(captioner: tuple[Any, Any], shape: Any, prompt: str = world.PROMPT,
     inputs = processor.apply_chat_template(
         world.conversation(shape, prompt=prompt), add_generation_prompt=True, tokenize=True, return_dict=True
     )
-    return processor.decode(
-        model.generate(**inputs, **{**SETTINGS, "max_new_tokens": 8, **settings})[0], skip_special_tokens=True
-    )
+    ids = model.generate(**inputs, **{**SETTINGS, "max_new_tokens": 8, **settings})
+    return processor.decode(ids[0], skip_special_tokens=True).strip()
 
 
 def test_paths_arrays_mappings_and_batches(caption: Any, captioner: tuple[Any, Any], box: Path) -> None:
@@ -66,8 +65,8 @@ def test_paths_arrays_mappings_and_batches(caption: Any, captioner: tuple[Any, A
 
 
 def test_prompts_and_settings(caption: Any, captioner: tuple[Any, Any], box: Path) -> None:
-    asked = caption(box, prompt="what color is it", max_new_tokens=8, generate_kwargs=SETTINGS)
-    assert asked == [{"generated_text": expected(captioner, box, "what color is it")}]
+    (asked,) = caption(box, prompt="what color is it", max_new_tokens=8, generate_kwargs=SETTINGS)
+    assert asked["generated_text"] == expected(captioner, box, "what color is it")
     beams = {"num_beams": 3, "num_return_sequences": 2, **SETTINGS}
     found = caption([box, world.cloud(1)], max_new_tokens=8, generate_kwargs=beams, batch_size=2)
     assert [len(answers) for answers in found] == [2, 2]
@@ -85,7 +84,7 @@ def test_streaming(caption: Any, box: Path) -> None:
 
     streamer = Pieces(caption.tokenizer or caption.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
     found = caption(box, max_new_tokens=8, generate_kwargs=SETTINGS, streamer=streamer)
-    assert len(pieces) > 2 and "".join(pieces).strip() == found[0]["generated_text"]
+    assert len(pieces) > 2 and "".join(pieces).split() == found[0]["generated_text"].split()
 
 
 def test_bad_input(caption: Any, folder: str, box: Path, tmp_path: Path) -> None:
@@ -98,7 +97,8 @@ def test_bad_input(caption: Any, folder: str, box: Path, tmp_path: Path) -> None
     with pytest.raises(ValueError, match="there is no such file"):
         caption(str(tmp_path / "missing.obj"))
     with pytest.raises(ValueError, match="needs processor="):
-        pipeline(POINT_CLOUD_TO_TEXT, model=caption.model, processor=None, feature_extractor=Ulip2FeatureExtractor())
+        features = Ulip2FeatureExtractor()
+        pipeline(POINT_CLOUD_TO_TEXT, model=caption.model, processor=features, feature_extractor=features)
     assert caption([]) == []
 
 
@@ -106,11 +106,11 @@ def test_command(folder: str, captioner: tuple[Any, Any], box: Path, capsys: pyt
     arguments = ["caption", str(box), "--model", folder, "--max_new_tokens", "8"]
     want = expected(captioner, box, min_new_tokens=0)
     assert main([*arguments, "--device", "cpu"]) == 0
-    assert capsys.readouterr().out.strip() == want
+    assert capsys.readouterr().out.split() == want.split()
     two = ["caption", str(box), *arguments[1:]]
     assert main([*two, "--num_beams", "2", "--prompt", "what color is it"]) == 0
     want = expected(captioner, box, "what color is it", min_new_tokens=0, num_beams=2)
-    assert capsys.readouterr().out.splitlines() == [f"{box}: {want}"] * 2
+    assert capsys.readouterr().out.split() == [f"{box}:", *want.split()] * 2
     assert main([*arguments, "--prompt", ""]) == 2
     assert "prompt is empty" in capsys.readouterr().err
     assert main([*arguments, "--language_model", "nowhere"]) == 2
