@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers import HfArgumentParser
 
 from modeling_ulip2 import Ulip2CaptioningProcessor, Ulip2ForConditionalGeneration
+from modeling_ulip2.captioning_card_ulip2 import PROMPT
 from modeling_ulip2.evaluation.caption_report import caption_table, cider_interval, group_table, score_systems
 from modeling_ulip2.evaluation.caption_run import (
     PUBLISHED_GENERATION,
@@ -36,7 +37,7 @@ from modeling_ulip2.evaluation.embeddings import embed_points, embed_views, load
 from modeling_ulip2.evaluation.figures import Described, description_sheet
 from modeling_ulip2.evaluation.split import portrait
 from modeling_ulip2.towers import Tower
-from modeling_ulip2.training.captions import PROMPT, read_shapes, read_texts
+from modeling_ulip2.training.captions import read_shapes, read_texts
 from modeling_ulip2.training.data import read_split, select_ids
 from modeling_ulip2.training.features import DEFAULT_CACHE, published_features
 from modeling_ulip2.training.point_features import point_features

@@ -23,9 +23,10 @@ from datasets import Dataset
 from transformers import set_seed
 
 from modeling_ulip2 import Ulip2CaptioningProcessor, Ulip2ForConditionalGeneration
+from modeling_ulip2.captioning_card_ulip2 import PROMPT
 from modeling_ulip2.processing_captioning_ulip2 import PLAIN_TEMPLATE
 from modeling_ulip2.training.captioning import CaptioningArguments, CaptioningTrainer
-from modeling_ulip2.training.captions import PROMPT, CaptionCollator, CaptionDataset, read_shapes, read_texts
+from modeling_ulip2.training.captions import CaptionCollator, CaptionDataset, read_shapes, read_texts
 from modeling_ulip2.training.data import read_split, select_ids
 from modeling_ulip2.training.features import DEFAULT_CACHE
 from modeling_ulip2.training.options import claim_output_dir, parse_options

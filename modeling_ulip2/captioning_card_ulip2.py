@@ -8,7 +8,8 @@ from .card_ulip2 import Card, ModelCardMixin, ProcessorCardMixin, reference
 
 # the hub's name for models that read several modalities, as transformers' AutoModelForMultimodalLM has it
 _TASK = "any-to-any"
-PROMPT = "describe the 3d model."  # the prompt of the paper's captions
+# X-InstructBLIP's instruction, with which ULIP-2's captions were made.
+PROMPT = "describe the 3d model."
 
 
 class CaptioningCardMixin(ModelCardMixin):

@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset
 from torch.utils.data import Dataset as TorchDataset
 
+from modeling_ulip2.captioning_card_ulip2 import PROMPT
 from modeling_ulip2.training.data import POINT_COLUMNS, decode_row, load_config, read_triplets
 from modeling_ulip2.training.point_features import PointFeatures
 from modeling_ulip2.triplets.augmentation import PointAugmentation
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self  # typing has it from Python 3.11 on
 
 logger = logging.getLogger(__name__)
-
-# X-InstructBLIP's instruction, with which ULIP-2's captions were made.
-PROMPT = "describe the 3d model."
 
 Text = dict[str, Any]
 
