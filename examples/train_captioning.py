@@ -7,6 +7,8 @@
 Stage 1 trains the connector between the two. Stage 2 starts from stage 1's folder with `--model_name_or_path` and adds
 a LoRA adapter to the language model (`--lora_r`); a new connector with `--lora_r` trains together with the adapter.
 
+With `--align_epochs` a new connector first learns the language model's words, without running it.
+
 Texts are captions (`--texts` of dataset_scripts/describe_shapes.py or cap3d.py; without it, those of the triplets) or
 conversations (dataset_scripts/pointllm.py). The encoder sees every shape once, before the training (`--use_features`),
 or in every step, where its clouds are augmented (`--augment`). The same command goes on after a stop.
@@ -31,6 +33,7 @@ from modeling_ulip2.training.data import read_split, select_ids
 from modeling_ulip2.training.features import DEFAULT_CACHE
 from modeling_ulip2.training.options import claim_output_dir, parse_options
 from modeling_ulip2.training.point_features import point_features
+from modeling_ulip2.training.word_alignment import align_with_words
 from modeling_ulip2.triplets.augmentation import PointAugmentation
 
 logger = logging.getLogger("modeling_ulip2.train_captioning")
@@ -67,6 +70,9 @@ class ModelArguments:
     connector_hidden_size: int = field(default=1024, metadata={"help": "Width of the mlp."})
     chat_template: str | None = field(
         default=None, metadata={"help": "Jinja template of conversations, or plain; default: the language model's."}
+    )
+    align_epochs: int = field(
+        default=0, metadata={"help": "Passes in which a new connector learns the language model's words, beforehand."}
     )
     lora_r: int | None = field(default=None, metadata={"help": "Rank of a LoRA adapter (stage 2); default: none."})
     lora_alpha: float | None = field(default=None, metadata={"help": "Scale of the adapter; default: twice the rank."})
@@ -161,6 +167,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         eval_dataset=None if held_out is None else learnable(held_out),
         processing_class=processor,
     )
+    if model_args.align_epochs and model_args.model_name_or_path is None and checkpoint is None:
+        align_with_words(model, trainer.data_collator, trainer.train_dataset, model_args.align_epochs, args.seed)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     logger.info(f"{trained:,} of {model.num_parameters():,} parameters are trained")
     result = trainer.train(resume_from_checkpoint=checkpoint)
