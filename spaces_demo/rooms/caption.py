@@ -48,7 +48,7 @@ def build(engine: Engine, captioner: Captioner | None, examples: list[str]) -> N
                 label="About this shape",
                 height=460,
                 placeholder="Add a shape and press **Describe**. Then ask about it.",
-                buttons=["copy"],
+                buttons=[],
                 group_consecutive_messages=False,
             )
             with gr.Row(elem_classes="ask"):

@@ -130,7 +130,7 @@ def data_uri(picture: Any) -> str:
     picture = picture.convert("RGB")
     picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
     buffer = io.BytesIO()
-    picture.save(buffer, format="WEBP", quality=60)
+    picture.save(buffer, format="WEBP", quality=60, method=0)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
