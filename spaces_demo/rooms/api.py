@@ -17,8 +17,10 @@ from typing import Any
 
 import gradio as gr
 
+from modeling_ulip2.captioning_card_ulip2 import PROMPT
+
 from .caption import CAPTION_QUEUE, caption_file
-from .captioner import DESCRIBE, Captioner
+from .captioner import Captioner
 from .classify import classify_file
 from .engine import TEMPLATES, Engine
 from .search import MAX_RESULTS, MAX_WEIGHT
@@ -57,7 +59,7 @@ def build(engine: Engine, captioner: Captioner | None = None) -> None:
         labels = gr.Textbox("own", label="labels")
         own = gr.Textbox(label="own")
         prompts = gr.Textbox(next(iter(TEMPLATES)), label="prompts")
-        question = gr.Textbox(DESCRIBE, label="question")
+        question = gr.Textbox(PROMPT, label="question")
         words = gr.Textbox()
         answer = gr.JSON()
         button = gr.Button()

@@ -7,9 +7,10 @@ from typing import Any
 
 import gradio as gr
 
+from modeling_ulip2.captioning_card_ulip2 import PROMPT
 from modeling_ulip2.search.files import Shape
 
-from .captioner import DESCRIBE, Captioner, Turn
+from .captioner import Captioner, Turn
 from .engine import MAX_TEXT, Engine
 from .shared import PRIVATE, cached_file, file_inputs, in_words, in_words_streamed, model_viewer, seen_cloud
 from .uploads import read_upload
@@ -84,7 +85,7 @@ def build(engine: Engine, captioner: Captioner | None, examples: list[str]) -> N
             yield [*begun, {"role": "assistant", "content": said}], ""
 
     def describe(read: Any, messages: list[dict[str, Any]]) -> Iterator[tuple[list[dict[str, Any]], str]]:
-        yield from talk(read, messages, DESCRIBE)
+        yield from talk(read, messages, PROMPT)
 
     talking: dict[str, Any] = {"show_progress": "minimal", **PRIVATE, **CAPTION_QUEUE}
     go.click(show, [file, up], [features, chat, viewer], show_progress_on=chat, **PRIVATE, **CAPTION_QUEUE).success(

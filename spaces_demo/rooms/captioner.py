@@ -17,8 +17,6 @@ from modeling_ulip2.search.files import Shape
 
 from .engine import checked_text, gpu
 
-# The published prompt of the one-sentence task (X-InstructBLIP).
-DESCRIBE = "describe the 3d model."
 # Ours: questions and answers that are remembered, and the length of an answer.
 MAX_TURNS, MAX_NEW_TOKENS = 6, 80
 _PATIENCE_SECONDS = 120

@@ -95,6 +95,7 @@ class Engine:
         self.model_name, self.meshes = model_name, meshes
         counts = Counter(name for name in index.shapes["category"] if name)
         self.categories = sorted(counts, key=lambda name: (-counts[name], name))
+        self._pictures = index.shapes.select_columns(["image"])
         self._class_embeds: OrderedDict[Any, Tensor] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -169,7 +170,7 @@ class Engine:
         ]
 
     def picture(self, row: int) -> Image.Image:
-        return self.index.shapes.select_columns(["image"])[row]["image"]
+        return self._pictures[row]["image"]
 
     def examples(self, count: int = 4) -> list[str]:
         """Things to look for: the most common categories, else names spread over the collection."""

@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from modeling_ulip2.captioning_card_ulip2 import PROMPT
 from modeling_ulip2.search.files import read_shape
 
 pytest.importorskip("gradio", reason="the demo needs gradio (pip install 'modeling-ulip2[demo]')")
 pytest.importorskip("faiss", reason="the demo needs faiss-cpu (pip install 'modeling-ulip2[demo]')")
 
 from rooms.caption import turns  # noqa: E402
-from rooms.captioner import DESCRIBE, MAX_TURNS, Captioner, Turn  # noqa: E402
+from rooms.captioner import MAX_TURNS, Captioner, Turn  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +32,8 @@ def generated(captioner: Captioner, box: Path, question: str, axis: str = "y") -
 
 
 def test_the_words_that_arrive_are_the_answer(captioner: Captioner, features: torch.Tensor, box: Path):
-    so_far = list(captioner.answer(features, DESCRIBE))
-    assert so_far[-1] == generated(captioner, box, DESCRIBE) != ""
+    so_far = list(captioner.answer(features, PROMPT))
+    assert so_far[-1] == generated(captioner, box, PROMPT) != ""
     assert len(so_far) > 2 and all(after.startswith(before) for before, after in zip(so_far, so_far[1:], strict=False))
     assert so_far[-1] != list(captioner.answer(features, "what color is it"))[-1]
 
@@ -53,11 +54,11 @@ def test_earlier_turns_are_remembered_up_to_a_number(captioner: Captioner, featu
 
 
 def test_whoever_stops_listening_ends_the_work(captioner: Captioner, features: torch.Tensor):
-    answer = captioner.answer(features, DESCRIBE)
+    answer = captioner.answer(features, PROMPT)
     next(answer)
     answer.close()
     assert not captioner._lock.locked()
-    assert list(captioner.answer(features, DESCRIBE))[-1]
+    assert list(captioner.answer(features, PROMPT))[-1]
 
 
 def test_errors_reach_the_listener(captioner: Captioner, features: torch.Tensor):
@@ -66,7 +67,7 @@ def test_errors_reach_the_listener(captioner: Captioner, features: torch.Tensor)
     with pytest.raises(ValueError, match="501 letters"):
         list(captioner.answer(features, "a" * 501))
     with pytest.raises(ValueError, match="another width"):
-        list(captioner.answer(features[..., :3], DESCRIBE))
+        list(captioner.answer(features[..., :3], PROMPT))
     assert not captioner._lock.locked()
 
 
