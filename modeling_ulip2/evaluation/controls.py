@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import lgamma
 from typing import Any, Generic, TypeVar
 
@@ -107,18 +107,16 @@ def _hit_probability(size: int, relevant: int, k: int) -> float:
 
 def shuffled_control(
     metrics: Callable[[Tensor], dict[str, float]],
-    point_embeds: Tensor,
+    rows: Tensor,
     num_permutations: int = NUM_PERMUTATIONS,
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
-    """Mean and standard deviation of each metric when the rows of `point_embeds` (N, D) are permuted.
+    """Mean and standard deviation of each metric when the `rows` of N shapes (embeddings, rankings) are permuted.
 
-    The embeddings keep their distribution and lose only their shape, so a figure that survives is an artefact.
+    The rows keep their distribution and lose only their shape, so a figure that survives is an artefact.
     """
     generator = torch.Generator().manual_seed(seed)
-    runs = [
-        metrics(point_embeds[torch.randperm(len(point_embeds), generator=generator)]) for _ in range(num_permutations)
-    ]
+    runs = [metrics(rows[torch.randperm(len(rows), generator=generator)]) for _ in range(num_permutations)]
     return {
         name: (float(np.mean(values)), float(np.std(values)))
         for name in runs[0]
@@ -160,11 +158,9 @@ def evaluate_zero_shot(
     """`zero_shot_metrics` with chance, constant answer, shuffled control and interval beside every figure."""
     result = zero_shot_metrics(point_embeds, class_embeds, labels, class_names, topk)
     chance, constant = zero_shot_chance(result), zero_shot_constant(result)
+    # permuting the shapes' embeddings permutes their rankings, which need not be computed again
     control = shuffled_control(
-        lambda embeds: zero_shot_metrics(embeds, class_embeds, result.labels, topk=topk).metrics,
-        torch.as_tensor(point_embeds),
-        num_permutations,
-        seed,
+        lambda ranked: replace(result, ranked=ranked).metrics, result.ranked, num_permutations, seed
     )
     classes, figures = result.labels.numpy(), []
     for name, value in result.metrics.items():

@@ -88,6 +88,9 @@ def test_every_figure_has_its_controls():
         assert figure.constant is not None
     assert 1 > evaluation["top1"].value > 0.8 > evaluation["top1"].constant == 0.6
     assert evaluation["top1_class_average"].constant == 0.25
+    shuffled = shuffled_control(lambda embeds: zero_shot_metrics(embeds, classes, labels).metrics, points, seed=3)
+    for figure in evaluation.figures:
+        assert (figure.control, figure.control_std) == pytest.approx(shuffled[figure.name])
     again = evaluate_zero_shot(points, classes, labels, ["a", "b", "c", "d"], seed=3)
     assert again.figures == evaluation.figures
     assert evaluate_zero_shot(points, classes, labels, seed=4)["top1"].control != evaluation["top1"].control
