@@ -168,6 +168,19 @@ def test_workers_share_a_stream(dataset):
     assert set(seen.values()) == {1} and len({name for name, _ in seen}) == 3
 
 
+def test_processes_and_their_workers_read_rows_of_their_own(tmp_path):
+    """Two processes with two workers each, four files: no row is read twice in a pass, none is left out."""
+    source = read_triplets(str(write_dataset(tmp_path / "data", 16, files=4)), streaming=True)
+    read: list[set[str]] = []
+    for process in range(2):
+        stream = TripletStream(source, shuffle_buffer=3, process_index=process, num_processes=2)
+        loader = DataLoader(stream, batch_size=None, num_workers=2, multiprocessing_context="fork")
+        rows = list(islice(loader, 8))
+        assert {row["epoch"] for row in rows} == {0}
+        read.append({row["id"] for row in rows})
+    assert [len(ids) for ids in read] == [8, 8] and len(read[0] | read[1]) == 16
+
+
 def test_a_stream_without_a_wanted_row_says_so(dataset):
     with pytest.raises(ValueError, match="no row of the training split"):
         next(iter(TripletStream(read_triplets(str(dataset), streaming=True), ids=["elsewhere"])))
