@@ -8,17 +8,15 @@ Stop it whenever you like: the same command goes on where it was. What cannot be
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from engines.arguments import add_engine_arguments, check_engine_arguments
-from engines.build import add_output_arguments, run_build
-from engines.shard import EngineError, explain_failure
+from engines.build import add_output_arguments, run_build, run_script
 from publish_triplets import push, repository
 from sources.folder import SOURCE_FILE, FolderError, add_labels, list_objects
 from stages.arguments import add_stage_arguments, build_settings, build_stages, parse_stage_arguments
 
-from modeling_ulip2.triplets.shards import BuildFolder, OutputError
+from modeling_ulip2.triplets.shards import BuildFolder
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -57,16 +55,7 @@ def build(args: argparse.Namespace) -> BuildFolder:
 
 def main(arguments: list[str] | None = None) -> None:
     args = parse_arguments(arguments)
-    try:
-        folder = build(args)
-    except (FolderError, OutputError) as error:
-        sys.exit(f"build_triplets: {error}")
-    except (EngineError, OSError) as error:
-        sys.exit(f"build_triplets: {explain_failure(error)}")
-    except KeyboardInterrupt:
-        sys.exit(f"\nbuild_triplets: stopped; run the same command again to complete {args.output}")
-    if folder.totals().get("triplets", 0) == 0:
-        sys.exit(f"build_triplets: not one object became a triplet; {args.output / 'errors.parquet'} says why")
+    run_script("build_triplets", args.output, lambda: build(args), (FolderError,))
     if args.push_to_hub:
         push(args.output, args.push_to_hub)
 

@@ -11,13 +11,12 @@ resumes where it was stopped; shapes that cannot be used are in `errors.parquet`
 from __future__ import annotations
 
 import argparse
-import sys
 from functools import partial
 from pathlib import Path
 
 from engines.arguments import add_engine_arguments, check_engine_arguments
-from engines.build import add_output_arguments, run_build
-from engines.shard import EngineError, StageFactory, explain_failure
+from engines.build import add_output_arguments, run_build, run_script
+from engines.shard import StageFactory
 from releases.captions import index_captions
 from releases.layouts import LAYOUTS, ReadRelease, UlipObjaverse
 from sources.folder import OBJECT_COLUMNS
@@ -28,7 +27,7 @@ from stages.embed import EmbedViews
 from stages.rank import RankCaptions
 from stages.tower import DTYPES
 
-from modeling_ulip2.triplets.shards import BuildFolder, OutputError
+from modeling_ulip2.triplets.shards import BuildFolder
 
 INDEX = ".captions.sqlite"
 
@@ -105,16 +104,7 @@ def describe(layout: type[ReadRelease]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     args = parse_arguments(arguments)
-    try:
-        folder = convert(args)
-    except (SourceError, OutputError) as error:
-        sys.exit(f"convert_release: {error}")
-    except (EngineError, OSError) as error:
-        sys.exit(f"convert_release: {explain_failure(error)}")
-    except KeyboardInterrupt:
-        sys.exit(f"\nconvert_release: stopped; run the same command again to complete {args.output}")
-    if folder.totals().get("triplets", 0) == 0:
-        sys.exit(f"convert_release: not one shape could be used; {args.output / 'errors.parquet'} says why")
+    run_script("convert_release", args.output, lambda: convert(args), (SourceError,))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from tqdm import tqdm
 
 from modeling_ulip2.triplets.card import dataset_card
 from modeling_ulip2.triplets.schema import FEATURES_CONFIG, TRIPLETS_CONFIG
-from modeling_ulip2.triplets.shards import BuildFolder, write_text
+from modeling_ulip2.triplets.shards import BuildFolder, OutputError, write_text
 
 from .arguments import run_engine
 from .local import Event, Progress, Retry
-from .shard import ShardPlan, ShardResult, StageFactory
+from .shard import EngineError, ShardPlan, ShardResult, StageFactory, explain_failure
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,6 +77,27 @@ def run_build(
                 bar.set_postfix(errors=sum(folder.totals()["errors"].values()))
         print(summary(results, folder, time.perf_counter() - start))
     return folder
+
+
+def run_script(
+    program: str, output: Path, build: Callable[[], BuildFolder], refusals: tuple[type[Exception], ...]
+) -> None:
+    """Call a build; end the program with a sentence where it is refused, fails, is stopped or makes nothing.
+
+    Args:
+        build: what calls `run_build`.
+        refusals: errors that speak for themselves.
+    """
+    try:
+        folder = build()
+    except (OutputError, *refusals) as error:
+        sys.exit(f"{program}: {error}")
+    except (EngineError, OSError) as error:
+        sys.exit(f"{program}: {explain_failure(error)}")
+    except KeyboardInterrupt:
+        sys.exit(f"\n{program}: stopped; run the same command again to complete {output}")
+    if folder.totals().get("triplets", 0) == 0:
+        sys.exit(f"{program}: not one object became a triplet; {output / 'errors.parquet'} says why")
 
 
 def watch(events: Iterable[Event], bar: tqdm) -> Iterator[ShardResult]:
