@@ -46,7 +46,7 @@ caption: language_model $(CAPTION)/descriptions
 		--texts $(CAPTION)/descriptions --split_file $(QUICKSTART)/split_held_out.json --output_dir $(CAPTION)/model
 	$(BIN)/python examples/captioning.py --model $(CAPTION)/model --dataset $(QUICKSTART)/dataset \
 		--texts $(CAPTION)/descriptions --split_file $(QUICKSTART)/split_held_out.json \
-		--output_dir $(CAPTION)/report --min_new_tokens 1
+		--output_dir $(CAPTION)/report --min_new_tokens 1 --num_beams 1
 
 $(CAPTION)/descriptions: | $(VENV)/.installed-caption
 	@test -d $(QUICKSTART)/model || { echo "There is no $(QUICKSTART)/model: run make quickstart first."; exit 1; }

@@ -27,8 +27,8 @@ from rooms.uploads import ISOLATION, MAX_MEGABYTES  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICKSTART = ROOT / "outputs" / "quickstart"
-# Where the quickstart's captioning model lies, if one was trained.
-CAPTIONER = QUICKSTART / "captioner"
+# What `make caption` trains.
+CAPTIONER = ROOT / "outputs" / "captioning" / "model"
 LABELS = ROOT / "examples" / "data" / "object_labels.csv"
 
 # Every `[0]` seconds, files older than `[1]` seconds are deleted; all are when the server stops.
