@@ -18,7 +18,7 @@ from modeling_ulip2.evaluation.controls import bootstrap_interval
 from modeling_ulip2.evaluation.corruptions import CORRUPTIONS, CorruptedClouds, shape_rng
 from modeling_ulip2.evaluation.zero_shot import ZeroShotResult
 from modeling_ulip2.feature_extraction_ulip2 import Ulip2FeatureExtractor
-from modeling_ulip2.geometry import Renderer, camera_ring, read_mesh, sample_points
+from modeling_ulip2.geometry import Mesh, Renderer, camera_ring, read_mesh, sample_points
 from modeling_ulip2.geometry.depth import visible_points
 
 # Clouds of what one or several depth cameras see; the whole surface stands for "all".
@@ -62,7 +62,7 @@ class MeshClouds(Sequence):
 
     def __getitem__(self, index: Any) -> Any:
         name = self.rows[index]["id"]
-        xyz, rgb = sample_points(read_mesh(mesh_path(self.folders, name)), self.num_points, self.seed)
+        xyz, rgb = sample_points(_read(self.folders, name), self.num_points, self.seed)
         return {"id": name, "xyz": xyz, "rgb": rgb}
 
 
@@ -86,7 +86,7 @@ class PartialViews(Sequence):
 
     def __getitem__(self, index: Any) -> Any:
         name = self.rows[index]["id"]
-        mesh = read_mesh(mesh_path(self.folders, name))
+        mesh = _read(self.folders, name)
         azimuth = 360 * shape_rng(self.seed, PARTIAL_VIEWS, name).random()
         xyz = np.concatenate(visible_points(mesh, camera_ring(self.views, azimuth=azimuth), self.renderer))  # (P, 3)
         if len(xyz) == 0:
@@ -111,6 +111,11 @@ def mesh_path(folders: Sequence[str | Path], name: str) -> Path:
     raise FileNotFoundError(
         f"no mesh {name} in {', '.join(map(str, folders))}: pass the folders that the dataset was built from"
     )
+
+
+def _read(folders: Sequence[str | Path], name: str) -> Mesh:
+    # as when the triplets were built: where a picture is missing, the material's plain colour stands in
+    return read_mesh(mesh_path(folders, name), strict=False)
 
 
 def levels_of(curve: str, stored_points: int, meshes: bool, colored: bool = True) -> tuple[float, ...]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from examples import robustness
 from modeling_ulip2 import Ulip2FeatureExtractor, Ulip2ForPointCloudClassification
-from modeling_ulip2.evaluation.robustness import PARTIAL_VIEWS, PartialViews, levels_of, mesh_path
+from modeling_ulip2.evaluation.robustness import PARTIAL_VIEWS, MeshClouds, PartialViews, levels_of, mesh_path
 from tests.dataset_scripts.shapes import write_box
 from tests.evaluation.world import NUM_POINTS, World, build_world
 
@@ -107,6 +107,15 @@ def test_partial_views_lie_on_the_surface_and_show_one_side(meshes: Path) -> Non
     assert len(many["xyz"]) > 4 * len(one["xyz"])
     again = PartialViews(rows, [meshes], 1, seed=3)[0]
     assert (again["xyz"] == one["xyz"]).all()
+
+
+def test_a_mesh_whose_picture_is_missing_is_measured_as_it_was_built(tmp_path: Path) -> None:
+    write_box(tmp_path / "box.obj", color=(0, 1, 0))
+    with open(tmp_path / "box.mtl", "a") as file:
+        file.write("map_Kd K:/images/wood.jpg\n")
+    rows = [{"id": "box.obj"}]
+    for row in (MeshClouds(rows, [tmp_path], 50)[0], PartialViews(rows, [tmp_path], 1)[0]):
+        assert (row["rgb"] == [0, 255, 0]).all()
 
 
 def test_what_cannot_be_measured_is_told(world: World, classifier: Path, meshes: Path, tmp_path: Path) -> None:
