@@ -7,7 +7,8 @@ from collections import defaultdict
 import numpy as np
 
 BANDS = 16  # parts of the hash; a pair is compared if one part is equal
-MAX_DIFFERENCE = 2.0  # mean of 255 over all pixels; other colours or another angle differ by more
+MAX_DIFFERENCE = 4.0  # mean of 255 where there is anything; other colours or another angle differ by more
+CONTRAST = 4  # steps of 255 from the corner's colour, which is the background's, at which there is something
 MAX_BUCKET = 50  # of objects with an equal part, each is compared with this many before it
 
 
@@ -45,6 +46,11 @@ def _hash(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def _difference(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean over the pixels that either object covers, so that slender objects are not alike for their background."""
     if one.shape != other.shape:
         return float("inf")
-    return float(np.abs(one.astype(np.int16) - other).mean())
+    one, other = one.astype(np.int16), other.astype(np.int16)  # (views, side, side, 3)
+    covered = np.zeros(one.shape[:-1], bool)
+    for own in (one, other):
+        covered |= np.abs(own - own[:, :1, :1]).max(axis=-1) > CONTRAST
+    return float(np.abs(one - other)[covered].mean()) if covered.any() else float("inf")

@@ -153,6 +153,14 @@ def test_objects_of_other_colours_or_turned_are_no_duplicates():
     assert near_duplicates(list("abcde"), thumbnails) == [["a", "c"]]
 
 
+def test_slender_objects_are_not_alike_for_their_background():
+    thumbnails = [np.full((4, 8, 8, 3), 255, np.uint8) for _ in range(3)]
+    thumbnails[0][:, 4] = 204
+    thumbnails[1][:, 4] = 179
+    thumbnails[2][:, 4] = 203
+    assert near_duplicates(list("abc"), thumbnails) == [["a", "c"]]
+
+
 def test_a_cloud_is_drawn_from_the_front_with_near_points_on_top():
     xyz = np.array([[0, 0, 1], [0, 0, -1], [1, 1, 0], [-1, -1, 0]], np.float32)
     rgb = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9]], np.uint8)
