@@ -63,8 +63,8 @@ def write_marker(path: Path) -> None:
     partial.replace(path)
 
 
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 120
+def wait_for(path: Path, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
     while not path.exists():
         if time.monotonic() > deadline:
             raise TimeoutError(f"{path.name} never came")
