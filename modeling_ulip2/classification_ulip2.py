@@ -76,13 +76,14 @@ class Ulip2ForPointCloudClassification(Ulip2PreTrainedModel):
             PreTrainedModel._init_weights(self, module)
 
     def _card(self, name: str) -> Card:
-        config, card = self.config, super()._card(name)
+        card = super()._card(name)
+        names: Any = self.config.id2label
         kind = type(self).__name__
         card.introduction = (
             f"Point clouds to {self.num_labels} classes: `{kind}` of modeling-ulip2 (ULIP-2, arXiv 2305.08275)."
         )
         card.usage = point_usage("logits", name) + "\n\n" + classification_usage(name)
-        card.rows.append(("classes", _listed([config.id2label[label] for label in range(self.num_labels)])))
+        card.rows.append(("classes", _listed([names[label] for label in range(self.num_labels)])))
         card.tags.append("point-cloud-classification")
         card.pipeline_tag = _TASK
         return card

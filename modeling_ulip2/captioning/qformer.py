@@ -49,9 +49,11 @@ def qformer_config_of(name: str) -> dict[str, Any]:
     if config.model_type not in _KINDS:
         raise ValueError(f"{name} is a {config.model_type}, which has no Q-Former: it must be one of {_KINDS}.")
     fields = config.qformer_config.to_dict()
-    kept = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act")
-    kept += ("hidden_dropout_prob", "attention_probs_dropout_prob", "max_position_embeddings", "initializer_range")
-    kept += ("layer_norm_eps", "cross_attention_frequency")
+    kept = (
+        "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size hidden_act "
+        "hidden_dropout_prob attention_probs_dropout_prob max_position_embeddings initializer_range "
+        "layer_norm_eps cross_attention_frequency"
+    ).split()
     qformer = {field: fields[field] for field in kept if fields.get(field) is not None}
     return {"qformer_config": qformer, "num_query_tokens": config.num_query_tokens}
 
