@@ -198,7 +198,9 @@ def titles(curve: str) -> tuple[str, str, bool]:
 
 
 def level_text(curve: str, level: float) -> str:
-    return f"{level:.0%}".replace("%", " %") if titles(curve)[2] else f"{level:,g}".replace("e+04", "0,000")
+    if titles(curve)[2]:
+        return f"{level:.0%}".replace("%", " %")
+    return f"{level / 1000:g}k" if level >= 10_000 else f"{level:g}"
 
 
 def panel_of(curve: str, measured: Mapping[str, Sequence[Measured]]) -> CurvePanel:

@@ -106,7 +106,9 @@ SHARES = (0.0, 0.1, 0.25, 0.5, 0.75)
 ANGLES = (0.0, 15.0, 30.0, 60.0, 90.0, 180.0)
 # All but the partial views, which need meshes (see `robustness.PARTIAL_VIEWS`).
 CORRUPTIONS: dict[str, Corruption] = {
-    "points": Corruption("Fewer points", "points", (10000, 4096, 2048, 1024, 512, 256, 128, 64), fewer_points),
+    "points": Corruption(
+        "More and fewer points", "points", (10000, 4096, 2048, 1024, 512, 256, 128, 64), fewer_points
+    ),
     "noise": Corruption(
         "Gaussian noise", "standard deviation, radii", (0.0, 0.01, 0.02, 0.03, 0.05, 0.1), gaussian_noise
     ),

@@ -220,6 +220,7 @@ def robustness_curves(
             axes.plot(places, values, color=color, linewidth=1.6, marker="o", markersize=3.2, label=label)
         axes.set_xticks(places, panel.ticks, fontsize=7)
         axes.set_xlabel(panel.axis, fontsize=8, color=MUTED)
+        axes.tick_params(axis="y", labelsize=8)
         axes.set_ylim(0, min(1.0, 1.08 * top))
         axes.yaxis.set_major_formatter("" if column else lambda value, _: f"{100 * value:.0f} %")
         axes.yaxis.set_major_locator(MaxNLocator(5))

@@ -69,7 +69,7 @@ def test_all_curves_and_their_picture(
     with Image.open(tmp_path / "robustness.png") as picture:
         assert picture.width > 400 and len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 20
     table = (tmp_path / "robustness.md").read_text()
-    assert "| points | 10,000 | 4,096 |" in table and "| depth views | 6 | 4 | 3 | 2 | 1 |" in table
+    assert "| points | 10k | 4096 |" in table and "| depth views | 6 | 4 | 3 | 2 | 1 |" in table
     assert table.count("| fine-tuned |") == len(chosen)
 
     # a second run measures what is new and nothing else
