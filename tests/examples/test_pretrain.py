@@ -154,8 +154,9 @@ def test_options_come_from_yaml_and_the_command_line_wins(world, tmp_path):
         pretrain.parse_arguments(["--config", str(path)])
 
 
-@pytest.mark.parametrize("config", sorted((ROOT / "examples" / "configs").glob("*.yaml")), ids=lambda path: path.stem)
-def test_the_configurations_in_the_repository_are_valid(config, world, tmp_path):
+@pytest.mark.parametrize("name", ["quickstart", "ulip2_pointbert", "ulip_pointbert"])
+def test_the_configurations_in_the_repository_are_valid(name, world, tmp_path):
+    config = ROOT / "examples" / "configs" / f"{name}.yaml"
     given = ["--dataset", str(world / "dataset"), "--tower", str(world / "tower"), "--output_dir", str(tmp_path)]
     model_args, data_args, _, args = pretrain.parse_arguments(["--config", str(config), "--use_cpu", "True", *given])
     tower = load_tower(world / "tower")
