@@ -13,9 +13,9 @@ from pathlib import Path
 from engines.arguments import add_engine_arguments, check_engine_arguments
 from engines.build import add_output_arguments, run_build, run_script
 from publish_triplets import push, repository
-from sources.folder import SOURCE_FILE, FolderError, add_labels, list_objects
 from stages.arguments import add_stage_arguments, build_settings, build_stages, parse_stage_arguments
 
+from modeling_ulip2.triplets.objects import SOURCE_FILE, FolderError, add_labels, list_objects
 from modeling_ulip2.triplets.shards import BuildFolder
 
 

@@ -19,7 +19,6 @@ from engines.build import add_output_arguments, run_build, run_script
 from engines.shard import StageFactory
 from releases.captions import index_captions
 from releases.layouts import LAYOUTS, ReadRelease, UlipObjaverse
-from sources.folder import OBJECT_COLUMNS
 from sources.table import SourceError
 from stages.arguments import positive
 from stages.base import local_name
@@ -27,6 +26,7 @@ from stages.embed import EmbedViews
 from stages.rank import RankCaptions
 from stages.tower import DTYPES
 
+from modeling_ulip2.triplets.objects import OBJECT_COLUMNS
 from modeling_ulip2.triplets.shards import BuildFolder
 
 INDEX = ".captions.sqlite"

@@ -17,9 +17,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from sources.folder import name_from_path
 from sources.table import SourceError, write_source
 from tqdm import tqdm
+
+from modeling_ulip2.triplets.objects import name_from_path
 
 FILES = ("meshes/model.obj", "meshes/model.mtl", "materials/textures/texture.png")
 METADATA = "metadata.pbtxt"

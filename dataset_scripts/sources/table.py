@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .folder import OBJECT_COLUMNS, OBJECTS_FILE, SOURCE_FILE
+from modeling_ulip2.triplets.objects import OBJECT_COLUMNS, OBJECTS_FILE, SOURCE_FILE
 
 
 class SourceError(RuntimeError):

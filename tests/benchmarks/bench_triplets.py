@@ -28,13 +28,13 @@ from build_triplets import parse_arguments  # noqa: E402
 from engines.arguments import available_cores  # noqa: E402
 from engines.local import run_local  # noqa: E402
 from engines.shard import ShardPlan, ShardResult, make_stages, process_shard  # noqa: E402
-from sources.folder import list_objects  # noqa: E402
 from stages.arguments import build_stages  # noqa: E402
 from stages.base import to_batch, to_rows  # noqa: E402
 
 from modeling_ulip2.towers import load_tower  # noqa: E402
 from modeling_ulip2.towers.conse import build_conse  # noqa: E402
 from modeling_ulip2.triplets.images import open_view  # noqa: E402
+from modeling_ulip2.triplets.objects import list_objects  # noqa: E402
 from modeling_ulip2.triplets.schema import triplet_features  # noqa: E402
 from modeling_ulip2.triplets.shards import write_parquet  # noqa: E402
 

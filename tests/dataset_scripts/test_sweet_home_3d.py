@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 import sweet_home_3d
-from sources.folder import list_objects
 from sweet_home_3d import LIBRARIES, main, parse_properties, read_catalog
+
+from modeling_ulip2.triplets.objects import list_objects
 
 from .packages import write_package
 
