@@ -233,7 +233,9 @@ def _compare(
     case: str, model: PreTrainedModel, tensors: dict[str, torch.Tensor], device: str | torch.device
 ) -> list[Deviation]:
     inputs = {k.removeprefix("input."): v.to(device) for k, v in tensors.items() if k.startswith("input.")}
-    outputs = _run(model, inputs)
+    # by default cuDNN rounds what it convolves to TensorFloat-32, ten bits of mantissa
+    with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
+        outputs = _run(model, inputs)
     found = []
     for name, value in outputs.items():
         expected = tensors[name].double()
