@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import pickle
+import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")
 os.environ.setdefault("RAY_worker_niceness", "0")
 OBJECT_STORE_BYTES = 2 * 1024**3  # of a Ray that is started here; a shard takes about 50 MB on its way to a GPU
+KNOCK_SECONDS = 20  # for a cluster to answer
 
 
 @dataclass
@@ -149,6 +151,17 @@ def _import_ray() -> Any:
     return ray
 
 
+def _knock(address: str | None) -> None:
+    """Whether anything listens at HOST:PORT; Ray itself would go on trying for more than ten minutes.
+
+    Raises:
+        OSError: nothing does.
+    """
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
+
+
 @contextmanager
 def _cluster(
     address: str | None, num_proc: int | None, num_gpus: int | None, gpus_per_process: int
@@ -165,6 +178,7 @@ def _cluster(
         options |= {"num_cpus": cores + gpus // gpus_per_process + 1, "num_gpus": gpus}
         options |= {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
     try:
+        _knock(address)
         ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **options)
     except Exception as error:  # Ray raises bare ones, too
         what = f"reach the Ray cluster {address!r}" if address else "start Ray"
