@@ -5,20 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 # Colours as the people of the xkcd colour survey (xkcd.com/color/rgb, CC0) call them most often, under the basic term
-# that each belongs to; names between two terms, such as indigo, are left out. The grays are ours, evenly spaced.
+# that each belongs to; names between two terms, such as indigo, are left out. Muted ones, such
+# as greyish green, are under their noun: without them whatever lies in shade is gray. Neutral grays are ours.
 NAMED_COLORS = {
     "black": ["000000", "262626"],
-    "gray": ["505050", "808080", "929591"],
+    "gray": ["505050", "808080", "929591", "978a84", "95a3a6"],
     "white": ["ffffff", "e8e8e8", "c8c8c8", "fffff4"],
     "red": ["e50000", "840000", "be0119", "ff474c", "650021", "b9484e"],
     "orange": ["f97306", "c65102", "ffb07c", "fdaa48"],
     "yellow": ["ffff14", "fffe7a", "ceb301", "fac205", "d5b60a"],
-    "green": ["15b01a", "033500", "96f97b", "89fe05", "6e750e", "677a04", "06470c", "c7fdb5", "39ad48", "029386"],
+    "green": ["15b01a", "033500", "96f97b", "89fe05", "6e750e", "677a04", "06470c", "c7fdb5", "39ad48", "029386"]
+    + ["82a67d", "658d6d", "2b5d34", "4b5d16"],
     "blue": ["0343df", "95d0fc", "75bbfd", "00035b", "001146", "0504aa", "0804f9", "2242c7", "448ee4", "3b5b92"]
-    + ["5a7d9a", "13eac9", "06c2ac", "00ffff"],
-    "purple": ["7e1e9c", "bf77f6", "9a0eea", "c79fef", "35063e", "cea2fd"],
-    "pink": ["ff81c0", "ff028d", "cb416b", "ffd1df", "c20078", "ff796c"],
-    "brown": ["653700", "ad8150", "341c02", "a0450e", "7f5e00", "8d5e39", "a5a391"],
+    + ["5a7d9a", "13eac9", "06c2ac", "00ffff", "5e819d", "214761"],
+    "purple": ["7e1e9c", "bf77f6", "9a0eea", "c79fef", "35063e", "cea2fd", "887191", "805b87"],
+    "pink": ["ff81c0", "ff028d", "cb416b", "ffd1df", "c20078", "ff796c", "c88d94"],
+    "brown": ["653700", "ad8150", "341c02", "a0450e", "7f5e00", "8d5e39", "a5a391", "7f684e"],
     "beige": ["e6daa6", "d1b26f", "c9ae74", "ffffc2", "c7ac7d"],
 }
 TERMS = tuple(NAMED_COLORS)

@@ -251,6 +251,11 @@ def test_lab_has_the_textbook_values():
         ((190, 100, 140), "pink"),
         ((75, 45, 20), "brown"),
         ((170, 150, 110), "beige"),
+        ((70, 86, 64), "green"),  # muted, as a bush in shade
+        ((84, 66, 52), "brown"),
+        ((80, 64, 86), "purple"),
+        ((58, 74, 92), "blue"),
+        ((78, 74, 70), "gray"),
     ],
 )
 def test_colors_have_their_everyday_names(rgb, name):
