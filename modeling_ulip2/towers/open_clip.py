@@ -46,12 +46,23 @@ _IN_BLOCK = {
 _IGNORED = {"attn_mask", "input_resolution", "context_length", "vocab_size"}
 
 
+def activation_of_tag(model_name: str, pretrained: str | None) -> dict[str, bool]:
+    """`create_model`'s option for the activation that a tag was trained with; {} where open_clip lists no such tag.
+
+    open_clip alone takes the model's: it would run `ViT-L-14` with the tag `openai` through another than OpenAI did.
+    """
+    open_clip = require_package("open_clip", extra="openclip")
+    released = open_clip.get_pretrained_cfg(model_name, pretrained or "")
+    return {"force_quick_gelu": True} if released.get("quick_gelu") else {}
+
+
 def clip_from_open_clip(model_name: str, pretrained: str | None = None, **kwargs: Any) -> CLIPModel:
     """Loads an open_clip model and converts it.
 
     Args:
         model_name: as open_clip knows it, such as `ViT-bigG-14`; also `hf-hub:…` and `local-dir:…`.
-        pretrained: tag or checkpoint file, such as `laion2b_s39b_b160k`; None gives random weights.
+        pretrained: tag or checkpoint file, such as `laion2b_s39b_b160k`; None gives random weights. A tag decides on
+            the activation.
         kwargs: of `open_clip.create_model`.
 
     Raises:
@@ -59,7 +70,7 @@ def clip_from_open_clip(model_name: str, pretrained: str | None = None, **kwargs
         ValueError: the model has an option that `CLIPModel` cannot express.
     """
     open_clip = require_package("open_clip", extra="openclip")
-    model = open_clip.create_model(model_name, pretrained=pretrained, **kwargs)
+    model = open_clip.create_model(model_name, pretrained, **activation_of_tag(model_name, pretrained) | kwargs)
     return clip_from_open_clip_model(model)
 
 
@@ -84,7 +95,7 @@ def save_clip_from_open_clip(
     """Saves the converted model, its tokenizer and its image processor in a folder for the Auto classes."""
     open_clip = require_package("open_clip", extra="openclip")
     Path(output_dir).mkdir(parents=True, exist_ok=True)  # fails before the work if it cannot be written
-    model = open_clip.create_model(model_name, pretrained=pretrained, **kwargs)
+    model = open_clip.create_model(model_name, pretrained, **activation_of_tag(model_name, pretrained) | kwargs)
     tokenizer = tokenizer_from_open_clip(open_clip.get_tokenizer(model_name))
     image_processor = image_processor_from_open_clip(model.visual.preprocess_cfg)
     clip_from_open_clip_model(model).save_pretrained(output_dir)

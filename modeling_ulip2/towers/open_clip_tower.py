@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .loading import ImageLike, Tower, as_rgb, model_digest
+from .open_clip import activation_of_tag
 from .packages import require_package
 
 OPEN_CLIP_PREFIX = "open_clip:"
@@ -77,7 +78,7 @@ def load_open_clip_tower(
 ) -> OpenClipTower:
     """Loads `MODEL/TAG`, such as `ViT-L-14/openai`, or `hf-hub:…` or `local-dir:…`, with or without the prefix.
 
-    The activation is the one that the tag was trained with: open_clip alone would run `ViT-L-14/openai` with another.
+    The activation is the one that the tag was trained with.
 
     Raises:
         ValueError: no such model or tag, or no tag.
@@ -86,17 +87,16 @@ def load_open_clip_tower(
     open_clip = require_package("open_clip", extra="openclip")
     name = name.removeprefix(OPEN_CLIP_PREFIX)
     model_name, _, tag = (name, "", "") if name.startswith(_SCHEMAS) else name.partition("/")
-    options: dict[str, Any] = {}
     if not name.startswith(_SCHEMAS):
         tags = open_clip.list_pretrained_tags_by_model(model_name)
         if model_name not in open_clip.list_models():
             raise ValueError(f"open_clip has no model {model_name!r}; open_clip.list_models() names them")
         if tag not in tags and not Path(tag).is_file():
             raise ValueError(f"{model_name!r} needs a tag after '/', one of {', '.join(tags)}; got {tag!r}")
-        if tag in tags:
-            options = {"force_quick_gelu": open_clip.get_pretrained_cfg(model_name, tag).get("quick_gelu", False)}
     try:
-        model, _, transform = open_clip.create_model_and_transforms(model_name, pretrained=tag or None, **options)
+        model, _, transform = open_clip.create_model_and_transforms(
+            model_name, pretrained=tag or None, **activation_of_tag(model_name, tag)
+        )
     except RuntimeError as error:  # open_clip's name for a download that failed
         raise OSError(f"open_clip cannot load {name!r}: {error}") from error
     if device is None:

@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from modeling_ulip2.towers import load_tower
+from modeling_ulip2.towers import clip_from_open_clip, load_tower
+from modeling_ulip2.towers.open_clip import save_clip_from_open_clip
 from modeling_ulip2.towers.open_clip_tower import OpenClipTower
 
 open_clip = pytest.importorskip("open_clip")
@@ -56,15 +57,23 @@ def test_names_that_open_clip_does_not_know_are_sentences(name, message):
         load_tower(f"open_clip:{name}")
 
 
-def test_the_tag_decides_on_the_activation(monkeypatch):
-    asked = {}
+@pytest.mark.parametrize(
+    ("tag", "options"),
+    [("openai", {"force_quick_gelu": True}), ("laion2b_s32b_b82k", {}), ("metaclip_400m", {"force_quick_gelu": True})],
+)
+def test_the_tag_decides_on_the_activation(monkeypatch, tmp_path, tag, options):
+    asked = []
 
-    def create(model_name, pretrained, **options):
-        asked.update(options, model_name=model_name, pretrained=pretrained)
+    def create(model_name, pretrained, **given):
+        asked.append((model_name, pretrained, given))
         raise RuntimeError("no network")
 
     monkeypatch.setattr(open_clip, "create_model_and_transforms", create)
-    for tag, quick in (("openai", True), ("laion2b_s32b_b82k", False)):
-        with pytest.raises(OSError, match="cannot load 'ViT-L-14/.*no network"):
-            load_tower(f"open_clip:ViT-L-14/{tag}")
-        assert asked == {"force_quick_gelu": quick, "model_name": "ViT-L-14", "pretrained": tag}
+    monkeypatch.setattr(open_clip, "create_model", create)
+    with pytest.raises(OSError, match="cannot load 'ViT-L-14/.*no network"):
+        load_tower(f"open_clip:ViT-L-14/{tag}")
+    with pytest.raises(RuntimeError, match="no network"):
+        clip_from_open_clip("ViT-L-14", tag)
+    with pytest.raises(RuntimeError, match="no network"):
+        save_clip_from_open_clip("ViT-L-14", tmp_path / "saved", tag)
+    assert asked == [("ViT-L-14", tag, options)] * 3
