@@ -23,13 +23,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import AutoConfig, set_seed
 
 from modeling_ulip2 import CardFacts, CardResult, Ulip2Config, Ulip2FeatureExtractor, Ulip2ForPointCloudClassification
 from modeling_ulip2.evaluation.classification import encode_clouds, fit_linear_probe, predict_logits
 from modeling_ulip2.evaluation.report import write_text
+from modeling_ulip2.evaluation.run_table import run_table
 from modeling_ulip2.evaluation.zero_shot import ZeroShotResult
 from modeling_ulip2.pipelines import encode_points
 from modeling_ulip2.training.classification import (
@@ -386,9 +386,7 @@ def finish(
 ) -> None:
     """Saves the model, then the result, which tells that the run is done."""
     folder = Path(str(args.output_dir))
-    data = Path(options.data.dataset).name + (
-        f", {options.data.dataset_config}" if options.data.dataset_config else ""
-    )
+    data = name_of(options.data)
     start = options.model.model_name_or_path if result["initialization"] == PRETRAINED else "random weights"
     model.card_facts = CardFacts(
         training=f"{result['method']} on {result['train_clouds']} clouds of {data}, from "
@@ -408,7 +406,7 @@ def finish(
 
 def write_summary(folder: Path, results: list[dict[str, Any]], split: LabelledSplit, options: Options) -> None:
     """`results.json`, with every run, and `results.md`, with means and deviations over seeds."""
-    table = summary_table(results)
+    table = run_table(results)
     write_text(folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     lines = [
         f"{name_of(options.data)}: {size_of(split)}. Per cent; mean and standard deviation over seeds; after the last "
@@ -429,34 +427,6 @@ def name_of(data: DataArguments) -> str:
 def size_of(split: LabelledSplit) -> str:
     classes = len(split.test.class_names)
     return f"{len(split.train)} training and {len(split.test)} test clouds of {classes} classes"
-
-
-def summary_table(results: list[dict[str, Any]]) -> list[str]:
-    """Lines of a Markdown table with a row for every initialisation, method and number of shots."""
-    columns = {
-        "accuracy": "overall",
-        "class_average_accuracy": "class average",
-        "voted_accuracy": "overall, votes",
-        "voted_class_average_accuracy": "class average, votes",
-        "best_epoch_accuracy": "overall, best epoch on the test set",
-    }
-    columns = {key: title for key, title in columns.items() if any(key in result for result in results)}
-    lines = ["| from | method | clouds a class | seeds | " + " | ".join(columns.values()) + " |"]
-    lines.append("| --- | --- | --- | --- |" + " --- |" * len(columns))
-    groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
-    for result in results:
-        groups.setdefault((result["initialization"], result["method"], result["shots"]), []).append(result)
-    for (initialization, method, shots), group in groups.items():
-        cells = [_spread([100 * result[key] for result in group if key in result]) for key in columns]
-        names = [initialization, method.replace("_", " "), str(shots or "all"), str(len(group))]
-        lines.append(f"| {' | '.join(names + cells)} |")
-    return lines
-
-
-def _spread(values: list[float]) -> str:
-    if not values:
-        return "–"
-    return f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":
