@@ -23,10 +23,11 @@ from modeling_ulip2.evaluation import load_templates
 from modeling_ulip2.evaluation.split import read_labels
 from modeling_ulip2.towers import Tower, load_tower
 from modeling_ulip2.training import Ulip2Trainer, Ulip2TrainingArguments
-from modeling_ulip2.training.data import TripletDataset, TripletStream, read_split, read_triplets, select_ids
-from modeling_ulip2.training.features import DEFAULT_CACHE, tower_features
+from modeling_ulip2.training.data import TripletDataset, read_split, read_triplets, select_ids
+from modeling_ulip2.training.features import DEFAULT_CACHE, streamed_features, tower_features
 from modeling_ulip2.training.held_out import HeldOutCallback, HeldOutEvaluation
 from modeling_ulip2.training.options import claim_output_dir, parse_options
+from modeling_ulip2.training.stream import TripletStream
 from modeling_ulip2.triplets.augmentation import PointAugmentation
 from modeling_ulip2.triplets.collator import TripletCollator
 
@@ -83,7 +84,10 @@ class DataArguments:
     use_depth: bool = field(default=False, metadata={"help": "Draw among RGB and depth views."})
     use_features: bool = field(
         default=True,
-        metadata={"help": "Take the tower's embeddings from the dataset or compute them once; else run the tower."},
+        metadata={
+            "help": "Take the tower's embeddings from the dataset or compute them once; else run the tower. "
+            "A stream takes them from the dataset or runs the tower."
+        },
     )
     feature_cache: str = field(default=str(DEFAULT_CACHE), metadata={"help": "Where computed embeddings are kept."})
     streaming: bool = field(default=False, metadata={"help": "Read the dataset as it arrives; needs max_steps."})
@@ -103,18 +107,16 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
     tower = load_tower(data_args.tower, device=args.device)
     processor, model = build_model(model_args, data_args, tower)
-    train, held_out = read_data(data_args, args)
+    train, held_out = read_data(data_args, args, tower)
     features, held_out_features = None, None
     if data_args.use_features:
         cache = Path(data_args.feature_cache)
-        if isinstance(train, TripletStream):
-            logger.info("a stream has no embeddings computed beforehand: the tower runs in every step")
-        else:
+        if isinstance(train, Dataset):
             features = tower_features(data_args.dataset, train, tower, data_args.use_depth, cache)
         if held_out is not None:
             source = data_args.eval_dataset or data_args.dataset
             held_out_features = tower_features(source, held_out, tower, cache_dir=cache)
-    if features is None:
+    if features is None and not (isinstance(train, TripletStream) and train.has_features):
         # one copy in memory serves evaluation and training
         reference = model.config.clip_name_or_path
         model.set_clip_model(tower.model)
@@ -201,9 +203,9 @@ def build_model(
 
 
 def read_data(
-    data_args: DataArguments, args: Ulip2TrainingArguments
+    data_args: DataArguments, args: Ulip2TrainingArguments, tower: Tower
 ) -> tuple[Dataset | TripletStream, Dataset | None]:
-    """The training triplets and the held-out ones, if any."""
+    """The training triplets and the held-out ones, if any; of those a stream has the tower's embeddings with them."""
     split = read_split(data_args.split_file) if data_args.split_file else None
     with args.main_process_first(desc="reading the triplets"):
         triplets = read_triplets(data_args.dataset, data_args.streaming)
@@ -211,9 +213,16 @@ def read_data(
     if isinstance(triplets, IterableDataset):
         if args.max_steps <= 0:
             raise ValueError("--streaming needs --max_steps, as the length of a stream is not known")
-        train_ids = split["train"] if split else None
+        joined = streamed_features(data_args.dataset, tower, data_args.use_depth) if data_args.use_features else None
+        if joined is None:
+            logger.info("the tower runs in every step")
         stream = TripletStream(
-            triplets, train_ids, args.seed, data_args.shuffle_buffer, args.process_index, args.world_size
+            triplets if joined is None else joined,
+            split["train"] if split else None,
+            args.seed,
+            data_args.shuffle_buffer,
+            args.process_index,
+            args.world_size,
         )
         return stream, held_out
     if split is None:

@@ -1,25 +1,21 @@
 """Rows of a triplets dataset as the collator wants them: numpy views of Arrow memory, images still encoded.
 
 `TripletDataset` serves a dataset on disk (memory-mapped, so its size does not matter) and joins its rows with the
-frozen tower's embeddings where those were computed beforehand; `TripletStream` serves one that is read as it arrives.
+frozen tower's embeddings where those were computed beforehand; `stream.TripletStream` serves one as it arrives.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
-from itertools import count
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from datasets import Dataset, IterableDataset, load_dataset
-from datasets.distributed import split_dataset_by_node
+from datasets import Dataset, IterableDataset, load_dataset, load_dataset_builder
 from torch.utils.data import Dataset as TorchDataset
-from torch.utils.data import IterableDataset as TorchIterableDataset
-from torch.utils.data import get_worker_info
 
 from modeling_ulip2.triplets.schema import TRIPLETS_CONFIG
 
@@ -54,12 +50,21 @@ def read_triplets(dataset: str, streaming: bool = False) -> Dataset | IterableDa
 
 def load_config(dataset: str, config: str, streaming: bool = False) -> Dataset | IterableDataset:
     """All rows of one config of a dataset folder or hub repository, as the files are now."""
-    files: dict[str, Any] = {}
-    if (Path(dataset) / config).is_dir():
-        # Named, files enter the key of the cache with their paths and times. Known from the card alone they do not:
-        # another folder of the same name, or the same one built anew, would be answered from the cache of the first.
-        files = {"data_files": {"train": f"{config}/*.parquet"}}
-    return load_dataset(dataset, config, split="train", streaming=streaming, **files)
+    return load_dataset(dataset, config, split="train", streaming=streaming, **_named_files(dataset, config))
+
+
+def config_files(dataset: str, config: str) -> list[str]:
+    """Paths or `hf://` addresses of the files that `load_config` reads, in its order."""
+    builder = load_dataset_builder(dataset, config, **_named_files(dataset, config))
+    return list((builder.config.data_files or {}).get("train", []))
+
+
+def _named_files(dataset: str, config: str) -> dict[str, Any]:
+    if not (Path(dataset) / config).is_dir():
+        return {}
+    # Named, files enter the key of the cache with their paths and times. Known from the card alone they do not:
+    # another folder of the same name, or the same one built anew, would be answered from the cache of the first.
+    return {"data_files": {"train": f"{config}/*.parquet"}}
 
 
 def read_split(path: str | Path) -> dict[str, list[str]]:
@@ -126,52 +131,6 @@ class TripletDataset(TorchDataset):
         if len(self._decoded) < MAX_DECODED:
             self._decoded[index] = row
         return row
-
-
-class TripletStream(TorchIterableDataset):
-    """Endless passes over a streamed dataset; each row tells its pass in `epoch`, which the augmentation needs.
-
-    Trainer can resume a stream without end: it skips the rows that were used, whatever number of passes they make.
-    Where the number of files is a multiple of the number of processes each process reads its own files, otherwise
-    every process reads all and keeps its share; then a global batch is the same for any number of processes.
-
-    Args:
-        triplets: `load_dataset(..., "triplets", streaming=True)`.
-        ids: rows to keep; None: all.
-        seed, shuffle_buffer: files are shuffled, and rows within a buffer of this many, otherwise in each pass; 0:
-            rows come as they are stored.
-        process_index, num_processes: of this process.
-    """
-
-    def __init__(
-        self,
-        triplets: IterableDataset,
-        ids: Iterable[str] | None = None,
-        seed: int = 0,
-        shuffle_buffer: int = 0,
-        process_index: int = 0,
-        num_processes: int = 1,
-    ):
-        present = triplets.column_names or POINT_COLUMNS + RAW_COLUMNS
-        source = triplets.select_columns([name for name in POINT_COLUMNS + RAW_COLUMNS if name in present])
-        if shuffle_buffer:
-            source = source.shuffle(seed=seed, buffer_size=shuffle_buffer)
-        self._source = split_dataset_by_node(source, process_index, num_processes).with_format("arrow")
-        self._wanted = None if ids is None else frozenset(ids)
-
-    def __iter__(self) -> Iterator[Row]:
-        for epoch in count():
-            self._source.set_epoch(epoch)
-            rows = 0
-            for table in self._source:
-                row = decode_row(table)
-                if self._wanted is None or row["id"] in self._wanted:
-                    rows += 1
-                    yield row | {"epoch": epoch}
-            if not rows and get_worker_info() is not None:
-                return  # more workers than files
-            if not rows:
-                raise ValueError("the stream holds no row of the training split")
 
 
 def decode_row(table: pa.Table) -> Row:

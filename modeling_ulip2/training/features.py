@@ -10,21 +10,25 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+import fsspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from accelerate import PartialState
-from datasets import Dataset, load_dataset
+from datasets import Dataset, IterableDataset, load_dataset
 from huggingface_hub import constants as hub_constants
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from tqdm.auto import tqdm
 
 from modeling_ulip2.towers import Tower
-from modeling_ulip2.training.data import load_config
+from modeling_ulip2.training.data import config_files, load_config
+from modeling_ulip2.training.stream import joined_rows
 from modeling_ulip2.triplets.images import open_depth, open_view
-from modeling_ulip2.triplets.schema import FEATURES_CONFIG, features_features
+from modeling_ulip2.triplets.schema import FEATURES_CONFIG, TRIPLETS_CONFIG, features_features
 from modeling_ulip2.triplets.shards import (
     FEATURES_MANIFEST,
     MANIFEST,
@@ -68,20 +72,50 @@ def tower_features(
 
 def published_features(dataset: str, tower: Tower) -> Dataset | None:
     """The `features` config of a dataset if its manifest says that `tower` made it, else None (the log says why)."""
-    manifest = _manifest(dataset)
-    if manifest is None:
-        logger.info(f"{dataset} has no {MANIFEST}: its features, if any, are not used")
-        return None
-    made_by = read_features_maker(manifest)
-    if made_by != {tower.fingerprint}:
-        other = ", ".join(sorted(made_by)) or "no tower"
-        logger.info(f"the features of {dataset} come from {other}, not from {tower.fingerprint}: not used")
+    if not _made_by(dataset, tower):
         return None
     try:
         return load_config(dataset, FEATURES_CONFIG)
     except (ValueError, FileNotFoundError) as error:
         logger.info(f"the features of {dataset} cannot be read ({error}): not used")
         return None
+
+
+def streamed_features(dataset: str, tower: Tower, use_depth: bool = False) -> IterableDataset | None:
+    """Triplets joined with the dataset's own features, as a stream; None where they do not fit (the log says why)."""
+    if not _made_by(dataset, tower):
+        return None
+    try:
+        triplets, features = config_files(dataset, TRIPLETS_CONFIG), config_files(dataset, FEATURES_CONFIG)
+        with fsspec.open(features[0], "rb") as file:
+            columns = pq.read_schema(file).names
+    except (ValueError, FileNotFoundError, IndexError, pa.ArrowException) as error:
+        logger.info(f"the features of {dataset} cannot be read ({error}): not used")
+        return None
+    if [PurePath(path).name for path in triplets] != [PurePath(path).name for path in features]:
+        logger.info(
+            f"the features of {dataset} lie in other files than its triplets: not used, as a stream is not searched"
+        )
+        return None
+    if use_depth and "depth_embeds" not in columns:
+        logger.info("the dataset's own features leave out depth views: not used")
+        return None
+    logger.info(f"using the dataset's own features of {tower.name} ({tower.fingerprint})")
+    return joined_rows(triplets, features, use_depth)
+
+
+def _made_by(dataset: str, tower: Tower) -> bool:
+    """Does a dataset's manifest say that `tower` made its features? Else the log says what it says."""
+    manifest = _manifest(dataset)
+    if manifest is None:
+        logger.info(f"{dataset} has no {MANIFEST}: its features, if any, are not used")
+        return False
+    made_by = read_features_maker(manifest)
+    if made_by != {tower.fingerprint}:
+        other = ", ".join(sorted(made_by)) or "no tower"
+        logger.info(f"the features of {dataset} come from {other}, not from {tower.fingerprint}: not used")
+        return False
+    return True
 
 
 def _manifest(dataset: str) -> dict[str, Any] | None:

@@ -15,9 +15,9 @@ from modeling_ulip2.card_ulip2 import CardFacts, CardResult
 from modeling_ulip2.training.arguments import Ulip2TrainingArguments
 from modeling_ulip2.training.callbacks import LogitScaleClamp
 from modeling_ulip2.training.cloud_trainer import CloudTrainer, attributes
-from modeling_ulip2.training.data import TripletStream
 from modeling_ulip2.training.param_groups import decay_parameter_names
 from modeling_ulip2.training.schedule import warmup_cosine_scheduler
+from modeling_ulip2.training.stream import TripletStream
 from modeling_ulip2.training.sync_batch_norm import synchronize_batch_norm
 
 

@@ -36,7 +36,8 @@ from transformers import CLIPImageProcessor
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from modeling_ulip2 import Ulip2Config, Ulip2FeatureExtractor, Ulip2Model, Ulip2Processor  # noqa: E402
-from modeling_ulip2.training.data import TripletDataset, TripletStream, load_config, read_triplets  # noqa: E402
+from modeling_ulip2.training.data import TripletDataset, config_files, load_config, read_triplets  # noqa: E402
+from modeling_ulip2.training.stream import TripletStream, joined_rows  # noqa: E402
 from modeling_ulip2.triplets.collator import TripletCollator  # noqa: E402
 from modeling_ulip2.triplets.schema import (  # noqa: E402
     FEATURES_CONFIG,
@@ -138,6 +139,7 @@ def main() -> None:
 def measure(folder: Path, options: argparse.Namespace) -> None:
     triplets, features = read_triplets(str(folder)), load_config(str(folder), FEATURES_CONFIG)
     stream = read_triplets(str(folder), streaming=True)
+    joined = joined_rows(*(config_files(str(folder), config) for config in (TRIPLETS_CONFIG, FEATURES_CONFIG)))
     assert isinstance(triplets, Dataset) and isinstance(features, Dataset) and isinstance(stream, IterableDataset)
     points = len(triplets[0]["xyz"])
     processor = Ulip2Processor(
@@ -150,6 +152,7 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     sources = {
         "local, stored embeddings": TripletDataset(triplets, features),
         "local, image and caption": TripletDataset(triplets),
+        "streaming, stored embeddings": TripletStream(joined, shuffle_buffer=128),
         "streaming, image and caption": TripletStream(stream, shuffle_buffer=128),
     }
     needed = options.step_rate

@@ -46,6 +46,8 @@ def world(tmp_path_factory) -> Path:
         write_dataset(folder / "dataset", shapes=24)
         add_features(folder / "dataset", load_tower(folder / "tower"), folder / "made")
         write_dataset(folder / "with_depth", shapes=8, depth=True, seed=1)
+        write_dataset(folder / "with_features", shapes=24)
+        add_features(folder / "with_features", load_tower(folder / "tower"), folder / "made", beside=True)
         ids = [row["id"] for row in triplet_rows(24)]
         (folder / "split.json").write_text(json.dumps({"train": ids[:16], "test": ids[16:]}))
         with open(folder / "labels.csv", "w", newline="") as file:
@@ -190,10 +192,16 @@ def test_from_given_weights_on_raw_rows_with_depth_and_another_evaluation_set(wo
         pretrain.main(words(options(world, tmp_path / "third", **(sizes | changes | {"hidden_size": 32}))))
 
 
-def test_streaming(world, tmp_path):
-    changes = {"streaming": True, "max_steps": 3, "shuffle_buffer": 4, "use_features": False}
-    pretrain.main(words(options(world, tmp_path / "out", **changes)))
-    assert len(curve(tmp_path / "out")) == 3
+def test_streaming(world, tmp_path, caplog):
+    changes = {"streaming": True, "max_steps": 3, "shuffle_buffer": 0, "dataset": world / "with_features"}
+    losses = []
+    for use_features in (True, False):
+        output = tmp_path / f"features_{use_features}"
+        pretrain.main(words(options(world, output, use_features=use_features, **changes)))
+        losses.append(curve(output))
+    assert ("using the dataset's own features" in caplog.text) and len(losses[0]) == 3
+    # stored in half precision, or computed by the tower on the way
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     with pytest.raises(ValueError, match="--streaming needs --max_steps"):
         pretrain.main(words(options(world, tmp_path / "other", **(changes | {"max_steps": -1}))))
 

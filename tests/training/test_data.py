@@ -1,19 +1,14 @@
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
-from collections import Counter
-from itertools import islice, takewhile
 
 import numpy as np
 import pytest
 from datasets import Dataset, Features, List, Value
-from torch.utils.data import DataLoader
 
 from modeling_ulip2.training.data import (
     TripletDataset,
-    TripletStream,
     decode_row,
     read_split,
     read_triplets,
@@ -124,66 +119,6 @@ def test_folders_that_are_no_dataset(tmp_path):
         read_triplets(str(tmp_path / "missing"))
     with pytest.raises(FileNotFoundError, match="holds no parquet shard"):
         read_triplets(str(tmp_path))
-
-
-def test_a_stream_passes_over_the_data_again_and_again(dataset):
-    stream = TripletStream(read_triplets(str(dataset), streaming=True))
-    rows = list(islice(stream, 40))
-    ids = [row["id"] for row in rows]
-    assert [row["epoch"] for row in rows] == [0] * 16 + [1] * 16 + [2] * 8
-    assert ids[:16] == ids[16:32] == [f"made/{i:02d}.obj" for i in range(16)]
-    np.testing.assert_array_equal(rows[5]["xyz"], triplet_rows(depth=True)[5]["xyz"])
-    assert len(rows[0]["views"]) == NUM_VIEWS and isinstance(rows[0]["views"][0]["bytes"], bytes)
-
-
-def test_a_stream_is_shuffled_differently_in_each_pass_and_the_same_in_each_run(dataset):
-    def ids(seed: int) -> list[str]:
-        stream = TripletStream(read_triplets(str(dataset), streaming=True), seed=seed, shuffle_buffer=8)
-        return [row["id"] for row in islice(stream, 32)]
-
-    once = ids(0)
-    assert once == ids(0) != ids(1)
-    assert once[:16] != once[16:]
-    assert sorted(once[:16]) == sorted(once[16:]) == [f"made/{i:02d}.obj" for i in range(16)]
-
-
-@pytest.mark.parametrize("num_processes", [2, 3])
-def test_processes_share_a_stream(dataset, num_processes):
-    """Two processes read a file each, three read all: either way each row is used once a pass."""
-    source = read_triplets(str(dataset), streaming=True)
-    passes = [
-        [row["id"] for row in takewhile(lambda row: row["epoch"] == 0, pickle.loads(pickle.dumps(stream)))]
-        for stream in (TripletStream(source, None, 0, 8, index, num_processes) for index in range(num_processes))
-    ]
-    assert sorted(sum(passes, [])) == [f"made/{i:02d}.obj" for i in range(16)]
-    assert max(map(len, passes)) - min(map(len, passes)) <= 1
-
-
-def test_workers_share_a_stream(dataset):
-    source = read_triplets(str(dataset), streaming=True)
-    stream = TripletStream(source, ids=["made/01.obj", "made/02.obj", "made/14.obj"])
-    assert [row["id"] for row in islice(stream, 4)] == ["made/01.obj", "made/02.obj", "made/14.obj", "made/01.obj"]
-    loader = DataLoader(stream, batch_size=None, num_workers=3, multiprocessing_context="fork")
-    seen = Counter((row["id"], row["epoch"]) for row in islice(loader, 8))
-    assert set(seen.values()) == {1} and len({name for name, _ in seen}) == 3
-
-
-def test_processes_and_their_workers_read_rows_of_their_own(tmp_path):
-    """Two processes with two workers each, four files: no row is read twice in a pass, none is left out."""
-    source = read_triplets(str(write_dataset(tmp_path / "data", 16, files=4)), streaming=True)
-    read: list[set[str]] = []
-    for process in range(2):
-        stream = TripletStream(source, shuffle_buffer=3, process_index=process, num_processes=2)
-        loader = DataLoader(stream, batch_size=None, num_workers=2, multiprocessing_context="fork")
-        rows = list(islice(loader, 8))
-        assert {row["epoch"] for row in rows} == {0}
-        read.append({row["id"] for row in rows})
-    assert [len(ids) for ids in read] == [8, 8] and len(read[0] | read[1]) == 16
-
-
-def test_a_stream_without_a_wanted_row_says_so(dataset):
-    with pytest.raises(ValueError, match="no row of the training split"):
-        next(iter(TripletStream(read_triplets(str(dataset), streaming=True), ids=["elsewhere"])))
 
 
 def test_a_folder_is_read_as_it_is_now(tmp_path):

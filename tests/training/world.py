@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 from datasets import Dataset
 from PIL import Image
@@ -74,12 +75,23 @@ def write_dataset(folder: Path, shapes: int = 16, depth: bool = False, files: in
     return folder
 
 
-def add_features(folder: Path, tower: Tower, cache: Path) -> None:
-    """Adds the config `features` in another order of rows, and a manifest that names its tower."""
-    computed = computed_features(read_triplets(str(folder)), tower, cache_dir=cache)
-    shuffled = computed.shuffle(seed=0).cast(features_features(tower.dim))
+def add_features(folder: Path, tower: Tower, cache: Path, depth: bool = False, beside: bool = False) -> None:
+    """Adds the config `features` and a manifest that names its tower.
+
+    `beside`: in files that go with those of the triplets, as dataset_scripts/ writes them; else in another order.
+    """
+    computed = computed_features(read_triplets(str(folder)), tower, depth, cache)
+    features = features_features(tower.dim, depth=depth)
     (folder / "features").mkdir()
-    shuffled.to_parquet(folder / "features" / "train-00000-of-00001.parquet")
+    if beside:
+        start = 0
+        for path in sorted((folder / "triplets").iterdir()):
+            end = start + pq.read_metadata(path).num_rows
+            computed.select(range(start, end)).cast(features).to_parquet(folder / "features" / path.name)
+            start = end
+    else:
+        shuffled = computed.shuffle(seed=0).cast(features)
+        shuffled.to_parquet(folder / "features" / "train-00000-of-00001.parquet")
     _write_card(folder, ["triplets", "features"])
     write_manifest(folder, tower.fingerprint)
 
