@@ -148,16 +148,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
             args.seed,
         )
         trainer.add_callback(HeldOutCallback(trainer, evaluation))
-
-    result = trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
-    trainer.save_metrics("train", result.metrics)
-    metrics: dict[str, float] = {}
-    if held_out is not None:
-        metrics = trainer.evaluate()
-        trainer.save_metrics("eval", metrics)
-    trainer.save_state()
-    return metrics
+    return trainer.train_and_save(checkpoint)
 
 
 def parse_arguments(argv: list[str] | None = None) -> Arguments:

@@ -171,15 +171,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         align_with_words(model, trainer.data_collator, trainer.train_dataset, model_args.align_epochs, args.seed)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     logger.info(f"{trained:,} of {model.num_parameters():,} parameters are trained")
-    result = trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
-    trainer.save_metrics("train", result.metrics)
-    metrics: dict[str, float] = {}
-    if held_out is not None:
-        metrics = trainer.evaluate()
-        trainer.save_metrics("eval", metrics)
-    trainer.save_state()
-    return metrics
+    return trainer.train_and_save(checkpoint)
 
 
 def parse_arguments(argv: list[str] | None = None) -> Arguments:

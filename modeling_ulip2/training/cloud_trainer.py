@@ -33,6 +33,22 @@ class CloudTrainer(Trainer):
         self.loss_guard.check(loss.item(), f"step {self.state.global_step + 1}")
         return loss
 
+    def train_and_save(self, checkpoint: str | None = None) -> dict[str, float]:
+        """Trains, perhaps on from a checkpoint, and measures on the held-out rows, if there are any.
+
+        The output folder then holds the model with its processor, `trainer_state.json`, and the metrics of both, of
+        which those of the evaluation are returned ({} without held-out rows).
+        """
+        result = self.train(resume_from_checkpoint=checkpoint)
+        self.save_model()
+        self.save_metrics("train", result.metrics)
+        metrics: dict[str, float] = {}
+        if self.eval_dataset is not None:
+            metrics = self.evaluate()
+            self.save_metrics("eval", metrics)
+        self.save_state()
+        return metrics
+
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         with attributes(self, data_collator=_for_evaluation(self.data_collator)):
             # every held-out row counts, also those of the last, smaller batch
