@@ -111,7 +111,7 @@ def _classify(options: argparse.Namespace) -> int:
 
 def shape_files(paths: Iterable[str | Path]) -> list[Path]:
     """Files as they are given, and of folders, at any depth, those whose suffix is that of a mesh or point file."""
-    from .search.files import SHAPE_SUFFIXES
+    from .geometry.shapes import SHAPE_SUFFIXES
 
     files: list[Path] = []
     for path in map(Path, paths):

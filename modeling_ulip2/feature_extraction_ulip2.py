@@ -13,13 +13,12 @@ import torch
 from transformers import BatchFeature
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 
+from .axes_ulip2 import AUTO_AXIS, check_up_axis, turn_to_y_up
 from .card_ulip2 import ProcessorCardMixin
 from .point_ops_ulip2 import FPSRule, farthest_point_sample
 
 # A cloud without colour is grey: what the published zero-shot protocol uses on ModelNet40.
 FILL_COLOR = 0.4
-
-_AXES = {"y": ((0, 1), (1, 1), (2, 1)), "z": ((0, 1), (2, 1), (1, -1)), "x": ((1, -1), (0, 1), (2, 1))}
 
 
 def unit_sphere(xyz: np.ndarray) -> np.ndarray:
@@ -50,8 +49,8 @@ class Ulip2FeatureExtractor(ProcessorCardMixin, FeatureExtractionMixin):
         sampling: how a cloud with another number of points gets `num_points`: "random" draws without repetition, "fps"
             takes farthest points, and both repeat random points of a cloud that has too few; "none" leaves clouds as
             they are (all clouds of a batch must then have the same size).
-        up_axis: which axis of the input points up: "y" (as the models were trained), "z" or "x"; clouds are turned y
-            up.
+        up_axis: which axis of the input points up: "y" (as the models were trained), "z", "-z" or "x"; clouds are
+            turned y up. A cloud that says what is up in it, or a call, goes before this setting.
         axes: order of the coordinates in `point_values`, after that turn: "xyz", or "xzy" for models that were trained
             with y and z exchanged (OpenShape's ViT-bigG-14 release).
         seed: of "random" sampling; None draws anew each time.
@@ -80,8 +79,7 @@ class Ulip2FeatureExtractor(ProcessorCardMixin, FeatureExtractionMixin):
             )
         if sampling not in ("random", "fps", "none"):
             raise ValueError(f"sampling must be 'random', 'fps' or 'none', got {sampling!r}.")
-        if up_axis not in _AXES:
-            raise ValueError(f"up_axis must be one of {sorted(_AXES)}, got {up_axis!r}.")
+        check_up_axis(up_axis)
         if axes not in ("xyz", "xzy"):
             raise ValueError(f"axes must be 'xyz' or 'xzy', got {axes!r}.")
         if axes != "xyz" and in_channels in (4, 7):
@@ -102,14 +100,18 @@ class Ulip2FeatureExtractor(ProcessorCardMixin, FeatureExtractionMixin):
         """Whether the last column is the height above the lowest point."""
         return self.in_channels in (4, 7)
 
-    def __call__(self, clouds: Any, colors: Any = None, return_tensors: str | None = "pt") -> BatchFeature:
+    def __call__(
+        self, clouds: Any, colors: Any = None, return_tensors: str | None = "pt", up_axis: str | None = None
+    ) -> BatchFeature:
         """Prepares one cloud or a batch.
 
         Args:
             clouds: array or tensor (N, 3) or (N, 6), (B, N, 3 or 6), a list of such clouds of any sizes, or a mapping
-                with "xyz" and optionally "rgb" (or a list of mappings). Coordinates in any unit.
+                with "xyz" and optionally "rgb" and "up_axis" (or a list of mappings). Coordinates in any unit.
             colors: rgb of `clouds`, (N, 3) or a list of them: uint8, or floats in [0, 1] (sRGB).
             return_tensors: "pt", "np" or None (a list of arrays).
+            up_axis: which axis points up in clouds that do not say it themselves; None and "auto" leave it to the
+                setting of the same name.
 
         Returns:
             BatchFeature with `point_values` (B, num_points, in_channels) float32.
@@ -118,7 +120,11 @@ class Ulip2FeatureExtractor(ProcessorCardMixin, FeatureExtractionMixin):
             ValueError: wrong shape or dtype, no points, NaN or infinite values, colours out of range, clouds of
                 different sizes with `sampling="none"`. The message names the cloud.
         """
-        batch = [self._prepare(index, *cloud) for index, cloud in enumerate(_split_batch(clouds, colors))]
+        up_axis = self._up_axis(up_axis, self.up_axis)
+        batch = [
+            self._prepare(index, cloud, color, self._up_axis(axis, up_axis))
+            for index, (cloud, color, axis) in enumerate(_split_batch(clouds, colors))
+        ]
         sizes = {len(cloud) for cloud in batch}
         if return_tensors is not None and len(sizes) > 1:
             raise ValueError(
@@ -127,10 +133,13 @@ class Ulip2FeatureExtractor(ProcessorCardMixin, FeatureExtractionMixin):
             )
         return BatchFeature({"point_values": batch if return_tensors is None else np.stack(batch)}, return_tensors)
 
-    def _prepare(self, index: int, cloud: Any, color: Any) -> np.ndarray:
+    @staticmethod
+    def _up_axis(said: str | None, otherwise: str) -> str:
+        return otherwise if said is None or check_up_axis(said, auto=True) == AUTO_AXIS else said
+
+    def _prepare(self, index: int, cloud: Any, color: Any, up_axis: str) -> np.ndarray:
         xyz, rgb = _checked_cloud(index, cloud, color)
-        turned = [sign * xyz[:, axis] for axis, sign in _AXES[self.up_axis]]
-        xyz = np.stack([turned["xyz".index(axis)] for axis in self.axes], axis=1)  # (N, 3)
+        xyz = turn_to_y_up(xyz, up_axis)[:, ["xyz".index(axis) for axis in self.axes]]  # (N, 3)
         keep = self._sample(xyz)  # (num_points,)
         xyz = xyz[keep]
         if self.normalize:
@@ -155,10 +164,11 @@ class Ulip2FeatureExtractor(ProcessorCardMixin, FeatureExtractionMixin):
         return rng.permutation(size)[: self.num_points]
 
 
-def _split_batch(clouds: Any, colors: Any) -> list[tuple[Any, Any]]:
-    """The clouds of a batch, each with its colour or None."""
+def _split_batch(clouds: Any, colors: Any) -> list[tuple[Any, Any, str | None]]:
+    """The clouds of a batch, each with its color or None and the axis that it says is up or None."""
     if isinstance(clouds, Mapping):
-        return _split_batch(clouds["xyz"], clouds.get("rgb") if colors is None else colors)
+        split = _split_batch(clouds["xyz"], clouds.get("rgb") if colors is None else colors)
+        return [(cloud, color, clouds.get("up_axis")) for cloud, color, _ in split]
     if hasattr(clouds, "ndim") and clouds.ndim == 2:
         clouds, colors = [clouds], None if colors is None else [colors]
     is_list = isinstance(clouds, Sequence) and not isinstance(clouds, str)
@@ -173,10 +183,11 @@ def _split_batch(clouds: Any, colors: Any) -> list[tuple[Any, Any]]:
     if is_list and isinstance(clouds[0], Mapping):
         if colors is not None:
             raise ValueError("Give colours either inside the mappings as 'rgb' or as `colors`, not both.")
-        return [(cloud["xyz"], cloud.get("rgb")) for cloud in clouds]
+        return [(cloud["xyz"], cloud.get("rgb"), cloud.get("up_axis")) for cloud in clouds]
     if colors is not None and len(colors) != len(clouds):
         raise ValueError(f"There are {len(clouds)} clouds but {len(colors)} colours.")
-    return list(zip(clouds, [None] * len(clouds) if colors is None else colors, strict=True))
+    unknown = [None] * len(clouds)
+    return list(zip(clouds, unknown if colors is None else colors, unknown, strict=True))
 
 
 def _checked_cloud(index: int, cloud: Any, color: Any) -> tuple[np.ndarray, np.ndarray | None]:

@@ -45,7 +45,7 @@ def read_cloud(shape: Any, num_points: int) -> Any:
         ValueError: `shape` is none of these.
     """
     if isinstance(shape, (str, os.PathLike)):
-        from .search.files import read_shape
+        from .geometry.shapes import read_shape
 
         return read_shape(os.fspath(shape), num_points).cloud
     if isinstance(shape, Mapping):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import warnings
 import zipfile
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +23,32 @@ _XYZ_NAMES = ("xyz", "points", "pos", "positions", "coords", "pc", "point_cloud"
 _RGB_NAMES = ("rgb", "colors", "color", "colour", "colours")
 
 
+@dataclass
+class PointCloud:
+    """The points of a file.
+
+    Attributes:
+        xyz: (N, 3) float64, in the file's frame and scale: coordinates far from the origin keep their digits.
+        rgb: (N, 3) uint8 sRGB, or None for a cloud without color.
+        warnings: what had to be left out or guessed, one sentence each.
+    """
+
+    xyz: np.ndarray
+    rgb: np.ndarray | None
+    warnings: list[str] = field(default_factory=list)
+
+
 def read_points(
     path: str | Path, *, max_points: int = MAX_POINTS, max_bytes: int = MAX_BYTES
 ) -> tuple[np.ndarray, np.ndarray | None]:
+    """As `read_cloud`: xyz (N, 3) float64 and rgb (N, 3) uint8 or None. What it warns of is issued as UserWarning."""
+    cloud = read_cloud(path, max_points=max_points, max_bytes=max_bytes)
+    for warning in cloud.warnings:
+        warnings.warn(f"{path}: {warning}", stacklevel=2)
+    return cloud.xyz, cloud.rgb
+
+
+def read_cloud(path: str | Path, *, max_points: int = MAX_POINTS, max_bytes: int = MAX_BYTES) -> PointCloud:
     """Read a point cloud in its own frame and scale.
 
     Args:
@@ -31,9 +56,6 @@ def read_points(
             by spaces, tabs, commas or semicolons; a first line of words is skipped.
         max_points: largest number of points.
         max_bytes: largest size, of the file and of the arrays that it unpacks to.
-
-    Returns:
-        xyz (N, 3) float32 and rgb (N, 3) uint8 sRGB, or None for a cloud without colour.
 
     Raises:
         MeshError: with `.reason`, one of `errors.REASONS`.
@@ -58,7 +80,7 @@ def read_points(
             raise MeshError("too_many_points", f"it holds {len(xyz)} points; at most {max_points}")
         if not np.isfinite(xyz).all():
             raise MeshError("non_finite", f"{int((~np.isfinite(xyz)).any(axis=1).sum())} points are NaN or infinite")
-        return np.ascontiguousarray(xyz, dtype=np.float32), rgb
+        return PointCloud(np.ascontiguousarray(xyz, dtype=np.float64), rgb)
     except MeshError as error:
         if error.path is None:
             error.path = path

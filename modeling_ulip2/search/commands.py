@@ -80,8 +80,8 @@ def _search(options: argparse.Namespace) -> int:
     from PIL import Image
 
     from modeling_ulip2.evaluation.embeddings import embed_points, load_for_evaluation
+    from modeling_ulip2.geometry.shapes import read_shape
 
-    from .files import read_shape
     from .index import ShapeIndex, combine
 
     if not (options.text or options.image or options.shape):

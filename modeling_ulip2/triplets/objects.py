@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from modeling_ulip2.geometry import MESH_SUFFIXES, Mesh
+from modeling_ulip2.geometry.axes import rotate_mesh
 
 OBJECT_COLUMNS = ["path", "id", "name", "tags", "category", "group", "creator", "license", "source", "rotation"]
 OBJECTS_FILE = "objects.csv"
@@ -150,7 +151,4 @@ def rotate(mesh: Mesh, rotation: str) -> Mesh:
         raise ValueError(f"expected nine numbers as rotation, got {rotation!r}") from None
     if not np.allclose(matrix @ matrix.T, np.eye(3), atol=1e-3) or np.linalg.det(matrix) < 0:
         raise ValueError(f"{rotation!r} is no rotation matrix")
-    mesh.vertices = mesh.vertices @ matrix.T  # (V, 3)
-    if mesh.normals is not None:
-        mesh.normals = (mesh.normals @ matrix.T).astype(np.float32)  # (V, 3)
-    return mesh
+    return rotate_mesh(mesh, matrix)

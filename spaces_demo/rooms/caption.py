@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from modeling_ulip2.captioning_card_ulip2 import PROMPT
-from modeling_ulip2.search.files import Shape
+from modeling_ulip2.geometry.shapes import Shape
 
 from .captioner import Captioner, Turn
 from .engine import MAX_TEXT, Engine

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
 from modeling_ulip2 import Ulip2CaptioningProcessor, Ulip2ForConditionalGeneration
-from modeling_ulip2.search.files import Shape
+from modeling_ulip2.geometry.shapes import Shape
 
 from .engine import checked_text, gpu
 
@@ -60,9 +59,8 @@ class Captioner:
     @gpu
     def read(self, shape: Shape, up_axis: str = "y") -> torch.Tensor:
         """What the frozen encoder makes of a shape, (1, G, C): kept, so that further questions cost less."""
-        extractor = copy.copy(self.processor.feature_extractor)
-        extractor.up_axis = up_axis
-        values = extractor([shape.cloud], return_tensors="pt")["point_values"]  # (1, N, C)
+        cloud = shape.cloud | {"up_axis": up_axis}
+        values = self.processor.feature_extractor([cloud], return_tensors="pt")["point_values"]  # (1, N, C)
         return self.model.get_point_features(values.to(self.model.device)).cpu()
 
     @gpu

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from modeling_ulip2.evaluation import load_class_names, load_templates
 from modeling_ulip2.evaluation.embeddings import embed_points, load_for_evaluation
 from modeling_ulip2.evaluation.zero_shot import class_embeddings, zero_shot_logits
 from modeling_ulip2.feature_extraction_ulip2 import Ulip2FeatureExtractor
-from modeling_ulip2.search.files import Shape
+from modeling_ulip2.geometry.shapes import Shape
 from modeling_ulip2.search.index import Match, ShapeIndex, combine
 from modeling_ulip2.towers import Tower
 
@@ -110,12 +109,13 @@ class Engine:
 
     def point_values(self, shape: Shape, up_axis: str = "y") -> np.ndarray:
         """The cloud exactly as the model reads it: (n, C) float32."""
-        return self._extractor(up_axis)([shape.cloud], return_tensors="np")["point_values"][0]
+        return self.feature_extractor([shape.cloud | {"up_axis": up_axis}], return_tensors="np")["point_values"][0]
 
     @gpu
     def embed_shape(self, shape: Shape, up_axis: str = "y") -> Tensor:
         """(D,) float32, L2-normalised."""
-        return embed_points(self.model, self._extractor(up_axis), [shape.cloud], progress=False)[0]
+        cloud = shape.cloud | {"up_axis": up_axis}
+        return embed_points(self.model, self.feature_extractor, [cloud], progress=False)[0]
 
     @gpu
     def embed_query(
@@ -141,14 +141,6 @@ class Engine:
         if text:
             weights[0] = float(text_weight)
         return combine(embeds, weights)
-
-    def _extractor(self, up_axis: str) -> Ulip2FeatureExtractor:
-        """The model's feature extractor, for a cloud whose `up_axis` points up."""
-        if up_axis == self.feature_extractor.up_axis:
-            return self.feature_extractor
-        extractor = copy.copy(self.feature_extractor)
-        extractor.up_axis = up_axis
-        return extractor
 
     # --- the collection ----------------------------------------------------------------------------------------------
 

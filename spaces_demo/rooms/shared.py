@@ -16,7 +16,7 @@ from gradio.components import Component
 from gradio.processing_utils import save_bytes_to_cache
 
 from modeling_ulip2.geometry import MeshError, read_mesh
-from modeling_ulip2.search.files import Shape
+from modeling_ulip2.geometry.shapes import Shape
 
 from .engine import Engine, Hit
 from .uploads import FILE_TYPES, LIMITS, MAX_FACES, read_photo, read_upload

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from PIL import Image, ImageOps
 
 from modeling_ulip2.geometry import MeshError
 from modeling_ulip2.geometry.isolation import Isolation, LimitError
+from modeling_ulip2.geometry.shapes import SHAPE_SUFFIXES, Shape, read_shape
 from modeling_ulip2.geometry.textures import FORMATS
-from modeling_ulip2.search.files import SHAPE_SUFFIXES, Shape, read_shape
 
 MAX_MEGABYTES = 64
 MAX_FACES = 500_000
@@ -77,7 +78,7 @@ def _isolated(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def _read_cloud(path: Path, num_points: int) -> Shape:
     shape = read_shape(path, num_points, max_bytes=MAX_MEGABYTES * 2**20, max_faces=MAX_FACES, max_points=MAX_POINTS)
-    return Shape(shape.xyz, shape.rgb)  # the mesh stays behind
+    return replace(shape, mesh=None)  # the mesh stays behind
 
 
 def _read_photo(path: Path) -> Image.Image:

@@ -19,7 +19,7 @@ def error_of(path, **kwargs) -> str:
 
 def check(path, color: bool = True) -> None:
     xyz, rgb = read_points(path)
-    assert xyz.dtype == np.float32
+    assert xyz.dtype == np.float64
     np.testing.assert_allclose(xyz, XYZ, atol=1e-3)
     if color:
         assert rgb.dtype == np.uint8

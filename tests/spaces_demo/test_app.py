@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from modeling_ulip2.geometry import read_mesh
-from modeling_ulip2.search.files import read_shape
+from modeling_ulip2.geometry.shapes import read_shape
 from tests.evaluation.world import World
 
 pytest.importorskip("gradio", reason="the demo needs gradio (pip install 'modeling-ulip2[demo]')")

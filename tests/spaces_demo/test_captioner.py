@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from modeling_ulip2.captioning_card_ulip2 import PROMPT
-from modeling_ulip2.search.files import read_shape
+from modeling_ulip2.geometry.shapes import read_shape
 
 pytest.importorskip("gradio", reason="the demo needs gradio (pip install 'modeling-ulip2[demo]')")
 pytest.importorskip("faiss", reason="the demo needs faiss-cpu (pip install 'modeling-ulip2[demo]')")

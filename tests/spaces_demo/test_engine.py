@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from modeling_ulip2.evaluation.zero_shot import class_embeddings
-from modeling_ulip2.search.files import Shape, read_shape
+from modeling_ulip2.geometry.shapes import Shape, read_shape
 from tests.evaluation.world import World
 
 pytest.importorskip("gradio", reason="the demo needs gradio (pip install 'modeling-ulip2[demo]')")

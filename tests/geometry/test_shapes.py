@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from modeling_ulip2.geometry import MeshError
-from modeling_ulip2.search.files import read_shape
+from modeling_ulip2.geometry.shapes import read_shape
 from tests.dataset_scripts.shapes import write_box
 
 
