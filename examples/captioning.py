@@ -7,12 +7,17 @@ Controls: the captions that the model makes of other shapes' points; the caption
 embedding is nearest; and what the language model says without points. `predictions.jsonl` grows while captions are
 made, so that a stopped run goes on; then come `controls.jsonl`, `metrics.json`, `report.md` and the picture
 `captions.png` with shapes drawn at random. `--predictions FILE` measures captions that were made elsewhere.
+
+A captioner whose captions suit other shapes as well, or who says the same of most, is told so on the terminal, in the
+report, and in `captioner_report.json` beside the model, which the demo reads; the exit status is then 1.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import random
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +37,13 @@ from modeling_ulip2.evaluation.caption_run import (
     shuffled_captions,
     text_only_caption,
 )
+from modeling_ulip2.evaluation.caption_verdict import (
+    CaptionerVerdict,
+    judge_captioner,
+    verdict_banner,
+    verdict_lines,
+    write_verdict,
+)
 from modeling_ulip2.evaluation.captioning import CaptionScores, read_predictions
 from modeling_ulip2.evaluation.embeddings import embed_points, embed_views, load_for_evaluation
 from modeling_ulip2.evaluation.figures import Described, description_sheet
@@ -43,7 +55,11 @@ from modeling_ulip2.training.features import DEFAULT_CACHE, published_features
 from modeling_ulip2.training.point_features import point_features
 from modeling_ulip2.triplets.shards import write_text
 
+logger = logging.getLogger("modeling_ulip2.captioning")
+
 RUN_FILE = "captioning.json"
+# Exit status where a captioner was measured and is not worth showing.
+UNFIT = 1
 SHUFFLED, NEAREST, TEXT_ONLY = "shuffled points", "nearest training caption", "no points"
 
 
@@ -184,6 +200,7 @@ def measure(
         systems, references, tower and tower.encode_text, point_embeds or None, view_embeds, args.tokenizer
     )
     write_captions(output_dir / "controls.jsonl", ids, references, systems, scores, nearest)
+    verdict = tell_verdict(args, output_dir, references, systems, scores)
     sources = list(shapes["source"]) if "source" in shapes.column_names else [""] * len(ids)
     groups = {name: [i for i, own in zip(ids, sources, strict=True) if own == name] for name in sorted(set(sources))}
     record = {
@@ -194,21 +211,51 @@ def measure(
         "by_source": {
             name: {group: own.subset(members) for group, members in groups.items()} for name, own in scores.items()
         },
+        "captioner_verdict": verdict and verdict.to_dict(),
     }
     write_text(output_dir / "metrics.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-    report = report_lines(scores, groups if len(groups) > 1 else {}, len(ids), args.seed)
+    report = report_lines(scores, groups if len(groups) > 1 else {}, len(ids), args.seed, verdict)
     if "views" in shapes.column_names:
         draw(output_dir / "captions.png", shapes, references, systems, args)
         report += ["![Shapes drawn at random](captions.png)", ""]
     write_text(output_dir / "report.md", "\n".join(report))
-    print("\n".join(report))
+    print("\n".join(report), flush=True)
+    if verdict is not None and not verdict.fit:
+        print(verdict_banner(verdict), file=sys.stderr)
     return record
 
 
-def report_lines(scores: dict[str, CaptionScores], groups: dict[str, list[str]], shapes: int, seed: int) -> list[str]:
+def tell_verdict(
+    args: Arguments,
+    output_dir: Path,
+    references: dict[str, list[str]],
+    systems: dict[str, dict[str, str]],
+    scores: dict[str, CaptionScores],
+) -> CaptionerVerdict | None:
+    """Whether the captioner is worth showing, written beside its report and beside the model; None without a model."""
+    if args.model is None:
+        return None
+    verdict = judge_captioner(systems["model"], references, scores["model"], scores[SHUFFLED], args.model, args.seed)
+    write_verdict(verdict, output_dir)
+    if Path(args.model).is_dir() and args.split != "train":  # what was learned by heart says little
+        try:
+            write_verdict(verdict, args.model)
+        except OSError as error:
+            logger.warning(f"the verdict cannot be written into {args.model}: {error}")
+    return verdict
+
+
+def report_lines(
+    scores: dict[str, CaptionScores],
+    groups: dict[str, list[str]],
+    shapes: int,
+    seed: int,
+    verdict: CaptionerVerdict | None,
+) -> list[str]:
     """`report.md`."""
     any_scores = next(iter(scores.values()))
     lines = ["# Captions of held-out shapes", "", f"{shapes} shapes. All figures times 100.", ""]
+    lines += [] if verdict is None else verdict_lines(verdict)
     lines += [*caption_table(scores, seed), *group_table(scores, groups)] if groups else caption_table(scores, seed)
     lines += [
         f"- Words by the tokenizer `{any_scores.tokenizer}`; in brackets: bootstrap intervals of 95 % over shapes.",
@@ -259,5 +306,11 @@ def draw(
     description_sheet(path, tiles, f"{count} of {len(shapes)} held-out shapes, drawn at random")
 
 
+def command(argv: list[str] | None = None) -> int:
+    """`main`; returns the exit status."""
+    verdict = main(argv)["captioner_verdict"]
+    return 0 if verdict is None or verdict["fit"] else UNFIT
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(command())

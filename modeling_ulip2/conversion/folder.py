@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from ..checksums import sha256_of
 from ..feature_extraction_ulip2 import Ulip2FeatureExtractor
 from ..modeling_ulip2 import Ulip2Model
 from ..processing_ulip2 import Ulip2Processor
@@ -97,7 +97,7 @@ def _write(
     recorded = not isinstance(model, SlipModel) and model.num_parameters() <= _LARGEST_RECORDED
     if recorded:
         record(model, folder)
-    card = model_card(conversion, checkpoint, release, _sha256(file), recorded)
+    card = model_card(conversion, checkpoint, release, sha256_of(file), recorded)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -128,11 +128,3 @@ def _save(model: PreTrainedModel, folder: Path) -> None:
     # weights stay in the precision of the file, but the published figures hold for computation in float32
     model.config.dtype = torch.float32
     model.config.save_pretrained(folder)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

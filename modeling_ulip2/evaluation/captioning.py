@@ -193,6 +193,8 @@ def shape_scores(encode_text: EncodeText, predictions: Mapping[str, str], embeds
     """
     if missing := [name for name in predictions if name not in embeds]:
         raise ValueError(f"{len(missing)} of {len(predictions)} captions have no embedding, e.g. {missing[0]!r}")
+    if not any(caption.strip() for caption in predictions.values()):
+        return [0.0] * len(predictions)
     texts = _embed_texts(encode_text, predictions.values())
     scores = []
     for name, caption in predictions.items():

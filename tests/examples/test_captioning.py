@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from safetensors import safe_open
 from examples import captioning, train_captioning
 from modeling_ulip2 import Ulip2CaptioningProcessor, Ulip2ForConditionalGeneration
 from modeling_ulip2.evaluation.caption_run import nearest_captions, shuffled_captions
+from modeling_ulip2.evaluation.caption_verdict import CAPTIONER_REPORT, captioner_verdict
 from modeling_ulip2.triplets.pairs import CAPTIONS_CONFIG, write_pairs
 from tests.captioning import world as captioners
 from tests.evaluation.world import CATEGORIES, World, build_world
@@ -167,6 +170,9 @@ def test_captions_are_measured_beside_their_controls(world, trained: Path, tmp_p
     assert [row["prediction"] for row in made] == [row["model"]["caption"] for row in rows]
     report = (tmp_path / "out" / "report.md").read_text()
     assert "| model |" in report and "tokenizer `regex`" in report
+    told = record["captioner_verdict"]
+    assert told["shapes"] == 16 and told["weights"] == json.loads((trained / CAPTIONER_REPORT).read_text())["weights"]
+    assert (tmp_path / "out" / CAPTIONER_REPORT).read_text() == (trained / CAPTIONER_REPORT).read_text()
     assert Image.open(tmp_path / "out" / "captions.png").format == "PNG"
 
     # a stopped run goes on behind the last whole line
@@ -186,6 +192,38 @@ def test_captions_are_measured_beside_their_controls(world, trained: Path, tmp_p
         measure(world, tmp_path / "less", predictions=tmp_path / "mine.jsonl")
     with pytest.raises(ValueError, match="either --model or --predictions"):
         measure(world, tmp_path / "none")
+
+
+def lookup(
+    said_of: dict[str, str], model: Any, processor: Any, ids: list[str], *rest: Any, **kw: Any
+) -> dict[str, str]:
+    """In place of `generate_captions`."""
+    return {name: said_of[name] for name in ids}
+
+
+def test_a_captioner_that_says_one_thing_of_all_is_told_so_everywhere(
+    world, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("modeling_ulip2.evaluation.caption_report.java_is_available", lambda: False)
+    monkeypatch.setattr("modeling_ulip2.evaluation.captioning.java_is_available", lambda: False)
+    model = shutil.copytree(trained, tmp_path / "model")
+    status: list[int] = []
+    for caption, name in ((None, "honest"), ("a red chair", "constant")):
+        said_of = {f"made/{i:02d}.obj": caption or f"a red {CATEGORIES[i % 3]}" for i in range(24)}
+        monkeypatch.setattr(captioning, "generate_captions", partial(lookup, said_of))
+        built, _, folder = world
+        given = {"model": model, "dataset": built.dataset, "texts": folder / "texts", "split_file": built.split_file}
+        given |= {"output_dir": tmp_path / name, "tokenizer": "regex", "views": False, "max_new_tokens": 4}
+        given |= {"num_beams": 1, "min_new_tokens": 1, "feature_cache": folder / "cache"}
+        status.append(captioning.command(words(given)))
+        told = json.loads((tmp_path / name / "metrics.json").read_text())["captioner_verdict"]
+        report, said = (tmp_path / name / "report.md").read_text(), capsys.readouterr().err
+        unfit = caption is not None
+        assert told["fit"] is not unfit and ("**Warning" in report) is unfit
+        assert ("not worth showing" in said) is unfit and (captioner_verdict(model) is not None) is unfit
+        assert ("not worth showing" in (model / "README.md").read_text()) is unfit
+    assert status == [0, captioning.UNFIT]
+    assert "'a red chair' of 16 of 16" in (captioner_verdict(model) or "")
 
 
 def test_controls() -> None:
