@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 
@@ -69,7 +70,7 @@ def farthest_point_sample(
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}.")
     xyz = xyz.detach().float()  # (B, N, 3)
-    order = _tie_order(xyz.shape[1], rule.tie_cap, rule.bit_reversed, xyz.device)  # (N,)
+    order = _tie_order(xyz.shape[1], rule, xyz)  # (N,)
     ordered = xyz[:, order].transpose(1, 2).contiguous()  # (B, 3, N): equal distances are now won by the first point
     x, y, z = ordered.unbind(1)
     if rule.min_squared_norm is None:
@@ -113,18 +114,39 @@ def _fps_torch(ordered: torch.Tensor, candidates: torch.Tensor, first: torch.Ten
     return torch.cat(chosen, dim=1)
 
 
-@functools.lru_cache(maxsize=64)
-def _tie_order(num_points: int, tie_cap: int, bit_reversed: bool, device: torch.device) -> torch.Tensor:
-    """Permutation (N,) of the indices such that among equal distances the first one wins."""
+def _tie_order(num_points: int, rule: FPSRule, like: torch.Tensor) -> torch.Tensor:
+    """Permutation (N,) of the indices, on the device of `like`, such that among equal distances the first one wins."""
+    # Numbers are cached, never tensors that tracing may have made (torch.export, FakeTensorMode, torch.device("meta")):
+    # those would outlive it. A GPU's copy is kept too, but only if it is an ordinary tensor beside an ordinary one.
+    key = (num_points, rule.tie_cap, rule.bit_reversed, like.device)
+    plain = type(like) is torch.Tensor
+    order = _GPU_ORDERS.get(key) if plain else None
+    if order is None:
+        order = torch.tensor(
+            _tie_permutation(*key[:3]), device=like.device
+        )  # (N,), of the tracer while one is at work
+        if plain and type(order) is torch.Tensor and order.is_cuda:
+            if len(_GPU_ORDERS) >= _KEPT_ORDERS:
+                _GPU_ORDERS.clear()
+            _GPU_ORDERS[key] = order
+    return order
+
+
+_KEPT_ORDERS = 64
+_GPU_ORDERS: dict[tuple[int, int, bool, torch.device], torch.Tensor] = {}
+
+
+@functools.lru_cache(maxsize=_KEPT_ORDERS)
+def _tie_permutation(num_points: int, tie_cap: int, bit_reversed: bool) -> np.ndarray:
+    index = np.arange(num_points)
     if not bit_reversed:
-        return (torch.arange(num_points) % tie_cap).argsort(stable=True).to(device)
+        return (index % tie_cap).argsort(kind="stable")  # (N,)
     bits = min(tie_cap, num_points).bit_length() - 1  # T = 2^bits
-    index = torch.arange(num_points)
     residue = index & ((1 << bits) - 1)
-    reversed_residue = torch.zeros_like(residue)
+    reversed_residue = np.zeros_like(residue)
     for bit in range(bits):
         reversed_residue |= ((residue >> bit) & 1) << (bits - 1 - bit)
-    return reversed_residue.argsort(stable=True).to(device)
+    return reversed_residue.argsort(kind="stable")  # (N,)
 
 
 @torch.compiler.disable
@@ -256,7 +278,8 @@ class _Kernels:
 def _kernels_for(xyz: torch.Tensor, backend: str) -> _Kernels | None:
     if backend not in ("auto", "torch", "numba"):
         raise ValueError(f"backend must be 'auto', 'torch' or 'numba', got {backend!r}.")
-    if backend == "torch" or (backend == "auto" and xyz.device.type != "cpu"):
+    # a tensor without numbers (torch.export, FakeTensorMode) is no ordinary one, and only torch can follow it
+    if backend == "torch" or (backend == "auto" and (xyz.device.type != "cpu" or type(xyz) is not torch.Tensor)):
         return None
     kernels = _compiled_kernels()
     if backend == "numba" and (kernels is None or xyz.device.type != "cpu"):
@@ -280,7 +303,6 @@ def _over_clouds(kernel: Callable[..., None], *arrays: torch.Tensor) -> None:
 def _compiled_kernels() -> _Kernels | None:
     try:
         import numba
-        import numpy as np
     except ImportError:
         return None
 
