@@ -116,8 +116,8 @@ def _fps_torch(ordered: torch.Tensor, candidates: torch.Tensor, first: torch.Ten
 
 def _tie_order(num_points: int, rule: FPSRule, like: torch.Tensor) -> torch.Tensor:
     """Permutation (N,) of the indices, on the device of `like`, such that among equal distances the first one wins."""
-    # Numbers are cached, never tensors that tracing may have made (torch.export, FakeTensorMode, torch.device("meta")):
-    # those would outlive it. A GPU's copy is kept too, but only if it is an ordinary tensor beside an ordinary one.
+    # Numbers are cached, never tensors that a tracer (torch.export, FakeTensorMode, torch.device("meta")) may have
+    # made: those would outlive it. A GPU's copy is kept too, but only if it is an ordinary tensor beside another.
     key = (num_points, rule.tie_cap, rule.bit_reversed, like.device)
     plain = type(like) is torch.Tensor
     order = _GPU_ORDERS.get(key) if plain else None
