@@ -9,7 +9,6 @@ Embeddings that the folder has of another tower stay unless --replace says other
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from functools import partial
@@ -27,8 +26,10 @@ from stages.tower import DTYPES
 from tqdm import tqdm
 
 from modeling_ulip2.triplets.card import add_features_to_card
+from modeling_ulip2.triplets.files import is_parquet
+from modeling_ulip2.triplets.records import BUILD, FEATURES, OutputError, read_manifest
 from modeling_ulip2.triplets.schema import FEATURES_CONFIG, TRIPLETS_CONFIG
-from modeling_ulip2.triplets.shards import FEATURES_MANIFEST, MANIFEST, FeaturesFolder, OutputError, is_parquet
+from modeling_ulip2.triplets.shards import BuildFolder, FeaturesFolder
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -84,24 +85,20 @@ def make_room(folder: Path, settings: dict[str, Any], replace: bool) -> None:
     Raises:
         OutputError: there are some, and they may not be replaced.
     """
-    manifest = folder / FEATURES_MANIFEST
-    if manifest.is_file() and json.loads(manifest.read_text(encoding="utf-8"))["settings"] == settings | {
-        "shard_size": 1
-    }:
+    earlier = (folder / FEATURES.manifest).is_file()
+    if earlier and read_manifest(folder, FEATURES)["settings"] == settings | {"shard_size": 1}:
         return
-    if not manifest.is_file() and not any((folder / FEATURES_CONFIG).glob("*.parquet")):
+    if not earlier and not any((folder / FEATURES_CONFIG).glob("*.parquet")):
         return
     if not replace:
-        maker = (
-            "an earlier run" if manifest.is_file() else "its build" if (folder / MANIFEST).is_file() else "elsewhere"
-        )
+        maker = "an earlier run" if earlier else "its build" if (folder / BUILD.manifest).is_file() else "elsewhere"
         raise OutputError(f"{folder} has embeddings from {maker}; add --replace to make them anew")
     shutil.rmtree(folder / FEATURES_CONFIG, ignore_errors=True)
     for path in folder.glob("features_*"):
         path.unlink()
 
 
-def embed(args: argparse.Namespace) -> FeaturesFolder:
+def embed(args: argparse.Namespace) -> BuildFolder:
     """Embed what is missing; the folder with its manifest as it stands afterwards.
 
     Raises:
@@ -112,7 +109,7 @@ def embed(args: argparse.Namespace) -> FeaturesFolder:
         raise OutputError(f"{args.folder} has no depth views")
     settings = {"tower": local_name(args.tower), "depth": args.depth, "dtype": args.dtype}
     make_room(args.folder, settings, args.replace)
-    with FeaturesFolder(args.folder, settings, files, shard_size=1) as folder:
+    with FeaturesFolder(args.folder, settings, files, 1, partial(update_card, args)) as folder:
         missing = folder.missing_shards()
         shards = [(shard, read_rows(args.folder, files[shard]["file"])) for shard in missing]
         if not shards:
@@ -125,11 +122,10 @@ def embed(args: argparse.Namespace) -> FeaturesFolder:
                 if isinstance(event, ShardResult):
                     folder.commit(event.shard, event.record, event.errors)
                     bar.update(files[event.shard]["rows"])
-        update_card(args, folder)
     return folder
 
 
-def update_card(args: argparse.Namespace, folder: FeaturesFolder) -> None:
+def update_card(args: argparse.Namespace, folder: BuildFolder) -> None:
     totals = folder.totals()
     add_features_to_card(
         args.folder / "README.md",
@@ -147,14 +143,14 @@ def main(arguments: list[str] | None = None) -> None:
         folder = embed(args)
     except OutputError as error:
         sys.exit(f"embed_triplets: {error}")
-    except (EngineError, OSError, json.JSONDecodeError) as error:
+    except (EngineError, OSError) as error:
         sys.exit(f"embed_triplets: {explain_failure(error)}")
     except KeyboardInterrupt:
         sys.exit(f"\nembed_triplets: stopped; run the same command again to complete {args.folder}")
     totals = folder.totals()
     print(f"{args.folder} has features of {totals['triplets']} triplets and {totals['captions']} captions.")
     if failed := sum(totals["errors"].values()):
-        sys.exit(f"embed_triplets: {failed} triplets could not be embedded; {folder.errors_name} says why")
+        sys.exit(f"embed_triplets: {failed} triplets could not be embedded; {folder.names.errors} says why")
 
 
 if __name__ == "__main__":

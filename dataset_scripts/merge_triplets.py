@@ -3,7 +3,8 @@
     python dataset_scripts/merge_triplets.py data/objaverse data/shapenet --output data/both
 
 Shards are linked where the file system can, else copied; nothing is rendered or captioned again. The datasets need the
-same columns and number of points, and, where they hold features, features of the same image-text model.
+same columns and number of points, and, where they hold features, features of the same image-text model. Stop it
+whenever you like: the same command goes on where it was, and the output appears when it is whole.
 """
 
 from __future__ import annotations
@@ -13,88 +14,111 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from filelock import FileLock
+from tqdm import tqdm
 
 from modeling_ulip2.triplets.card import dataset_card
-from modeling_ulip2.triplets.schema import TRIPLETS_CONFIG, error_features, warning_features
-from modeling_ulip2.triplets.shards import (
-    ERRORS,
-    FORMAT,
-    MANIFEST,
-    WARNINGS,
-    BuildFolder,
-    OutputError,
-    read_parquet,
-    shard_path,
-    write_parquet,
-    write_text,
-)
+from modeling_ulip2.triplets.files import temporary_path, whole_file, write_text
+from modeling_ulip2.triplets.records import FEATURES, Entry, OutputError, read_log, read_manifest
+from modeling_ulip2.triplets.schema import TRIPLETS_CONFIG
+from modeling_ulip2.triplets.shards import LOCK, BuildFolder, is_whole, shard_path
 
 # What may differ between datasets that are merged: how the rows were cut into shards.
 UNIMPORTANT = {"shard_size"}
+COPIED_AT_ONCE = 16 << 20
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a build that is complete.
+class MergedFolder(BuildFolder):
+    """A build whose shards are those of other builds, one after the other."""
+
+    def __init__(self, path: Path, begun: Mapping[str, Any], tell: Callable[[BuildFolder], None]) -> None:
+        super().__init__(path, {}, [], 1, tell)
+        self.num_shards = begun["num_shards"]
+        self._begun |= begun
+
+
+def read_complete(folder: Path) -> tuple[dict[str, Any], list[Entry]]:
+    """Manifest and shards of a build that is complete.
 
     Raises:
         OutputError: `folder` is no build, or one that was stopped.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise OutputError(f"{folder} holds no {MANIFEST}: build it with build_triplets.py")
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    if manifest.get("format") != FORMAT:
-        raise OutputError(f"{folder} was written by another version (format {manifest.get('format')})")
-    missing = manifest["num_shards"] - len(manifest["shards"])
+    manifest, entries = read_manifest(folder), list(read_log(folder))
+    missing = manifest["num_shards"] - sum(
+        is_whole(folder, entry.record, entry.shard, manifest["num_shards"]) for entry in entries
+    )
     if missing:
         raise OutputError(f"{missing} of {manifest['num_shards']} shards of {folder} are missing: complete it first")
-    return manifest
+    if (folder / FEATURES.manifest).is_file() and not manifest["settings"].get("features"):
+        print(
+            f"merge_triplets: the embeddings that were added to {folder} later are left out; "
+            "embed_triplets.py adds them to the merged dataset",
+            file=sys.stderr,
+        )
+    return manifest, entries
 
 
 def merge(folders: Sequence[Path], output: Path, title: str | None = None) -> int:
     """Writes the merged dataset to `output`, a new or empty folder; returns the number of its rows.
 
+    It grows in a hidden folder beside `output` and becomes `output` when it is whole. What a stopped run left there
+    is taken up by the next one, if it merges the same datasets.
+
     Raises:
         OutputError: a dataset is incomplete, they do not fit together, or `output` holds something.
     """
-    if output.exists() and any(output.iterdir()):
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise OutputError(f"{output} is not empty; choose another output folder")
-    manifests = [read_manifest(folder) for folder in folders]
-    merged = merged_manifest(folders, manifests)
-    ids: dict[str, Path] = {}
-    tables: dict[str, list[dict[str, Any]]] = {ERRORS: [], WARNINGS: []}
-    first = 0
-    for folder, manifest in zip(folders, manifests, strict=True):
-        for number, record in manifest["shards"].items():
-            shard = first + int(number)
-            if record["triplets"]:
-                check_ids(shard_path(folder, TRIPLETS_CONFIG, int(number), manifest["num_shards"]), folder, ids)
-            for config in record["bytes"]:
-                source = shard_path(folder, config, int(number), manifest["num_shards"])
-                link_or_copy(source, shard_path(output, config, shard, merged["num_shards"]))
-            merged["shards"][str(shard)] = record
-        for name, features in ((ERRORS, error_features()), (WARNINGS, warning_features())):
-            rows = read_parquet(folder / name, features) if (folder / name).is_file() else []
-            tables[name] += [{**row, "shard": first + row["shard"]} for row in rows]
-        first += manifest["num_shards"]
-    write_parquet(output / ERRORS, tables[ERRORS], error_features())
-    write_parquet(output / WARNINGS, tables[WARNINGS], warning_features())
-    write_text(output / MANIFEST, json.dumps(merged, indent=1, ensure_ascii=False) + "\n")
-    build = BuildFolder(output, merged["settings"], [], 1)
-    build.manifest = merged
-    totals = build.totals()
+    output = output.absolute()
+    parts = [read_complete(folder) for folder in folders]
+    begun = merged_manifest(folders, [manifest for manifest, _ in parts])
+    check_ids(folders, parts)
     source = "Merged from " + ", ".join(f"`{folder.resolve().name}`" for folder in folders) + "."
-    write_text(output / "README.md", dataset_card(title or output.resolve().name, merged, totals, source))
-    return totals["triplets"]
+
+    def tell(folder: BuildFolder) -> None:
+        card = dataset_card(title or output.name, folder.manifest, folder.totals(), source)
+        write_text(folder.path / "README.md", card)
+
+    partial = output.with_name(f".{output.name}.part")
+    if partial.is_dir() and not is_begun(partial, begun):
+        with FileLock(partial / LOCK, timeout=0):
+            shutil.rmtree(partial)
+    with MergedFolder(partial, begun, tell) as merged:
+        missing = set(merged.missing_shards())
+        first = 0
+        with tqdm(total=merged.num_shards, initial=merged.num_shards - len(missing), unit="shard") as bar:
+            for folder, (manifest, entries) in zip(folders, parts, strict=True):
+                for entry in entries:
+                    shard = first + entry.shard
+                    if shard in missing:
+                        for config in entry.record["bytes"]:
+                            place = shard_path(folder, config, entry.shard, manifest["num_shards"])
+                            link_or_copy(place, shard_path(partial, config, shard, merged.num_shards))
+                        merged.commit(shard, entry.record, entry.errors, entry.warnings)
+                        bar.update()
+                first += manifest["num_shards"]
+    if output.is_dir():
+        output.rmdir()  # it is empty
+    partial.replace(output)
+    return merged.totals()["triplets"]
+
+
+def is_begun(partial: Path, begun: Mapping[str, Any]) -> bool:
+    """Whether a stopped run merged the same datasets."""
+    try:
+        manifest = read_manifest(partial)
+    except OutputError:
+        return False
+    return all(manifest.get(name) == value for name, value in begun.items())
 
 
 def merged_manifest(folders: Sequence[Path], manifests: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The common manifest, with no shards yet.
+    """What the merged dataset's manifest begins with.
 
     Raises:
         OutputError: settings or image-text models differ.
@@ -109,33 +133,46 @@ def merged_manifest(folders: Sequence[Path], manifests: Sequence[dict[str, Any]]
                         f"{folders[0]} and {folder} differ in {name}: {json.dumps(here.get(name))} and "
                         f"{json.dumps(there.get(name))}; build both with the same settings"
                     )
+    merged = [
+        {"name": folder.resolve().name, "objects": manifest.get("objects"), "shards": manifest["num_shards"]}
+        for folder, manifest in zip(folders, manifests, strict=True)
+    ]
     return {
-        "format": FORMAT,
         "settings": {name: value for name, value in kept["settings"].items() if name not in UNIMPORTANT},
-        "merged": [
-            {"name": folder.resolve().name, "objects": manifest["objects"]}
-            for folder, manifest in zip(folders, manifests, strict=True)
-        ],
+        "objects": {"count": sum((part["objects"] or {"count": 0})["count"] for part in merged)},
+        "merged": merged,
         "num_shards": sum(manifest["num_shards"] for manifest in manifests),
         "stages": kept["stages"],
-        "shards": {},
     }
 
 
-def check_ids(path: Path, folder: Path, known: dict[str, Path]) -> None:
-    """Notes the ids of a shard; raises OutputError where another shard has one of them."""
-    for name in pq.read_table(path, columns=["id"])["id"].to_pylist():
-        if name in known:
-            raise OutputError(f"the id {name!r} is in {known[name]} and in {folder}: rename one of the two")
-        known[name] = folder
+def check_ids(folders: Sequence[Path], parts: Sequence[tuple[dict[str, Any], list[Entry]]]) -> None:
+    """Raises OutputError where two shards have the same id."""
+    known: dict[str, Path] = {}
+    for folder, (manifest, entries) in zip(folders, parts, strict=True):
+        for entry in entries:
+            if not entry.record["triplets"]:
+                continue
+            path = shard_path(folder, TRIPLETS_CONFIG, entry.shard, manifest["num_shards"])
+            for name in pq.read_table(path, columns=["id"])["id"].to_pylist():
+                if name in known:
+                    raise OutputError(f"the id {name!r} is in {known[name]} and in {folder}: rename one of the two")
+                known[name] = folder
 
 
 def link_or_copy(source: Path, target: Path) -> None:
+    """Put a file into place, whole or not at all; one that a stopped run left there is replaced."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    partial = temporary_path(target)
+    partial.unlink(missing_ok=True)
     try:
-        os.link(source, target)
+        os.link(source, partial)
     except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)
+        with source.open("rb") as content, whole_file(target) as copy:
+            shutil.copyfileobj(content, copy, COPIED_AT_ONCE)
+    else:
+        partial.replace(target)
+        partial.unlink(missing_ok=True)  # to replace a file by another link to it does nothing
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -148,6 +185,8 @@ def main(arguments: list[str] | None = None) -> None:
         rows = merge(args.datasets, args.output, args.title)
     except (OutputError, OSError) as error:
         sys.exit(f"merge_triplets: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"\nmerge_triplets: stopped; run the same command again to complete {args.output}")
     print(f"{args.output} holds {rows} triplets of {len(args.datasets)} datasets")
 
 

@@ -10,7 +10,6 @@ own: when it was stopped, the same command goes on. Log in first with `hf auth l
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from pathlib import Path
@@ -25,15 +24,17 @@ from huggingface_hub.utils import validate_repo_id
 from inspection.sheet import draw_sheet, read_samples
 
 from modeling_ulip2.triplets.card import UNKNOWN_LICENSE
+from modeling_ulip2.triplets.files import LEFTOVERS, is_parquet, write_text
+from modeling_ulip2.triplets.records import BUILD, FEATURES, OutputError, is_told, read_log, read_manifest
 from modeling_ulip2.triplets.schema import TRIPLETS_CONFIG
-from modeling_ulip2.triplets.shards import FEATURES_MANIFEST, LOCK, MANIFEST, is_parquet, is_whole, write_text
+from modeling_ulip2.triplets.shards import LOCK, is_whole
 
 CARD, SHEET, SAMPLES = "README.md", "samples.jpg", 24
 # What a reader must find: a heading that holds one of the words.
 SECTIONS = {"where the shapes come from": "source", "licences": r"licen[cs]e", "what is known to be wrong": "limit"}
 MARKERS = re.compile(r"\b(?:TODO|FIXME|TBD|XXX)\b|\[More Information Needed\]")
 PLACEHOLDER = 'load_dataset("…"'  # as the card's examples name a repository that is not known yet
-IGNORED = [LOCK, "**/.*.part", ".*.part", ".cache/**"]
+IGNORED = [LOCK, f"**/{LEFTOVERS}", LEFTOVERS, ".cache/**"]
 
 
 class IncompleteError(ValueError):
@@ -77,13 +78,20 @@ def build_problems(folder: Path) -> list[str]:
     damaged = [path.relative_to(folder).as_posix() for path in folder.glob("*/*.parquet") if not is_parquet(path)]
     if damaged:
         problems.append(f"{len(damaged)} files cannot be read, e.g. {damaged[0]}")
-    for name in (MANIFEST, FEATURES_MANIFEST):
-        if (folder / name).is_file():
-            manifest = json.loads((folder / name).read_text(encoding="utf-8"))
-            count, records = manifest["num_shards"], manifest["shards"]
-            whole = sum(is_whole(folder, records.get(str(shard)), shard, count) for shard in range(count))
-            if whole < count:
-                problems.append(f"{count - whole} of the {count} shards of {name} are missing: run the build again")
+    for names in (BUILD, FEATURES):
+        if not (folder / names.manifest).is_file():
+            continue
+        try:
+            manifest, log = read_manifest(folder, names), read_log(folder, names)
+        except OutputError as error:
+            problems.append(str(error))
+            continue
+        count = manifest["num_shards"]
+        missing = count - sum(is_whole(folder, entry.record, entry.shard, count) for entry in log)
+        if missing:
+            problems.append(f"{missing} of the {count} shards of {names.manifest} are missing: run the build again")
+        elif not is_told(folder, names, manifest):
+            problems.append(f"its card and {names.errors} tell of an earlier state: run the build again")
     return problems
 
 

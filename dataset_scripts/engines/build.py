@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,12 @@ def run_build(
         OutputError, EngineError: see there; shards already written are kept.
     """
     size = args.shard_size or min(max(len(objects) // 32, 8), 64)
-    with BuildFolder(args.output, settings, objects, size) as folder:
+
+    def tell(folder: BuildFolder) -> None:
+        card = dataset_card(args.title or args.output.resolve().name, folder.manifest, folder.totals(), source)
+        write_text(args.output / "README.md", card)
+
+    with BuildFolder(args.output, settings, objects, size, tell) as folder:
         missing = folder.missing_shards()
         shards = [(shard, list(objects[shard * size : (shard + 1) * size])) for shard in missing]
         if not shards:
@@ -65,17 +71,15 @@ def run_build(
             depth=settings["depth"],
         )
         start = time.perf_counter()
-        results = []
+        work = Work()
         with tqdm(
             total=len(objects), initial=len(objects) - sum(len(rows) for _, rows in shards), unit="object"
         ) as bar:
             for result in watch(run_engine(args, plan, shards, folder.check_stages), bar):
                 folder.commit(result.shard, result.record, result.errors, result.warnings)
-                card = dataset_card(args.title or args.output.resolve().name, folder.manifest, folder.totals(), source)
-                write_text(args.output / "README.md", card)
-                results.append(result)
+                work.add(result)
                 bar.set_postfix(errors=sum(folder.totals()["errors"].values()))
-        print(summary(results, folder, time.perf_counter() - start))
+        print(summary(work, folder, time.perf_counter() - start))
     return folder
 
 
@@ -116,16 +120,33 @@ def watch(events: Iterable[Event], bar: tqdm) -> Iterator[ShardResult]:
             yield event
 
 
-def summary(results: list[ShardResult], folder: BuildFolder, elapsed: float) -> str:
-    done = sum(result.record["triplets"] + len(result.errors) for result in results)
-    seconds: Counter[str] = sum((Counter(result.record["seconds"]) for result in results), Counter())
-    shares = ", ".join(f"{name} {100 * value / seconds.total():.0f} %" for name, value in seconds.most_common())
+@dataclass
+class Work:
+    """What this run has done so far."""
+
+    objects: int = 0
+    cpu_seconds: float = 0.0
+    memory: int = 0  # the most that a process held, in bytes
+    seconds: Counter[str] = field(default_factory=Counter)
+
+    def add(self, result: ShardResult) -> None:
+        self.objects += result.record["triplets"] + len(result.errors)
+        self.cpu_seconds += result.cpu_seconds
+        self.memory = max(self.memory, result.memory)
+        self.seconds.update(result.record["seconds"])
+
+
+def summary(work: Work, folder: BuildFolder, elapsed: float) -> str:
+    shares = ", ".join(
+        f"{name} {100 * value / work.seconds.total():.0f} %" for name, value in work.seconds.most_common()
+    )
     totals = folder.totals()
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(totals["errors"].items()))
     return (
-        f"{done} objects in {elapsed:.1f} s, {done / elapsed:.2f} objects/s. Time in stages: {shares}.\n"
-        f"{sum(result.cpu_seconds for result in results) / done:.2f} s of processor time an object; at most "
-        f"{max(result.memory for result in results) / 2**20:.0f} MiB in a process.\n"
+        f"{work.objects} objects in {elapsed:.1f} s, {work.objects / elapsed:.2f} objects/s. "
+        f"Time in stages: {shares}.\n"
+        f"{work.cpu_seconds / work.objects:.2f} s of processor time an object; at most "
+        f"{work.memory / 2**20:.0f} MiB in a process.\n"
         f"{folder.path} holds {totals['triplets']} triplets and {totals['captions']} captions; "
         f"{sum(totals['errors'].values())} meshes could not be used{f' ({reasons})' if reasons else ''}, "
         f"{totals['warned']} have warnings."

@@ -172,6 +172,7 @@ class LocalPool:
         self._deaths: Counter[str] = Counter()
         self._skip: Skip = {}
         self._workers: list[_Worker] = []
+        self._fresh: Iterator[_Task] = iter(())
 
     def __enter__(self) -> LocalPool:
         self._workers = [self._start(crew, visible) for crew in self._crews for visible in crew.visible]
@@ -201,7 +202,8 @@ class LocalPool:
         """Process shards; yields a result for each, which is a `ShardRows` if the plan writes nothing."""
         for crew in self._crews:
             crew.todo.clear()
-        self._crews[0].todo.extend(_Task(shard, pickle.dumps(rows)) for shard, rows in shards)
+        # pickled when it is their turn: copies of ten million objects would fill the memory
+        self._fresh = (_Task(shard, pickle.dumps(rows)) for shard, rows in shards)
         left = len(shards)
         while left:
             self._assign()
@@ -222,8 +224,10 @@ class LocalPool:
                 continue
             if crew is not last and len(last.todo) >= STAGED_PER_GPU * len(last.visible):
                 continue
-            while worker.ready and crew.todo and len(worker.tasks) < crew.tasks_each:
-                task = crew.todo.popleft()
+            while worker.ready and len(worker.tasks) < crew.tasks_each:
+                task = crew.todo.popleft() if crew.todo else self._next() if crew is self._crews[0] else None
+                if task is None:
+                    break
                 if not worker.tasks:
                     worker.at("start", [])
                 worker.tasks.append(task)
@@ -231,6 +235,10 @@ class LocalPool:
                     worker.connection.send((task.shard, task.payload, self._skip))
                 except OSError:
                     break  # it is dead, which `_listen` will find, too
+
+    def _next(self) -> _Task | None:
+        """A shard that no worker has had yet; None when there is none left."""
+        return next(self._fresh, None)
 
     def _listen(self) -> Iterator[Event]:
         """What the workers have to say, once at least one of them says something or dies."""

@@ -15,8 +15,9 @@ from datasets import Features
 from stages.base import Batch, Row, Stage, to_batch, to_rows
 from transformers.utils.logging import disable_progress_bar
 
+from modeling_ulip2.triplets.files import write_parquet
 from modeling_ulip2.triplets.schema import FEATURES_CONFIG, TRIPLETS_CONFIG, features_features, triplet_features
-from modeling_ulip2.triplets.shards import shard_path, write_parquet
+from modeling_ulip2.triplets.shards import shard_path
 
 StageFactory: TypeAlias = Callable[[], Stage]
 Report: TypeAlias = Callable[[str, list[str]], None]  # name of a stage, ids of the objects it is about to see

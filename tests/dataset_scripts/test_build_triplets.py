@@ -23,8 +23,8 @@ SCRIPT = Path(__file__).parents[2] / "dataset_scripts" / "build_triplets.py"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file but the manifest, which holds times."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json")
+    """Every file but the manifest and the log, which hold times."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".json", ".jsonl"))
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 

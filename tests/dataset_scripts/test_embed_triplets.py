@@ -10,8 +10,9 @@ from embed_triplets import main
 from modeling_ulip2.towers import load_tower
 from modeling_ulip2.training.data import TripletDataset, read_triplets
 from modeling_ulip2.training.features import tower_features
-from modeling_ulip2.triplets import shards as written
+from modeling_ulip2.triplets import files as written
 from modeling_ulip2.triplets.images import open_depth, open_view
+from modeling_ulip2.triplets.records import read_log
 from tests.training.world import add_features, write_dataset, write_tower
 
 SHAPES = 7
@@ -83,14 +84,15 @@ def test_other_embeddings_are_replaced_only_if_asked(tower_folder, tmp_path):
     folder = write_dataset(tmp_path / "data", 3, files=1)
     add_features(folder, tower, tmp_path / "cache")
     record = {"triplets": 3, "bytes": {"triplets": 1, "features": 2}, "data_bytes": {"triplets": 1, "features": 2}}
-    manifest = {"settings": {"features": True}, "shards": {"0": record}, "stages": {}}
+    manifest = {"settings": {"features": True}, "shards": {"0": record}, "stages": {}, "num_shards": 1, "format": 2}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(SystemExit, match="has embeddings from its build; add --replace"):
         embed(folder, tower_folder)
     embed(folder, tower_folder, "--replace")
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["settings"]["features"] is False
-    assert manifest["shards"]["0"]["bytes"] == manifest["shards"]["0"]["data_bytes"] == {"triplets": 1}
+    (entry,) = read_log(folder)
+    assert entry.record["bytes"] == entry.record["data_bytes"] == {"triplets": 1}
     assert json.loads((folder / "features_manifest.json").read_text())["stages"]["EmbedCaptions"]["dim"] == tower.dim
     with pytest.raises(SystemExit, match="has embeddings from an earlier run"):
         main([str(folder), "--tower", str(tower_folder), "--dtype", "bfloat16", "--num-proc", "0"])

@@ -9,7 +9,7 @@ from engines.local import STAGED_PER_GPU, TASKS_PER_GPU, Progress, Retry, run_lo
 from engines.shard import EngineError, ShardPlan, ShardResult, explain_failure, rebatch
 from stages.base import to_batch
 
-from modeling_ulip2.triplets import shards as written
+from modeling_ulip2.triplets import files as written
 from modeling_ulip2.triplets.schema import triplet_features
 from modeling_ulip2.triplets.shards import shard_path
 

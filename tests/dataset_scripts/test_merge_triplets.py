@@ -1,16 +1,20 @@
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from build_triplets import main as build
-from datasets import load_dataset
+from datasets import Features, Value, load_dataset
 from merge_triplets import main, merge
 
 from modeling_ulip2.training.data import read_triplets
+from modeling_ulip2.triplets.files import write_table
+from modeling_ulip2.triplets.records import OutputError, read_log
 from modeling_ulip2.triplets.schema import triplet_features
-from modeling_ulip2.triplets.shards import OutputError
+from modeling_ulip2.triplets.shards import BuildFolder, shard_path
+from tests.triplets.test_records import die_at, state
 
 from .shapes import build_arguments, write_box
 
@@ -40,9 +44,9 @@ def test_rows_and_errors_of_both(built, more_boxes, tmp_path, capsys):
     for name in ("errors.parquet", "warnings.parquet"):
         tables = [pq.read_table(folder / name).to_pylist() for folder in (tmp_path / "both", built, more_boxes)]
         assert [row["id"] for row in tables[0]] == [row["id"] for table in tables[1:] for row in table]
-    shards = json.loads((tmp_path / "both" / "manifest.json").read_text())["shards"]
+    shards = {entry.shard: entry.record for entry in read_log(tmp_path / "both")}
     errors = pq.read_table(tmp_path / "both" / "errors.parquet").to_pylist()
-    assert errors and all(sum(shards[str(row["shard"])]["errors"].values()) for row in errors)
+    assert errors and all(sum(shards[row["shard"]]["errors"].values()) for row in errors)
 
 
 def test_what_does_not_fit_together(built, more_boxes, tmp_path):
@@ -59,7 +63,62 @@ def test_what_does_not_fit_together(built, more_boxes, tmp_path):
     (other / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(OutputError, match="differ in RankCaptions.*another tower"):
         merge([built, other], tmp_path / "new")
-    del manifest["shards"]["0"]
-    (other / "manifest.json").write_text(json.dumps(manifest))
+    (other / "triplets" / "train-00000-of-00003.parquet").unlink()
     with pytest.raises(OutputError, match="1 of 3 shards of .* are missing"):
         merge([built, other], tmp_path / "new")
+
+
+def small_build(path: Path, ids: list[str]) -> Path:
+    """A dataset of ids alone, a shard for each, as far as a merge looks into it."""
+    settings = {"release": "toy", "num_points": 2, "depth": False, "features": False}
+    with BuildFolder(path, settings, [{"id": name} for name in ids], 1) as folder:
+        for shard, name in enumerate(ids):
+            file = shard_path(path, "triplets", shard, len(ids))
+            file.parent.mkdir(exist_ok=True)
+            write_table(file, [{"id": name}], Features({"id": Value("string")}))
+            record = {"triplets": 1, "errors": {"empty": 1}, "bytes": {"triplets": file.stat().st_size}}
+            folder.commit(shard, record, [{"id": f"bad {name}", "reason": "empty", "message": ""}])
+    return path
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")
+@pytest.mark.parametrize("links", [True, False])
+def test_killed_anywhere_a_merge_leaves_nothing_half_done_and_can_be_completed(tmp_path, monkeypatch, links):
+    parts = [small_build(tmp_path / "a", ["1", "2"]), small_build(tmp_path / "b", ["3"])]
+    if not links:
+
+        def refuse(*arguments: object) -> None:
+            raise OSError("no links here")
+
+        monkeypatch.setattr(os, "link", refuse)
+    for number in range(1, 200):
+        output = tmp_path / str(number) / "both"
+        output.parent.mkdir()
+        died = die_at(number, lambda output=output: merge(parts, output))
+        if output.exists():
+            assert state(output)["card"].count("3 shapes")
+        else:
+            assert merge(parts, output) == 3
+        found = state(output)
+        assert [row["id"] for row in found["errors"]] == ["bad 1", "bad 2", "bad 3"]
+        assert pq.read_table(output / "triplets")["id"].to_pylist() == ["1", "2", "3"]
+        assert sorted(path.name for path in output.parent.iterdir()) == ["both"]
+        if not died:
+            break
+    assert not died and number > 20
+
+
+def test_a_merge_of_other_datasets_does_not_take_up_what_was_begun(tmp_path):
+    a, b, c = (small_build(tmp_path / name, [name]) for name in "abc")
+    partial = tmp_path / ".out.part"
+    died = die_at(25, lambda: merge([a, b], tmp_path / "out"))
+    assert died and partial.is_dir()
+    assert merge([a, c], tmp_path / "out") == 2 and not partial.exists()
+    assert pq.read_table(tmp_path / "out" / "triplets")["id"].to_pylist() == ["a", "c"]
+
+
+def test_what_was_merged_can_be_merged(tmp_path):
+    a, b, c = (small_build(tmp_path / name, [name]) for name in "abc")
+    merge([a, b], tmp_path / "ab")
+    assert merge([tmp_path / "ab", c], tmp_path / "abc") == 3
+    assert state(tmp_path / "abc")["manifest"]["objects"] == {"count": 3}

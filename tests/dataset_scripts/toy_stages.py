@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 from stages.base import Batch, Row, RowStage, Stage, alive
 
-from modeling_ulip2.triplets import shards
+from modeling_ulip2.triplets import files
 
 NUM_POINTS, DIM = 8, 4
 
@@ -100,7 +100,7 @@ class FullDisk(Stage):
     """The disk of its worker is full from now on."""
 
     def __init__(self) -> None:
-        shards.os = SimpleNamespace(getpid=os.getpid, fsync=self.refuse)  # type: ignore[attr-defined]
+        files.os = SimpleNamespace(getpid=os.getpid, fsync=self.refuse)  # type: ignore[attr-defined]
 
     def refuse(self, file: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

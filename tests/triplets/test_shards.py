@@ -120,8 +120,10 @@ def test_a_shard_done_again_replaces_its_errors_and_counts(tmp_path):
         finish_shard(folder, 0, errors=[error], errors_by_reason={"empty": 1})
         finish_shard(folder, 1, errors=[error | {"id": "4.obj"}], errors_by_reason={"empty": 1})
         finish_shard(folder, 0, errors_by_reason={})
-        assert [row["id"] for row in pq.read_table(tmp_path / "errors.parquet").to_pylist()] == ["4.obj"]
         assert folder.totals()["errors_by_reason"] == {"empty": 1}
+    assert [row["id"] for row in pq.read_table(tmp_path / "errors.parquet").to_pylist()] == ["4.obj"]
+    with open_folder(tmp_path) as folder:
+        assert folder.totals()["errors_by_reason"] == {"empty": 1} and folder.totals()["triplets"] == 2
 
 
 @pytest.mark.parametrize("damage", ["deleted", "truncated"])
@@ -209,7 +211,8 @@ def test_leftovers_of_a_killed_build_are_removed(tmp_path):
     leftover.write_bytes(b"half a shard")
     with open_folder(tmp_path):
         assert not leftover.exists()
-    assert sorted(os.listdir(tmp_path)) == ["errors.parquet", "manifest.json", "triplets", "warnings.parquet"]
+    files = ["errors.parquet", "manifest.json", "shards.jsonl", "triplets", "warnings.parquet"]
+    assert sorted(os.listdir(tmp_path)) == files
 
 
 def test_the_table_of_errors_exists_without_errors(tmp_path):
