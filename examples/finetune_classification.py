@@ -31,7 +31,7 @@ from modeling_ulip2.evaluation.classification import encode_clouds, fit_linear_p
 from modeling_ulip2.evaluation.report import write_text
 from modeling_ulip2.evaluation.run_table import run_table
 from modeling_ulip2.evaluation.zero_shot import ZeroShotResult
-from modeling_ulip2.pipelines import encode_points
+from modeling_ulip2.shape_loop import encode_points
 from modeling_ulip2.training.classification import (
     ClassificationTrainer,
     ClassificationTrainingArguments,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 # For language models without a chat template (and, by the name "plain", for those whose template is long): what
 # people say ends with a line break, what the model says with its end token. Ours.
@@ -80,7 +83,7 @@ def read_clouds(shapes: Sequence[Any], num_points: int) -> list[Any] | None:
 
 def _read_cloud(shape: Any, num_points: int) -> Any:
     try:
-        from modeling_ulip2.pipelines import read_cloud
+        from modeling_ulip2.shape_loop import read_cloud
     except ImportError as error:
         if isinstance(shape, (str, os.PathLike)):
             raise ImportError(
@@ -88,7 +91,10 @@ def _read_cloud(shape: Any, num_points: int) -> Any:
                 "(N, 3) or (N, 6)."
             ) from error
         return shape
-    return read_cloud(shape, num_points)
+    cloud, warnings = read_cloud(shape, num_points)
+    for warning in warnings:
+        logger.warning("%s: %s", shape, warning)
+    return cloud
 
 
 def _as_mapping(cloud: Any) -> Any:

@@ -12,16 +12,20 @@ Importing the package registers the task.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForMultimodalLM
+from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor, pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from modeling_ulip2.captioning_card_ulip2 import PROMPT
-from modeling_ulip2.pipelines import PointCloudPipeline
+from modeling_ulip2.configuration_captioning_ulip2 import Ulip2CaptioningConfig
+from modeling_ulip2.pipelines import PointCloudPipeline, as_clouds, reading_options, with_warnings
+from modeling_ulip2.places import find_model
+from modeling_ulip2.shape_loop import in_batches
 
 POINT_CLOUD_TO_TEXT = "point-cloud-to-text"
 MAX_NEW_TOKENS = 80  # the longest captions of the paper
@@ -40,7 +44,8 @@ class PointCloudToTextPipeline(PointCloudPipeline):
         generate_kwargs: a dictionary for `generate`, such as `num_beams` or `do_sample`.
         max_new_tokens: of an answer; default: the model's generation_config's, or else 80.
         streamer: of transformers, for one shape at a time; gets tokens as they come.
-        batch_size: shapes a forward pass.
+        root, up_axis: see `PointCloudPipeline`.
+        batch_size: shapes per forward pass.
     """
 
     _load_processor = True
@@ -57,6 +62,8 @@ class PointCloudToTextPipeline(PointCloudPipeline):
         generate_kwargs: Mapping[str, Any] | None = None,
         max_new_tokens: int | None = None,
         streamer: Any = None,
+        root: Any = None,
+        up_axis: str | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if prompt is not None and (not isinstance(prompt, str) or not prompt.strip()):
             raise ValueError(f"prompt is empty or no string: {prompt!r}.")
@@ -67,7 +74,8 @@ class PointCloudToTextPipeline(PointCloudPipeline):
             if "max_new_tokens" in settings:
                 raise ValueError("max_new_tokens is given twice, once within generate_kwargs.")
             settings["max_new_tokens"] = max_new_tokens
-        return {}, forward | ({"generate_kwargs": settings} if settings else {}), {}
+        forward |= {"generate_kwargs": settings} if settings else {}
+        return reading_options(root, up_axis), forward, {}
 
     def _forward(
         self,
@@ -77,7 +85,7 @@ class PointCloudToTextPipeline(PointCloudPipeline):
         generate_kwargs: Mapping[str, Any] | None = None,
         streamer: Any = None,
     ) -> dict[str, Any]:
-        clouds = inputs["cloud"] if isinstance(inputs["cloud"], list) else [inputs["cloud"]]
+        clouds = as_clouds(inputs["cloud"])
         content = [{"type": "point_cloud"}, {"type": "text", "text": prompt}]
         processor: Any = self.processor
         batch = processor.apply_chat_template(
@@ -94,20 +102,57 @@ class PointCloudToTextPipeline(PointCloudPipeline):
         if streamer is not None:
             settings["streamer"] = streamer
         ids = model.generate(**batch, point_features=self._features(clouds), **settings)  # (B * sequences, L)
-        return {"sequences": ids.unflatten(0, (len(clouds), -1))}
+        return {"sequences": ids.unflatten(0, (len(clouds), -1)), "warnings": inputs["warnings"]}
 
     def _features(self, clouds: list[np.ndarray]) -> torch.Tensor:
         """What the connector reads of clouds (N, C) of any sizes."""
         model: Any = self.model
-        points = [torch.from_numpy(cloud).to(self.device) for cloud in clouds]
-        if len({one.shape for one in points}) == 1:
-            return model.get_point_features(torch.stack(points))
-        return torch.cat([model.get_point_features(one[None]) for one in points])
+        return in_batches(clouds, self.device, model.get_point_features).to(self.device)
 
-    def postprocess(self, outputs: dict[str, Any]) -> list[dict[str, str]]:
+    def answer(self, cloud: np.ndarray, **parameters: Any) -> list[dict[str, Any]]:
+        """What is said about a prepared cloud (N, C); `parameters` are those of a call that are not about reading."""
+        _, forward, _ = self._sanitize_parameters(**parameters)
+        return self.postprocess(self.forward({"cloud": cloud, "warnings": []}, **forward))
+
+    def postprocess(self, outputs: dict[str, Any]) -> list[dict[str, Any]]:
         processor: Any = self.processor
         texts = processor.batch_decode(outputs["sequences"][0], skip_special_tokens=True)
-        return [{"generated_text": text.strip()} for text in texts]
+        return with_warnings([{"generated_text": text.strip()} for text in texts], outputs["warnings"])
+
+
+def load_captioner(
+    name_or_path: str | os.PathLike[str], *, device: str | torch.device | None = None, **places: str | None
+) -> PointCloudToTextPipeline:
+    """The pipeline of a captioning model.
+
+    Args:
+        name_or_path: folder or hub name.
+        places: `language_model_name_or_path` and `point_model_name_or_path`, where the model's own have moved.
+
+    Raises:
+        FileNotFoundError: there is no such folder, nor such a model on the hub.
+        ValueError: it is no captioner; the message says what it is.
+    """
+    name = os.fspath(name_or_path)
+    place = find_model(name)
+    config = AutoConfig.from_pretrained(place)
+    if not isinstance(config, Ulip2CaptioningConfig):
+        what = (config.architectures or [type(config).__name__])[0]
+        raise ValueError(
+            f"{name} holds a {what}, which writes no text: a captioning model (Ulip2ForConditionalGeneration) is "
+            "needed. `ulip2 classify` and `ulip2 embed` work with a Ulip2Model."
+        )
+    given = {key: value for key, value in places.items() if value is not None}
+    model = AutoModelForMultimodalLM.from_pretrained(place, **given)
+    processor: Any = AutoProcessor.from_pretrained(place)
+    make_pipeline: Any = pipeline  # its overloads know the tasks of transformers only
+    return make_pipeline(
+        POINT_CLOUD_TO_TEXT,
+        model=model,
+        processor=processor,
+        feature_extractor=processor.feature_extractor,
+        device=device,
+    )
 
 
 def register() -> None:

@@ -118,8 +118,9 @@ def feature_extractor_of(
     num_points = checkpoint.args.get("npoints")
     if not isinstance(num_points, int) or num_points < 1:
         num_points = release.num_points if release else Ulip2FeatureExtractor().num_points
-    prepared: dict[str, Any] = {"axes": release.axes, "sampling": release.sampling} if release else {}
-    return Ulip2FeatureExtractor(num_points=num_points, in_channels=config.in_channels, **prepared)
+    return Ulip2FeatureExtractor(
+        num_points=num_points, in_channels=config.in_channels, axes=release.axes if release else "xyz"
+    )
 
 
 def _save(model: PreTrainedModel, folder: Path) -> None:

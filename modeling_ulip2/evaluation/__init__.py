@@ -3,7 +3,8 @@
 from modeling_ulip2.evaluation.controls import Evaluation, Figure, evaluate_retrieval, evaluate_zero_shot
 from modeling_ulip2.evaluation.names import load_class_names, load_templates
 from modeling_ulip2.evaluation.retrieval import RetrievalResult, retrieval_metrics
-from modeling_ulip2.evaluation.zero_shot import ZeroShotResult, class_embeddings, zero_shot_metrics
+from modeling_ulip2.evaluation.zero_shot import ZeroShotResult, zero_shot_metrics
+from modeling_ulip2.towers.prompts import class_embeddings
 
 __all__ = [
     "Evaluation",

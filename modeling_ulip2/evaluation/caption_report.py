@@ -19,7 +19,7 @@ from modeling_ulip2.evaluation.captioning import (
 )
 from modeling_ulip2.evaluation.controls import bootstrap_interval
 from modeling_ulip2.evaluation.report import markdown_table
-from modeling_ulip2.evaluation.zero_shot import EncodeText
+from modeling_ulip2.towers.prompts import EncodeText
 
 COLUMNS = {
     "bleu_1": "BLEU-1",

@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from modeling_ulip2.evaluation.zero_shot import class_embeddings
 from modeling_ulip2.towers import Tower
+from modeling_ulip2.towers.prompts import class_embeddings
 
 
 def cached_class_embeddings(

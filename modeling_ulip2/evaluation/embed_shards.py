@@ -20,17 +20,15 @@ from datasets import Dataset
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn import functional as F
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
-from transformers.utils import logging
 
+from modeling_ulip2.embedder import Ulip2Embedder, raised
 from modeling_ulip2.feature_extraction_ulip2 import Ulip2FeatureExtractor
-from modeling_ulip2.training.data import decode_row
+from modeling_ulip2.shape_loop import Reading, default_workers
+
+from .embeddings import CloudRows
 
 # Small enough that eight processes share the 2,468 shapes of ModelNet40.
 SHARD_SIZE = 128
-MAX_WORKERS = 8
 
 
 @dataclass(frozen=True)
@@ -57,31 +55,25 @@ class Speed:
         }
 
 
-class PreparedClouds(TorchDataset):
-    """`point_values` of each row, made in the process that asks.
+class PreparedClouds(Sequence[Any]):
+    """The clouds of a test set as the encoder reads them, (n, C) float32 each.
 
     Args:
         clouds: rows with `id`, `xyz` and perhaps `rgb`.
         feature_extractor: prepares them.
-        keep_color: False leaves `rgb` out, so that the extractor fills its grey.
+        keep_color: False leaves `rgb` out, so that the extractor fills its gray.
     """
 
     def __init__(self, clouds: Dataset, feature_extractor: Ulip2FeatureExtractor, keep_color: bool = True) -> None:
-        columns = ["id", "xyz", *(["rgb"] if keep_color and "rgb" in clouds.column_names else [])]
-        self._clouds = clouds.select_columns(columns).with_format("arrow")
-        self._extractor = feature_extractor
+        self.ids: list[str] = list(clouds["id"])
+        self.rows = CloudRows(clouds, keep_color)
+        self.feature_extractor = feature_extractor
 
     def __len__(self) -> int:
-        return len(self._clouds)
+        return len(self.ids)
 
-    def __getitem__(self, index: int) -> Tensor:
-        """(n, C) float32."""
-        row = decode_row(self._clouds[index])
-        name = row.pop("id")
-        try:
-            return self._extractor(row, return_tensors="pt")["point_values"][0]
-        except ValueError as error:
-            raise ValueError(f"the shape {name!r} cannot be prepared: {error}") from None
+    def __getitem__(self, index: Any) -> Any:
+        return Reading.of(self.feature_extractor)(self.rows[index])[0]
 
 
 def embed_shards(
@@ -105,53 +97,46 @@ def embed_shards(
         num_workers: processes that prepare clouds; None: what the machine has beside this process's own core.
         shard_size: default `SHARD_SIZE`.
     """
-    if model.training:
-        raise ValueError("the model is in training mode: BatchNorm would mix the clouds of a batch; call model.eval()")
     folder.mkdir(parents=True, exist_ok=True)
     shards = shard_rows(len(clouds), shard_size or SHARD_SIZE)
     own = range(process_index, len(shards), num_processes)
     todo = [shard for shard in own if not _is_whole(shard_file(folder, shard, len(shards)), stamp, len(shards[shard]))]
-    batches = [
-        (shard, list(rows[start : start + batch_size]))
-        for shard in todo
-        for rows in [shards[shard]]
-        for start in range(0, len(rows), batch_size)
-    ]
-    workers = default_workers(num_processes) if num_workers is None else num_workers
-    loader = DataLoader(
-        clouds,
-        batch_sampler=[rows for _, rows in batches],
-        num_workers=workers,
-        pin_memory=model.device.type == "cuda",
-        prefetch_factor=4 if workers else None,
+    rows = [row for shard in todo for row in shards[shard]]
+    ends = {shards[shard][-1]: shard for shard in todo}
+    embedder = Ulip2Embedder(model, clouds.feature_extractor, batch_size=batch_size)
+    records = embedder.iter_shapes(
+        _Some(clouds.rows, rows),
+        ids=[clouds.ids[row] for row in rows],
+        features="embeds",
+        num_workers=default_workers(num_processes) if num_workers is None else num_workers,
+        progress=process_index == 0,
     )
     embeds: list[Tensor] = []
     encoder_seconds, start = 0.0, time.perf_counter()
-    progress = logging.tqdm(
-        total=sum(len(shards[shard]) for shard in todo), desc="point clouds", unit="cloud", disable=process_index > 0
-    )
-    for place, values in enumerate(loader):
-        embedded, seconds = _embed(model, values)
-        embeds.append(embedded)
-        encoder_seconds += seconds
-        progress.update(len(values))
-        shard = batches[place][0]
-        if place + 1 == len(batches) or batches[place + 1][0] != shard:
-            now = time.perf_counter()
-            told = {"stamp": stamp, "seconds": repr(now - start), "encoder_seconds": repr(encoder_seconds)}
+    for row, record in zip(rows, records, strict=True):
+        if record.embed is None:
+            raise raised(record)
+        embeds.append(record.embed)
+        if row in ends:
+            shard, now = ends[row], time.perf_counter()
+            told = {"stamp": stamp, "seconds": repr(now - start)}
+            told |= {"encoder_seconds": repr(embedder.encoder_seconds - encoder_seconds)}
             told["process"] = str(process_index)
-            _save(shard_file(folder, shard, len(shards)), torch.cat(embeds), told)
-            embeds, encoder_seconds, start = [], 0.0, now
-    progress.close()
+            _save(shard_file(folder, shard, len(shards)), torch.stack(embeds), told)
+            embeds, encoder_seconds, start = [], embedder.encoder_seconds, now
 
 
-@torch.inference_mode()
-def _embed(model: Any, values: Tensor) -> tuple[Tensor, float]:
-    """(b, D) float32 on the CPU, L2-normalised, and the seconds that it took."""
-    start = time.perf_counter()
-    embeds = model.get_point_features(values.to(model.device, non_blocking=True)).pooler_output  # (b, D)
-    embeds = F.normalize(embeds.float(), dim=-1).cpu()  # waits for the device
-    return embeds, time.perf_counter() - start
+class _Some(Sequence[Any]):
+    """Some of the rows of a sequence, by number."""
+
+    def __init__(self, rows: Sequence[Any], places: Sequence[int]) -> None:
+        self._rows, self._places = rows, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._rows[self._places[index]]
 
 
 def read_shards(folder: Path, num_clouds: int, stamp: str, shard_size: int | None = None) -> tuple[Tensor, Speed]:
@@ -181,12 +166,6 @@ def shard_rows(num_clouds: int, shard_size: int) -> Sequence[range]:
 
 def shard_file(folder: Path, shard: int, num_shards: int) -> Path:
     return folder / f"embeds-{shard:05d}-of-{num_shards:05d}.safetensors"
-
-
-def default_workers(num_processes: int = 1) -> int:
-    """Worker processes for one of `num_processes` on this machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(0, min(MAX_WORKERS, cores // max(1, num_processes) - 1))
 
 
 def _is_whole(path: Path, stamp: str, count: int) -> bool:

@@ -11,13 +11,13 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoFeatureExtractor, AutoModel, AutoProcessor
 from transformers.utils import logging
 
 from modeling_ulip2.configuration_ulip2 import Ulip2Config
+from modeling_ulip2.embedder import Ulip2Embedder, load_tower_of
 from modeling_ulip2.feature_extraction_ulip2 import Ulip2FeatureExtractor
 from modeling_ulip2.modeling_ulip2 import Ulip2Model
-from modeling_ulip2.towers import Tower, load_tower, register
+from modeling_ulip2.towers import Tower, register
 from modeling_ulip2.training.data import decode_row
 from modeling_ulip2.triplets.images import open_view
 
@@ -44,23 +44,32 @@ def load_point_model(
 ) -> tuple[Ulip2Model, Ulip2FeatureExtractor]:
     """As `load_for_evaluation`, without the tower."""
     register()
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    point_model = AutoModel.from_pretrained(str(model)).to(device).eval()
-    if not isinstance(point_model.config, Ulip2Config) or not hasattr(point_model, "get_point_features"):
-        raise ValueError(f"{model} holds a {type(point_model).__name__}, not a Ulip2Model")
-    return point_model, AutoFeatureExtractor.from_pretrained(str(model))
+    embedder = Ulip2Embedder.from_pretrained(model, device=device)
+    if not isinstance(embedder.model.config, Ulip2Config) or not hasattr(embedder.model, "get_point_features"):
+        raise ValueError(f"{model} holds a {type(embedder.model).__name__}, not a Ulip2Model")
+    return embedder.model, embedder.feature_extractor
 
 
-def load_tower_of(point_model: Ulip2Model, model: str | Path, tower: str | Path | None = None) -> Tower:
-    """The tower of a model from `load_point_model`, on the same device; arguments as in `load_for_evaluation`."""
-    reference = tower or point_model.config.clip_name_or_path
-    if reference is not None:
-        return load_tower(reference, point_model.device)
-    processor = AutoProcessor.from_pretrained(str(model))
-    return Tower(point_model.get_clip_model(), processor.tokenizer, processor.image_processor, str(model))
+class CloudRows(Sequence[dict[str, Any]]):
+    """Rows of a dataset as an embedder takes them, decoded when they are asked for.
+
+    Args:
+        clouds: rows with `xyz` and perhaps `rgb`.
+        keep_color: False leaves `rgb` out, so that the extractor fills its gray.
+    """
+
+    def __init__(self, clouds: Dataset, keep_color: bool = True) -> None:
+        wanted = ("xyz", "rgb") if keep_color else ("xyz",)
+        self._rows = clouds.select_columns([name for name in wanted if name in clouds.column_names])
+        self._rows = self._rows.with_format("arrow")
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return decode_row(self._rows[index])
 
 
-@torch.no_grad()
 def embed_points(
     model: Any,
     feature_extractor: Ulip2FeatureExtractor,
@@ -68,35 +77,21 @@ def embed_points(
     batch_size: int = 16,
     progress: bool = True,
 ) -> Tensor:
-    """Embeds N clouds.
+    """Embeds N clouds that are read already; see `Ulip2Embedder.embed_shapes` for files and for more options.
 
     Args:
         model: anything with `get_point_features`; in evaluation mode.
         clouds: rows with `xyz` (n, 3) and perhaps `rgb` (n, 3), e.g. a triplets dataset.
 
     Returns:
-        (N, D) float32 on the CPU, L2-normalised.
+        (N, D) float32 on the CPU, L2-normalized.
     """
     if len(clouds) == 0:
         raise ValueError("there is no point cloud to embed")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    if model.training:
-        raise ValueError(
-            "the model is in training mode, so BatchNorm would mix the clouds of a batch; call model.eval()"
-        )
-    if isinstance(clouds, Dataset):
-        columns = [name for name in ("xyz", "rgb") if name in clouds.column_names]
-        clouds = clouds.select_columns(columns).with_format("arrow")
-    rows = []
-    starts = range(0, len(clouds), batch_size)
-    for start in logging.tqdm(starts, desc="point clouds", unit="batch", disable=not progress):
-        batch = [clouds[index] for index in range(start, min(start + batch_size, len(clouds)))]
-        batch = [cloud if isinstance(cloud, Mapping) else decode_row(cloud) for cloud in batch]
-        values = feature_extractor(batch, return_tensors="pt")["point_values"]  # (b, n, C)
-        embeds = model.get_point_features(values.to(model.device)).pooler_output  # (b, D)
-        rows.append(F.normalize(embeds.float(), dim=-1).cpu())
-    return torch.cat(rows)  # (N, D)
+    ids = list(clouds["id"]) if isinstance(clouds, Dataset) and "id" in clouds.column_names else None
+    rows = CloudRows(clouds) if isinstance(clouds, Dataset) else clouds
+    embedder = Ulip2Embedder(model, feature_extractor, batch_size=batch_size)
+    return embedder.embed_shapes(rows, ids=ids, features="embeds", num_workers=0, progress=progress)
 
 
 def embed_views(

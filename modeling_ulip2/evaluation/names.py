@@ -1,4 +1,4 @@
-"""Class names and prompt templates of the zero-shot benchmarks; their sources are named in `data/NOTICE.md`."""
+"""Class names of the zero-shot benchmarks; their sources are named in `data/NOTICE.md`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 from functools import cache
 from importlib.resources import files
 from typing import Any
+
+from modeling_ulip2.towers.prompts import load_templates
 
 
 @cache
@@ -18,14 +20,6 @@ def _entry(file: str, name: str) -> dict[str, Any]:
     if name not in entries:
         raise ValueError(f"{name!r} is not in {file}; it has {', '.join(entries)}")
     return entries[name]
-
-
-def load_templates(name: str = "modelnet40_64") -> list[str]:
-    """Prompt templates, each with one `{}` for the class name.
-
-    `modelnet40_64` are the 64 prompts that ULIP and ULIP-2 use on ModelNet40 and on Objaverse-LVIS.
-    """
-    return list(_entry("templates.json", name)["templates"])
 
 
 def load_class_names(name: str = "modelnet40") -> list[str]:
@@ -42,3 +36,6 @@ def load_synsets(name: str = "shapenet55") -> dict[str, str]:
     if "synsets" not in entry:
         raise ValueError(f"the classes of {name!r} have no synsets")
     return dict(zip(entry["synsets"], entry["names"], strict=True))
+
+
+__all__ = ["load_class_names", "load_synsets", "load_templates"]

@@ -20,7 +20,8 @@ from modeling_ulip2.evaluation.controls import Evaluation, evaluate_retrieval, e
 from modeling_ulip2.evaluation.figures import Hit, confusion_matrix, retrieval_sheet
 from modeling_ulip2.evaluation.report import Picture, Section
 from modeling_ulip2.evaluation.retrieval import RetrievalResult, search, shared_texts
-from modeling_ulip2.evaluation.zero_shot import EncodeText, ZeroShotResult, class_embeddings
+from modeling_ulip2.evaluation.zero_shot import ZeroShotResult
+from modeling_ulip2.towers.prompts import EncodeText, class_embeddings
 from modeling_ulip2.triplets.images import open_view
 
 # Azimuth of the views on a sheet, degrees: shows the front and a side.

@@ -2,56 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers.utils import logging
 
-# Texts in, one row of features for each out; need not be normalised.
-EncodeText = Callable[[list[str]], Tensor]
+from modeling_ulip2.towers.prompts import class_embeddings as class_embeddings  # whose former place this is
 
 TOPK = (1, 3, 5)
-PROMPTS_PER_CALL = 1024
-
-
-def ensemble_prompts(prompt_embeds: Tensor) -> Tensor:
-    """Embeddings of T prompts a class (C, T, D) to one embedding a class (C, D): normalise, mean, normalise."""
-    mean = F.normalize(prompt_embeds.float(), dim=-1).mean(dim=1)  # (C, D)
-    return F.normalize(mean, dim=-1)  # (C, D)
-
-
-@torch.no_grad()
-def class_embeddings(encode_text: EncodeText, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """One L2-normalised embedding for each class.
-
-    Args:
-        encode_text: called with a list of texts, returns (len(texts), D), normalised or not.
-        class_names: C names, in label order.
-        templates: T prompts with one `{}` each, e.g. `load_templates("modelnet40_64")`.
-
-    Returns:
-        (C, D) float32.
-
-    Raises:
-        ValueError: no names, no templates, or a template without exactly one `{}`.
-    """
-    if not class_names or not templates:
-        raise ValueError(f"needs class names and templates, got {len(class_names)} and {len(templates)}")
-    for template in templates:
-        if template.count("{}") != 1:
-            raise ValueError(f"the template {template!r} must have one {{}} where the class name goes")
-    per_call = max(1, PROMPTS_PER_CALL // len(templates))
-    chunks = [class_names[start : start + per_call] for start in range(0, len(class_names), per_call)]
-    classes = []
-    for chunk in logging.tqdm(chunks, desc="class embeddings", unit="call", disable=len(chunks) < 4):
-        prompts = [template.replace("{}", name) for name in chunk for template in templates]
-        features = encode_text(prompts)  # (C' * T, D)
-        classes.append(ensemble_prompts(features.unflatten(0, (len(chunk), len(templates)))))
-    return torch.cat(classes)  # (C, D)
 
 
 def zero_shot_logits(point_embeds: Tensor, class_embeds: Tensor) -> Tensor:

@@ -31,12 +31,12 @@ from modeling_ulip2.evaluation.benchmarks import BENCHMARKS, read_benchmark  # n
 from modeling_ulip2.evaluation.controls import evaluate_zero_shot  # noqa: E402
 from modeling_ulip2.evaluation.embed_shards import (  # noqa: E402
     PreparedClouds,
-    default_workers,
     embed_shards,
     read_shards,
 )
 from modeling_ulip2.evaluation.protocols import PROTOCOLS  # noqa: E402
 from modeling_ulip2.evaluation.report import format_duration  # noqa: E402
+from modeling_ulip2.shape_loop import default_workers  # noqa: E402
 from tests.evaluation.benchmark_folders import write_benchmark  # noqa: E402
 
 LVIS = BENCHMARKS["objaverse_lvis"]

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from datasets import load_dataset
 from transformers import AutoModel, pipeline
 
-from modeling_ulip2 import commands as module
+from modeling_ulip2.cli import embed as module
 from modeling_ulip2.cli import main
+from modeling_ulip2.shape_loop import ShapeRecord
 from tests.dataset_scripts.shapes import write_bad_meshes, write_box
 from tests.evaluation.world import World, build_world
 
@@ -41,9 +43,9 @@ def test_embed_files_and_folders(world: World, shapes: Path, tmp_path: Path, cap
     output = tmp_path / "new" / "out.parquet"
     single = write_box(tmp_path / "single.obj")
     given = [single, shapes, "missing.glb"]
-    assert run("embed", *given, "-o", output, "--model", world.model, "--batch_size", "3", "--device", "cpu") == 0
+    assert run("embed", *given, "-o", output, "--model", world.model, "--batch_size", "3", "--device", "cpu") == 3
     captured = capsys.readouterr()
-    assert "4 of 10 files embedded" in captured.out and "6 could not be used" in captured.err
+    assert "4 of 10 files embedded" in captured.out
     rows = pq.read_table(output).to_pylist()
     places = [Path(row["path"]) for row in rows]
     assert places == [single, *sorted(p for p in places[1:-1]), Path("missing.glb")]
@@ -53,11 +55,13 @@ def test_embed_files_and_folders(world: World, shapes: Path, tmp_path: Path, cap
     for path, embeds in good.items():
         assert embeds == pytest.approx(embedder(path), abs=1e-5)
     bad = {Path(row["path"]).name: row["error"] for row in rows if row["error"] is not None}
+    for row in rows:
+        assert row["error"] is None or f"{row['path']}: {row['error']}" in captured.err
     assert all(row["embeds"] is None for row in rows if row["error"] is not None)
     assert "no area" in bad["flat.obj"] and "no such file" in bad["missing.glb"] and len(bad) == 6
     assert [path.name for path in output.parent.iterdir()] == ["out.parquet"]
     loaded = load_dataset("parquet", data_files=str(output), split="train", cache_dir=str(tmp_path / "cache"))
-    assert loaded.column_names == ["path", "embeds", "error"] and len(loaded) == 10
+    assert loaded.column_names == ["path", "embeds", "error", "warnings"] and len(loaded) == 10
     metadata = pq.read_schema(output).metadata
     assert metadata[b"model"] == str(world.model).encode() and metadata[b"features"] == b"embeds"
 
@@ -73,42 +77,28 @@ def test_embed_with_an_encoder_alone(world: World, shapes: Path, tmp_path: Path,
     assert "no projection" in capsys.readouterr().err
 
 
-def test_a_cloud_that_the_model_refuses_does_not_take_its_batch_with_it(world: World, tmp_path: Path):
-    """`sampling="none"` leaves a cloud of 5 points, fewer than the encoder groups."""
-    embedder = pipeline("point-cloud-feature-extraction", model=str(world.model), device="cpu")
-    embedder.feature_extractor.sampling = "none"
-    rng = np.random.default_rng(0)
-    for name, points in (("a", 20), ("few", 5), ("c", 30)):
-        np.save(tmp_path / f"{name}.npy", rng.random((points, 3)))
-    files = [tmp_path / f"{name}.npy" for name in ("a", "few", "c")]
-    rows = list(module.embed_files(embedder, files, batch_size=3))
-    assert [row["error"] is None for row in rows] == [True, False, True] and "5 points" in rows[1]["error"]
-    for row in (rows[0], rows[2]):
-        assert row["embeds"] == pytest.approx(np.float32(embedder(row["path"])), abs=1e-5)
-
-
-def test_embeddings_that_are_not_finite_are_errors(world: World, shapes: Path):
-    embedder = pipeline("point-cloud-feature-extraction", model=str(world.model), device="cpu")
-    embedder.model.point_projection.weight.data[0, 0] = float("nan")
-    (row,) = module.embed_files(embedder, [shapes / "a.obj"])
-    assert row["embeds"] is None and "not finite" in row["error"]
-
-
 def test_a_stopped_run_leaves_no_file(tmp_path: Path):
-    def rows():
-        yield {"path": "a", "embeds": [1.0], "error": None}
+    def records():
+        yield ShapeRecord(0, "a", torch.ones(1))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        module.write_embeddings(rows(), tmp_path / "out.parquet", {})
+        module.write_embeddings(records(), tmp_path / "out.parquet", {})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_row_groups_keep_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "_ROW_GROUP", 2)
-    rows = [{"path": str(i), "embeds": [float(i)], "error": None if i else "why"} for i in range(5)]
-    assert module.write_embeddings(rows, tmp_path / "out.parquet", {}) == 1
-    assert pq.read_table(tmp_path / "out.parquet").to_pylist() == rows
+    records = [
+        ShapeRecord(i, str(i), torch.tensor([float(i)]) if i else None, ("odd",) * i, None if i else ValueError("why"))
+        for i in range(5)
+    ]
+    assert module.write_embeddings(records, tmp_path / "out.parquet", {}) == 1
+    rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert rows[0] == {"path": "0", "embeds": None, "error": "why", "warnings": []}
+    assert rows[1:] == [
+        {"path": str(i), "embeds": [float(i)], "error": None, "warnings": ["odd"] * i} for i in range(1, 5)
+    ]
 
 
 def test_classify(world: World, shapes: Path, capsys: pytest.CaptureFixture[str]):
@@ -129,7 +119,10 @@ def test_classify(world: World, shapes: Path, capsys: pytest.CaptureFixture[str]
     ("arguments", "words"),
     [
         (["embed", "{empty}", "-o", "out.parquet", "--model", "{model}"], "no mesh or point file"),
-        (["embed", "{box}", "-o", "out.parquet", "--model", "{model}", "--batch_size", "0"], "--batch_size"),
+        (
+            ["embed", "{box}", "-o", "out.parquet", "--model", "{model}", "--features", "embeds", "--root", "nowhere"],
+            "--root nowhere is no folder",
+        ),
         (["embed", "{box}", "-o", "out.parquet", "--model", "{empty}"], "{empty}"),
         (["classify", "missing.glb", "--labels", "chair", "--model", "{model}"], "no such file"),
         (["classify", "{box}", "--labels", "chair", "chair", "--model", "{model}"], "'chair' twice"),

@@ -48,10 +48,10 @@ def test_an_unknown_name_lists_the_known_ones():
         load_class_names("modelnet")
 
 
-def test_every_list_names_its_source():
-    data = files("modeling_ulip2.evaluation").joinpath("data")
+@pytest.mark.parametrize(("package", "file"), [("evaluation", "class_names.json"), ("towers", "templates.json")])
+def test_every_list_names_its_source(package: str, file: str):
+    data = files(f"modeling_ulip2.{package}").joinpath("data")
     notice = data.joinpath("NOTICE.md").read_text(encoding="utf-8")
-    for file in ("class_names.json", "templates.json"):
-        for name, entry in json.loads(data.joinpath(file).read_text(encoding="utf-8")).items():
-            assert f"`{file}`: `{name}`" in notice
-            assert entry["source"] and entry["license"] in notice
+    for name, entry in json.loads(data.joinpath(file).read_text(encoding="utf-8")).items():
+        assert f"`{file}`: `{name}`" in notice
+        assert entry["source"] and entry["license"] in notice

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from modeling_ulip2.evaluation import zero_shot
 from modeling_ulip2.evaluation.zero_shot import (
     ZeroShotResult,
     class_embeddings,
@@ -15,6 +14,7 @@ from modeling_ulip2.evaluation.zero_shot import (
     zero_shot_logits,
     zero_shot_metrics,
 )
+from modeling_ulip2.towers import prompts
 
 TEMPLATES = ["a {}.", "one {} here", "the {}"]
 
@@ -42,7 +42,7 @@ def test_class_embeddings_normalise_average_normalise(monkeypatch: pytest.Monkey
         calls.append(len(texts))
         return letters(texts)
 
-    monkeypatch.setattr(zero_shot, "PROMPTS_PER_CALL", 7)
+    monkeypatch.setattr(prompts, "PROMPTS_PER_CALL", 7)
     assert torch.allclose(class_embeddings(counted, names, TEMPLATES), expected, atol=1e-6)
     assert calls == [6, 6]
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from tests.evaluation.world import World, build_world
 
 pytest.importorskip("faiss", reason="searching needs faiss-cpu")
 
-from modeling_ulip2.search.commands import add_commands  # noqa: E402
+from modeling_ulip2.cli import make_parser  # noqa: E402
 from modeling_ulip2.search.index import ShapeIndex  # noqa: E402
 
 
@@ -21,9 +20,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 def run(*arguments: str | Path) -> int:
-    parser = argparse.ArgumentParser()
-    add_commands(parser.add_subparsers(required=True))
-    options = parser.parse_args([str(argument) for argument in arguments])
+    options = make_parser().parse_args([str(argument) for argument in arguments])
     return options.run(options)
 
 

@@ -1,0 +1,105 @@
+"""Making transformers know this package's classes, without importing transformers before anybody needs it.
+
+Importing transformers' Auto classes takes seconds, importing this package none. So the registration waits until the
+Auto classes are imported, by whomever: a finder in front of Python's own watches the modules of transformers and of
+this package, and once the outermost import of such a module is done, everything is there and nothing half made.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+# Without this module nobody can ask transformers for a class of ours.
+_AUTO = "transformers.models.auto.configuration_auto"
+_WATCHED = ("transformers.", f"{__package__}.")
+
+
+def register_when_ready() -> None:
+    """Registers everything now if transformers' Auto classes are imported, or else as soon as they are."""
+    if _AUTO in sys.modules:
+        register()
+    elif not any(isinstance(finder, _Watch) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Watch())
+
+
+def register() -> None:
+    """Makes `AutoConfig`, `AutoModel`, … and `pipeline` know the classes and tasks of this package."""
+    from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForMultimodalLM, AutoProcessor
+
+    from .auto import AutoModelForPointCloudClassification
+    from .captioning.pipeline import register as register_captioning
+    from .classification_ulip2 import Ulip2ForPointCloudClassification
+    from .configuration_captioning_ulip2 import Ulip2CaptioningConfig
+    from .configuration_ulip2 import Ulip2Config
+    from .feature_extraction_ulip2 import Ulip2FeatureExtractor
+    from .modeling_captioning_ulip2 import Ulip2ForConditionalGeneration
+    from .modeling_ulip2 import POINT_MODELS, Ulip2Model
+    from .pipelines import register as register_pipelines
+    from .processing_captioning_ulip2 import Ulip2CaptioningProcessor
+    from .processing_ulip2 import Ulip2Processor
+    from .towers import register as register_towers
+
+    for model_class in POINT_MODELS:
+        AutoConfig.register(model_class.config_class.model_type, model_class.config_class)
+        AutoModel.register(model_class.config_class, model_class)
+    AutoConfig.register(Ulip2Config.model_type, Ulip2Config)
+    # of several classes AutoModel takes the one that saved the folder, or else the first
+    AutoModel.register(Ulip2Config, (Ulip2Model, Ulip2ForPointCloudClassification))
+    AutoModelForPointCloudClassification.register(Ulip2Config, Ulip2ForPointCloudClassification)
+    AutoFeatureExtractor.register(Ulip2Config, Ulip2FeatureExtractor)
+    AutoProcessor.register(Ulip2Config, Ulip2Processor)
+    AutoConfig.register(Ulip2CaptioningConfig.model_type, Ulip2CaptioningConfig)
+    AutoModelForMultimodalLM.register(Ulip2CaptioningConfig, Ulip2ForConditionalGeneration)
+    AutoFeatureExtractor.register(Ulip2CaptioningConfig, Ulip2FeatureExtractor)
+    AutoProcessor.register(Ulip2CaptioningConfig, Ulip2CaptioningProcessor)
+    register_towers()
+    register_pipelines()
+    register_captioning()
+
+
+class _Watch(MetaPathFinder):
+    """Finds nothing itself; sees imports of `_WATCHED` begin and end, and registers when all of them have ended."""
+
+    def __init__(self) -> None:
+        self._imports = threading.local()  # how many are under way in this thread, one within another
+        self._lock = threading.Lock()
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if not fullname.startswith(_WATCHED):
+            return None
+        for finder in sys.meta_path:
+            spec = None if finder is self else finder.find_spec(fullname, path, target)
+            if spec is not None:
+                break
+        else:
+            return None
+        execute = getattr(spec.loader, "exec_module", None)
+        if execute is None:
+            return spec
+
+        def watched(module: ModuleType) -> None:
+            self._imports.depth = getattr(self._imports, "depth", 0) + 1
+            try:
+                execute(module)
+            finally:
+                self._imports.depth -= 1
+            self._end()
+
+        spec.loader.exec_module = watched  # type: ignore[union-attr, method-assign]
+        return spec
+
+    def _end(self) -> None:
+        if self._imports.depth or _AUTO not in sys.modules:
+            return
+        with self._lock:
+            if self not in sys.meta_path:
+                return
+            sys.meta_path.remove(self)
+        register()

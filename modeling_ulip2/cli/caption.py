@@ -1,0 +1,84 @@
+"""`ulip2 caption`: what a model says about your own files."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from .shared import (
+    add_command,
+    add_device,
+    add_files,
+    add_model,
+    positive,
+    shape_files,
+    status,
+    tell_failure,
+    tell_warnings,
+)
+
+
+def register(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "caption",
+        run,
+        "describe a shape in words",
+        "Say what 3D files show, or answer a question about them; words are printed as they come.",
+    )
+    add_files(parser)
+    add_model(parser, "a captioning model")
+    parser.add_argument("--prompt", help='what to do (default: the paper\'s "describe the 3d model.")')
+    parser.add_argument("--max_new_tokens", type=positive, help="longest answer, in tokens")
+    parser.add_argument(
+        "--num_beams", type=positive, help="search with so many beams (words are then printed at the end)"
+    )
+    parser.add_argument("--sample", action="store_true", help="draw words instead of taking the likeliest")
+    parser.add_argument("--seed", type=int, default=0, help="of --sample")
+    parser.add_argument("--plain", action="store_true", help="without the language model's chat template")
+    parser.add_argument("--language_model", metavar="NAME_OR_PATH", help="where the model's own has moved")
+    parser.add_argument("--point_model", metavar="NAME_OR_PATH", help="point encoder, where the model's own has moved")
+    add_device(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    from transformers import TextStreamer, set_seed
+
+    from modeling_ulip2.captioning.pipeline import load_captioner
+    from modeling_ulip2.shape_loop import SHAPE_ERRORS, ShapeFailure
+
+    files = shape_files(options.files, options.root)
+    captioner = load_captioner(
+        options.model,
+        device=options.device,
+        language_model_name_or_path=options.language_model,
+        point_model_name_or_path=options.point_model,
+    )
+    reading = captioner.embedder.reading(root=options.root, up_axis=options.up_axis)
+    settings = {"max_new_tokens": options.max_new_tokens, "num_beams": options.num_beams}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    streams = (options.num_beams or 1) == 1
+    failed = 0
+    for file in files:
+        name = str(file)
+        try:
+            cloud, warnings = reading(file)
+        except SHAPE_ERRORS as error:
+            tell_failure(ShapeFailure.of(name, error))
+            failed += 1
+            continue
+        tell_warnings(name, warnings)
+        if len(files) > 1:
+            print(f"{name}: ", end="", flush=True)
+        set_seed(options.seed)
+        tokenizer = captioner.processor.tokenizer
+        answer = captioner.answer(
+            cloud,
+            prompt=options.prompt,
+            chat_template="plain" if options.plain else None,
+            generate_kwargs=settings | {"do_sample": options.sample},
+            streamer=TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True) if streams else None,
+        )
+        if not streams:
+            print(answer[0]["generated_text"])
+    return status(failed, len(files))

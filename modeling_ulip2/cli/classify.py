@@ -1,0 +1,71 @@
+"""`ulip2 classify`: which of your labels a shape is."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from .shared import (
+    add_batch_size,
+    add_command,
+    add_device,
+    add_files,
+    add_model,
+    add_tower,
+    positive,
+    shape_files,
+    status,
+    tell,
+    tell_failure,
+    tell_warnings,
+)
+
+
+def register(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "classify",
+        run,
+        "tell which of your labels a shape is",
+        "Rank labels by how well they fit 3D files; the scores of a file add up to 1.",
+    )
+    add_files(parser)
+    parser.add_argument("--labels", metavar="LABEL", nargs="+", required=True, help="names to choose from")
+    add_model(parser)
+    add_tower(parser)
+    parser.add_argument(
+        "--template",
+        metavar="PROMPT",
+        nargs="+",
+        help='with {} for the label (default: ULIP-2\'s 64, "a photo of {}")',
+    )
+    parser.add_argument("--top_k", type=positive, help="labels to print (default: all)")
+    add_batch_size(parser)
+    add_device(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    from modeling_ulip2 import Ulip2Embedder
+
+    if len(options.labels) == 1 and "," in options.labels[0]:
+        apart = " ".join(repr(label.strip()) for label in options.labels[0].split(",") if label.strip())
+        tell(f"warning: {options.labels[0]!r} is one label; to choose among several, part them: --labels {apart}")
+    files = shape_files(options.files, options.root)
+    embedder = Ulip2Embedder.from_pretrained(
+        options.model, tower=options.tower, device=options.device, batch_size=options.batch_size
+    )
+    # what is wrong with labels or tower is told before any file is read
+    embedder.embed_labels(options.labels, options.template)
+    failed = 0
+    for record in embedder.iter_shapes(files, root=options.root, up_axis=options.up_axis):
+        tell_warnings(record.id, record.warnings)
+        if record.failure is not None:
+            tell_failure(record.failure)
+            failed += 1
+            continue
+        (ranked,) = embedder.rank(record.embed, options.labels, templates=options.template, top_k=options.top_k)
+        if len(files) > 1:
+            print(record.id)
+        for entry in ranked:
+            print(f"{entry['score']:.3f}  {entry['label']}")
+    return status(failed, len(files))

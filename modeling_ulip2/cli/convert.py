@@ -1,0 +1,63 @@
+"""`ulip2 convert`: a published checkpoint as a folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from .shared import DONE, add_command, print_rows
+
+
+def register(commands: Any) -> None:
+    parser = add_command(
+        commands, "convert", run, "turn a published checkpoint into a folder for AutoModel.from_pretrained"
+    )
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        help="checkpoint of ULIP, ULIP-2, Uni3D, OpenShape, Point-BERT or SLIP (.pt, .pth, .bin, .safetensors)",
+    )
+    parser.add_argument("output_dir", metavar="OUTPUT_DIR", help="a new or empty folder")
+    parser.add_argument(
+        "--tower", metavar="NAME_OR_PATH", help="image-text model to refer to (default: the published)"
+    )
+    parser.add_argument(
+        "--point_config",
+        metavar="FIELD=VALUE",
+        nargs="+",
+        default=[],
+        help="settings of the encoder that weights do not show, where they are not the published ones "
+        "(num_groups=64 num_attention_heads=3)",
+    )
+    parser.add_argument("--ignore", metavar="PATTERN", help="regular expression of tensors to leave out")
+
+
+def run(options: argparse.Namespace) -> int:
+    from modeling_ulip2.conversion.folder import convert_to_folder
+
+    fields = dict(_field(text) for text in options.point_config)
+    conversion, release = convert_to_folder(
+        options.file, options.output_dir, fields, clip_name_or_path=options.tower, ignore=options.ignore
+    )
+    rows = [
+        ("recognised", release.title if release else f"{conversion.layout.name}, no published size"),
+        ("model", f"{type(conversion.model).__name__}, {conversion.model.num_parameters():,} parameters"),
+        ("left out", f"{len(conversion.unused)} tensors (see README.md of the folder)"),
+        ("written", options.output_dir),
+    ]
+    if release is None and conversion.assumed:
+        assumed = " ".join(f"{name}={value}" for name, value in conversion.assumed.items())
+        rows.append(("ASSUMED", f"{assumed}: no weight shows them; if others were trained, pass --point_config"))
+    print_rows(rows)
+    return DONE
+
+
+def _field(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--point_config takes FIELD=VALUE, got {text!r}.")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value

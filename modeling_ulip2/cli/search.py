@@ -1,0 +1,52 @@
+"""`ulip2 search`: the shapes of an index by text, picture or shape."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from .shared import DONE, add_command, add_device, add_model, add_reading, add_tower, check_root, positive
+
+
+def register(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "search",
+        run,
+        "find shapes of an index by text, picture or shape",
+        "Find the nearest shapes. A text, a picture and a shape together are added up.",
+    )
+    parser.add_argument("index", metavar="INDEX", help="folder or hub name of an index")
+    parser.add_argument("text", metavar="TEXT", nargs="?", help='what to look for, e.g. "a wooden chair"')
+    parser.add_argument("--image", metavar="FILE", help="a picture")
+    parser.add_argument("--shape", metavar="FILE", help="a mesh or a point cloud")
+    add_reading(parser)
+    add_model(parser, required=False)
+    add_tower(parser)
+    parser.add_argument("--top_k", type=positive, default=10, help="shapes to list (default: %(default)s)")
+    add_device(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    from modeling_ulip2 import Ulip2Embedder
+    from modeling_ulip2.search.index import ShapeIndex, combine
+
+    if not (options.text or options.image or options.shape):
+        raise ValueError("give a TEXT, --image or --shape to search for")
+    check_root(options.root)
+    index = ShapeIndex.open(options.index)
+    embedder = Ulip2Embedder.from_pretrained(
+        options.model or index.info["model"], tower=options.tower, device=options.device
+    )
+    index.require_model(embedder.model, embedder.feature_extractor)
+    embeds = []
+    if options.text:
+        embeds.append(embedder.embed_texts(options.text)[0])
+    if options.image:
+        embeds.append(embedder.embed_images(options.image)[0])
+    if options.shape:
+        embeds.append(embedder.embed_shapes(options.shape, root=options.root, up_axis=options.up_axis)[0])
+    for match in index.search(combine(embeds), options.top_k):
+        row = index.shapes.select_columns(["id", "name"])[match.row]
+        print(f"{match.score:.3f}  {row['name']}  ({row['id']})")
+    return DONE

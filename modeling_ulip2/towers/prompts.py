@@ -1,0 +1,92 @@
+"""From a name to its place in a tower's space: prompt templates, and the mean of a name's prompts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.resources import files
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers.utils import logging
+
+# Texts in, one row of features for each out; need not be normalized.
+EncodeText = Callable[[list[str]], Tensor]
+
+# The 64 prompts with which ULIP and ULIP-2 were measured.
+DEFAULT_TEMPLATES = "modelnet40_64"
+PROMPTS_PER_CALL = 1024
+
+
+@cache
+def _named_templates() -> dict[str, list[str]]:
+    text = files(__package__).joinpath("data", "templates.json").read_text(encoding="utf-8")
+    return {name: entry["templates"] for name, entry in json.loads(text).items()}
+
+
+def load_templates(name: str = DEFAULT_TEMPLATES) -> list[str]:
+    """Prompt templates, each with one `{}` for the class name; their sources are named in `data/NOTICE.md`.
+
+    `modelnet40_64` are the 64 prompts that ULIP and ULIP-2 use on ModelNet40 and on Objaverse-LVIS.
+    """
+    named = _named_templates()
+    if name not in named:
+        raise ValueError(f"there are no templates {name!r}; there are {', '.join(named)}")
+    return list(named[name])
+
+
+def resolve_templates(templates: str | Sequence[str] | None = None) -> tuple[str, ...]:
+    """Templates by name, as one prompt, or as several; by default those of ULIP-2.
+
+    Raises:
+        ValueError: no template, one without exactly one `{}`, or an unknown name.
+    """
+    if templates is None:
+        templates = DEFAULT_TEMPLATES
+    if isinstance(templates, str):
+        templates = load_templates(templates) if templates in _named_templates() else [templates]
+    if not templates:
+        raise ValueError("there is no template: pass a prompt with {} for the label.")
+    for template in templates:
+        if not isinstance(template, str) or template.count("{}") != 1:
+            known = ", ".join(_named_templates())
+            raise ValueError(f"a template needs one {{}} for the label, or is a name ({known}), got {template!r}.")
+    return tuple(templates)
+
+
+def ensemble_prompts(prompt_embeds: Tensor) -> Tensor:
+    """Embeddings of T prompts per class (C, T, D) to one embedding per class (C, D): normalize, mean, normalize."""
+    mean = F.normalize(prompt_embeds.float(), dim=-1).mean(dim=1)  # (C, D)
+    return F.normalize(mean, dim=-1)  # (C, D)
+
+
+@torch.no_grad()
+def class_embeddings(encode_text: EncodeText, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """One L2-normalized embedding for each class.
+
+    Args:
+        encode_text: called with a list of texts, returns (len(texts), D), normalized or not.
+        class_names: C names, in label order.
+        templates: T prompts with one `{}` each, e.g. `load_templates("modelnet40_64")`.
+
+    Returns:
+        (C, D) float32.
+
+    Raises:
+        ValueError: no names, no templates, or a template without exactly one `{}`.
+    """
+    if not class_names or not templates:
+        raise ValueError(f"needs class names and templates, got {len(class_names)} and {len(templates)}")
+    for template in templates:
+        if template.count("{}") != 1:
+            raise ValueError(f"the template {template!r} must have one {{}} where the class name goes")
+    per_call = max(1, PROMPTS_PER_CALL // len(templates))
+    chunks = [class_names[start : start + per_call] for start in range(0, len(class_names), per_call)]
+    classes = []
+    for chunk in logging.tqdm(chunks, desc="class embeddings", unit="call", disable=len(chunks) < 4):
+        prompts = [template.replace("{}", name) for name in chunk for template in templates]
+        features = encode_text(prompts)  # (C' * T, D)
+        classes.append(ensemble_prompts(features.unflatten(0, (len(chunk), len(templates)))))
+    return torch.cat(classes)  # (C, D)
