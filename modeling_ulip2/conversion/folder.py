@@ -118,9 +118,8 @@ def feature_extractor_of(
     num_points = checkpoint.args.get("npoints")
     if not isinstance(num_points, int) or num_points < 1:
         num_points = release.num_points if release else Ulip2FeatureExtractor().num_points
-    return Ulip2FeatureExtractor(
-        num_points=num_points, in_channels=config.in_channels, axes=release.axes if release else "xyz"
-    )
+    prepared: dict[str, Any] = {"axes": release.axes, "sampling": release.sampling} if release else {}
+    return Ulip2FeatureExtractor(num_points=num_points, in_channels=config.in_channels, **prepared)
 
 
 def _save(model: PreTrainedModel, folder: Path) -> None:

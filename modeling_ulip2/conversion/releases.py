@@ -1,6 +1,6 @@
 """What is known of the published checkpoints, for the cards of their conversions: origin, licence, accuracy.
 
-Figures are those that the authors publish (papers and repositories named with each), not measurements of this package.
+Figures are those that the authors publish, not measurements of this package; they stand in `evaluation/published.py`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from ..evaluation.published import published_accuracy
+
 BIGG = "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k"
 _ULIP_SOURCE = "https://github.com/salesforce/ULIP and https://huggingface.co/datasets/SFXX/ulip"
 _ULIP2_DATA = (
@@ -20,7 +22,6 @@ _ULIP2_DATA = (
 )
 _ULIP1_DATA = "ShapeNet55 (52,460 shapes, ShapeNet's terms): renders, and captions from the metadata in templates"
 _FOUR_SETS = "Objaverse, ShapeNet, 3D-FUTURE and ABO, as prepared by OpenShape"
-_NONE = "none published with the file"
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,10 @@ class Release:
     projection_dim: width of the shared space; None: any.
     file_name: pattern of its file's name, where nothing in the file tells it from another release.
     source, license, paper, training_data: of the weights; the licence as an SPDX identifier.
-    accuracy: rows "task", "figures" of what the authors report, in per cent.
+    published: model and pre-training (None: any) under which `published.json` has what the authors report.
     tower: hub name of the image-text model, where transformers can load it.
     tower_note: which image-text model it is.
-    num_points, axes: how the model's clouds are prepared, see `Ulip2FeatureExtractor`.
+    num_points, axes, sampling: how the model's clouds are prepared, see `Ulip2FeatureExtractor`.
     """
 
     title: str
@@ -47,7 +48,7 @@ class Release:
     license: str
     paper: str
     training_data: str
-    accuracy: tuple[tuple[str, str], ...] = ()
+    published: tuple[tuple[str, str | None], ...] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
     projection_dim: int | None = None
     file_name: str | None = None
@@ -55,10 +56,18 @@ class Release:
     tower_note: str = ""
     num_points: int = 10000
     axes: str = "xyz"
+    sampling: str = "random"
+
+    @property
+    def accuracy(self) -> list[tuple[str, str]]:
+        """Rows "task", "figures" of what the authors report, in per cent."""
+        return [row for key in self.published for row in published_accuracy(*key)]
 
 
 def _ulip(title: str, model_type: str, **fields: Any) -> Release:
-    return Release(title, "ULIP", model_type, **({"source": _ULIP_SOURCE, "license": "bsd-3-clause"} | fields))
+    return Release(
+        title, "ULIP", model_type, **({"source": _ULIP_SOURCE, "license": "bsd-3-clause", "sampling": "fps"} | fields)
+    )
 
 
 _BIGG_NOTE = "OpenCLIP ViT-bigG-14, laion2b_s39b_b160k"
@@ -79,18 +88,7 @@ _ULIP2 = dict(
 )
 
 
-def _modelnet40(top1: str, top5: str) -> tuple[tuple[str, str], ...]:
-    return (("ModelNet40, zero-shot, top-1 / top-5", f"{top1} / {top5}"),)
-
-
-def _lvis_modelnet40(lvis: str, modelnet40: str) -> tuple[tuple[str, str], ...]:
-    return (
-        ("Objaverse-LVIS, zero-shot, top-1 / top-5", lvis),
-        ("ModelNet40, zero-shot, top-1 / top-5", modelnet40),
-    )
-
-
-def _uni3d(size: str, hidden_size: int, accuracy: tuple[tuple[str, str], ...]) -> Release:
+def _uni3d(size: str, hidden_size: int, *published: str) -> Release:
     return Release(
         f"Uni3D-{size}",
         "Uni3D",
@@ -99,7 +97,7 @@ def _uni3d(size: str, hidden_size: int, accuracy: tuple[tuple[str, str], ...]) -
         license="mit",
         paper="arXiv 2310.06773",
         training_data=_FOUR_SETS + " (the files named no-lvis: without Objaverse-LVIS)",
-        accuracy=accuracy,
+        published=tuple((model, None) for model in published),
         fields={"hidden_size": hidden_size},
         projection_dim=1024,
         tower_note="EVA02-E-14-plus, laion2b_s9b_b144k (OpenCLIP); transformers has no class for it",
@@ -124,14 +122,14 @@ RELEASES: tuple[Release, ...] = (
         "ULIP-2 Point-BERT, 10k coloured points",
         "ulip2_pointbert",
         fields={"in_channels": 6, "hidden_size": 384, "num_hidden_layers": 18},
-        accuracy=_lvis_modelnet40("50.6 / 79.1", "84.7 / 97.1"),
+        published=(("ULIP-2, Point-BERT", "Objaverse + ShapeNet"),),
         **_ULIP2,
     ),
     _ulip(
         "ULIP-2 Point-BERT, 8,192 points without colour (the encoder of X-InstructBLIP)",
         "ulip2_pointbert",
         fields={"in_channels": 3, "hidden_size": 384, "num_hidden_layers": 18},
-        accuracy=(("Captioning of Objaverse shapes by X-InstructBLIP with this encoder, CIDEr", "160.5"),),
+        published=(("X-InstructBLIP with ULIP-2, Point-BERT", None),),
         num_points=8192,
         **_ULIP2,
     ),
@@ -139,7 +137,7 @@ RELEASES: tuple[Release, ...] = (
         "ULIP-2 PointNeXt-S, 2k points",
         "ulip2_pointnext",
         fields={"in_channels": 4, "width": 32},
-        accuracy=(("ScanObjectNN PB_T50_RS after fine-tuning, overall / class-average", "91.1 / 90.3"),),
+        published=(("ULIP-2, PointNeXt-S", None),),
         num_points=2048,
         **_ULIP2,
     ),
@@ -148,58 +146,43 @@ RELEASES: tuple[Release, ...] = (
         "ulip2_pointbert",
         fields={"in_channels": 3, "hidden_size": 384, "num_hidden_layers": 12},
         file_name=r".*ulip-?_?2.*",
-        accuracy=(("ModelNet40, zero-shot, top-1 / top-5", _NONE),),
         **_ULIP1 | {"paper": "arXiv 2305.08275", "training_data": _ULIP2_DATA},
     ),
     _ulip(
         "ULIP Point-BERT",
         "ulip2_pointbert",
         fields={"in_channels": 3, "hidden_size": 384, "num_hidden_layers": 12},
-        accuracy=_modelnet40("60.3", "84.0"),
+        published=(("ULIP, Point-BERT", None),),
         **_ULIP1,
     ),
     _ulip(
         "ULIP PointNet++ (SSG)",
         "ulip2_pointnet2",
         fields={"multi_scale": False},
-        accuracy=_modelnet40("57.7", "78.9"),
+        published=(("ULIP, PointNet++ (SSG)", None),),
         **_ULIP1,
     ),
-    _ulip("ULIP PointMLP", "ulip2_pointmlp", fields={"embed_dim": 64}, accuracy=_modelnet40("60.0", "79.4"), **_ULIP1),
+    _ulip(
+        "ULIP PointMLP", "ulip2_pointmlp", fields={"embed_dim": 64}, published=(("ULIP, PointMLP", None),), **_ULIP1
+    ),
     _ulip(
         "ULIP PointNeXt-S",
         "ulip2_pointnext",
         fields={"in_channels": 4, "width": 32},
-        accuracy=_modelnet40("56.2", "77.0"),
+        published=(("ULIP, PointNeXt-S", None),),
         **_ULIP1,
     ),
-    _uni3d("Ti", 192, ()),
-    _uni3d("S", 384, ()),
-    _uni3d(
-        "B",
-        768,
-        (*_lvis_modelnet40("51.7 / 80.8", "86.3 / 97.9"), ("the same without LVIS", "45.9 / 74.8; 86.1 / 98.7")),
-    ),
-    _uni3d(
-        "L",
-        1024,
-        (*_lvis_modelnet40("53.1 / 81.5", "86.3 / 98.3"), ("the same without LVIS", "46.2 / 74.7; 86.6 / 97.8")),
-    ),
-    _uni3d(
-        "g",
-        1408,
-        (
-            *_lvis_modelnet40("53.5 / 82.0", "87.3 / 99.2"),
-            ("the best of the released files", "55.3 / 82.9; 88.2 / 99.3"),
-            ("without LVIS", "47.2 / 76.1; 86.8 / 98.4"),
-        ),
-    ),
+    _uni3d("Ti", 192),
+    _uni3d("S", 384),
+    _uni3d("B", 768, "Uni3D-B"),
+    _uni3d("L", 1024, "Uni3D-L"),
+    _uni3d("g", 1408, "Uni3D-g", "Uni3D-g, best of the released"),
     _openshape(
         "OpenShape PPAT, aligned with OpenCLIP ViT-bigG-14",
         "OpenShape",
         1280,
         source="https://huggingface.co/OpenShape/openshape-pointbert-vitg14-rgb",
-        accuracy=_lvis_modelnet40("46.8 / 77.0", "84.4 / 98.0"),
+        published=(("OpenShape, Point-BERT", None),),
         fields={"num_hidden_layers": 12, "intermediate_size": 1536},
         tower=BIGG,
         tower_note=_BIGG_NOTE,
@@ -213,6 +196,7 @@ RELEASES: tuple[Release, ...] = (
         fields={"num_hidden_layers": 12, "intermediate_size": 1024},
         tower="openai/clip-vit-large-patch14",
         tower_note="CLIP ViT-L/14 of OpenAI",
+        axes="xyz",  # said in the README of OpenShape/openshape-demo-support: y is up for L/14 and B/32, z for bigG
     ),
     _openshape(
         "OpenShape PPAT, aligned with CLIP ViT-B/32",
@@ -243,7 +227,7 @@ RELEASES: tuple[Release, ...] = (
         paper="arXiv 2112.12750",
         training_data="YFCC15M, 100 epochs",
         fields={"vision_hidden_size": 768, "vision_num_hidden_layers": 12},
-        accuracy=(("ImageNet, zero-shot, top-1", "45.0"),),
+        published=(("SLIP ViT-B/16, 100 epochs", None),),
     ),
 )
 

@@ -23,8 +23,9 @@ from accelerate import PartialState
 from datasets import Dataset
 from torch import Tensor
 from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedConfig
-from transformers.utils import cached_file
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
+from modeling_ulip2.checksums import sha256_of
 from modeling_ulip2.configuration_ulip2 import Ulip2Config
 from modeling_ulip2.evaluation.benchmarks import BENCHMARKS, complete_splits, read_benchmark, read_manifest
 from modeling_ulip2.evaluation.class_cache import cached_class_embeddings
@@ -100,16 +101,17 @@ class BenchmarkRun:
         chosen = find_protocol(protocol, encoder.model_type)
         own = AutoFeatureExtractor.from_pretrained(model)
         reference = tower or model_config.clip_name_or_path
+        source = manifest["configs"][config]["splits"][split]
         return cls(
             model,
             Path(folder),
             config,
             split,
             chosen,
-            chosen.feature_extractor(name, config, own),
+            chosen.feature_extractor(name, config, own, source["clouds"]["points"]),
             checkpoint_hashes(model),
             None if reference is None else str(reference),
-            manifest["configs"][config]["splits"][split],
+            source,
             name,
         )
 
@@ -117,7 +119,7 @@ class BenchmarkRun:
     def embeds_stamp(self) -> str:
         """Everything on which the embeddings depend."""
         source = {key: self.source[key] for key in ("files", "list_sha256", "shapes")}
-        protocol = self.protocol.describe(self.benchmark, self.config)
+        protocol = self.protocol.describe(self.benchmark, self.extractor)
         points = self.extractor.num_points, self.extractor.in_channels
         return _digest(self.checkpoint, protocol, points, source, self.config, self.split)
 
@@ -230,7 +232,7 @@ def _write(
         "partial": bool(expected) and shapes not in expected,
         "model": run.model,
         "checkpoint": run.checkpoint,
-        "protocol": run.protocol.describe(run.benchmark, run.config),
+        "protocol": run.protocol.describe(run.benchmark, run.extractor),
         "num_points": run.extractor.num_points,
         "in_channels": run.extractor.in_channels,
         "tower": dict(tower),
@@ -248,15 +250,17 @@ def _write(
 
 def _report(title: str, record: Mapping[str, Any], evaluation: Evaluation[ZeroShotResult]) -> list[str]:
     protocol, speed = record["protocol"], record["speed"]
-    colors = "the file's colours" if protocol["color"] == "stored" else f"grey {protocol['grey']:g} everywhere"
-    scale = "centred, radius 1" if protocol["normalize"] else "coordinates as stored"
+    colors = "the file's colors" if protocol["color"] == "stored" else f"gray {protocol['gray']:g} everywhere"
+    scale = "centered, radius 1" if protocol["normalize"] else "coordinates as stored"
     rows = {
         "shapes": f"{record['shapes']:,}"
         + (f", not the benchmark's {record['expected_shapes'][0]:,}: **partial**" if record["partial"] else ""),
         "classes to choose from": f"{record['classes']:,}, {record['classes_with_shapes']:,} with shapes",
         "protocol": f"{protocol['name']}: {scale}, {colors}, axes {protocol['axes']}, {protocol['templates']}"
         + ("" if protocol["published"] else "; unpublished for this benchmark, this row is ours"),
-        "points": f"{record['num_points']:,}, of larger clouds by {protocol['sampling']}",
+        "points": f"{record['num_points']:,}, of larger clouds by {protocol['sampling']}"
+        if protocol["sampling"] != "none"
+        else "as many as the file has",
         "model": record["model"],
         **{f"SHA-256 of {name}": digest for name, digest in record["checkpoint"].items()},
         "text tower": f"{record['tower']['name']} ({record['tower']['fingerprint']})",
@@ -270,23 +274,37 @@ def _report(title: str, record: Mapping[str, Any], evaluation: Evaluation[ZeroSh
 
 
 def checkpoint_hashes(model: str) -> dict[str, str]:
-    """SHA-256 of a checkpoint's weights and configuration, by file name."""
-    place = Path(model)
-    if not place.is_dir():
-        place = Path(cached_file(model, "config.json") or "").parent
-        cached_file(model, "model.safetensors", _raise_exceptions_for_missing_entries=False)
-    files = [place / "config.json", *sorted(place.glob("*.safetensors"))]
-    if len(files) < 2:
-        raise FileNotFoundError(f"{model} holds no .safetensors file")
-    return {path.name: _sha256(path) for path in files}
+    """SHA-256 of a checkpoint's configuration and weights, by file name: the same for a folder and for the hub.
+
+    Of weights in several files, the list of them counts, too.
+
+    Raises:
+        FileNotFoundError: there are no .safetensors weights, or a file that the list names is missing.
+    """
+    names = ["config.json"]
+    if _find(model, SAFE_WEIGHTS_NAME) is not None:
+        names.append(SAFE_WEIGHTS_NAME)
+    elif (index := _find(model, SAFE_WEIGHTS_INDEX_NAME)) is not None:
+        try:
+            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FileNotFoundError(f"{index} is damaged and names no files of weights ({error!r})") from None
+        names += [SAFE_WEIGHTS_INDEX_NAME, *shards]
+    else:
+        raise FileNotFoundError(f"{model} holds neither {SAFE_WEIGHTS_NAME} nor {SAFE_WEIGHTS_INDEX_NAME}")
+    paths = {name: _find(model, name) for name in names}
+    if lacking := [name for name, path in paths.items() if path is None]:
+        raise FileNotFoundError(f"{model} lacks {', '.join(lacking)}")
+    return {name: sha256_of(path) for name, path in paths.items() if path is not None}
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+def _find(model: str, name: str) -> Path | None:
+    """A file of a checkpoint, fetched if it is on the hub; None if the checkpoint has none of this name."""
+    if Path(model).is_dir():
+        path = Path(model, name)
+        return path if path.is_file() else None
+    found = cached_file(model, name, _raise_exceptions_for_missing_entries=False)
+    return None if found is None else Path(found)
 
 
 def _digest(*parts: Any) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from modeling_ulip2.evaluation.benchmarks import BENCHMARKS
+from modeling_ulip2.evaluation.published import load_published
 from modeling_ulip2.evaluation.report import markdown_table
 
 
@@ -30,11 +29,6 @@ class Row:
     cells: Mapping[str, str]
     note: str
     measured: bool
-
-
-def load_published() -> dict[str, Any]:
-    """Published figures in per cent: `zero_shot` and `fine_tuned`, each entry with the key of one of `sources`."""
-    return json.loads(files(__package__).joinpath("data", "published.json").read_text(encoding="utf-8"))
 
 
 def published_rows() -> list[Row]:

@@ -1,17 +1,22 @@
-"""How each project prepares a benchmark's clouds for its zero-shot figures: the one table of these presets.
+"""What each project shows its models of a benchmark's files for its zero-shot figures: the table of these presets.
+
+A protocol describes the file: what is up in it, whether its clouds are normalized already, which colors are shown. All
+else is the model's own and stands in its feature extractor: order of the axes, normalization, resampling, the gray of
+clouds without color. So a model is tested as it was trained, whichever project's encoder it has.
 
 Published figures are comparable only under the protocol that they were measured with. Sources, all of them the code
 that the projects publish:
 
 - `ulip2`: github.com/salesforce/ULIP, `data/dataset_3d.py` (`ModelNet`, `Objaverse_Lvis_Colored`). Its 10k file of
-  ModelNet40 is taken as it is; everything else is centred and scaled to radius 1. ModelNet40 is grey (0.4). Larger
-  clouds are thinned by farthest point sampling. How ULIP-2 measured ScanObjectNN was not published: that row is ours,
-  made like ModelNet40's.
-- `openshape`: github.com/Colin97/OpenShape_code, `src/data.py`. Axes y and z are exchanged, colours are those of the
-  files (ModelNet40: 100/255, ScanObjectNN: 0.4), points are drawn at random. Its class embeddings are published in the
-  place of its prompts, and were made from ULIP's templates.
+  ModelNet40 is taken as it is; everything else is centered and scaled to radius 1. ModelNet40 is gray (0.4). Larger
+  clouds are thinned by farthest point sampling, which the converted releases' extractors do. How ULIP-2 measured
+  ScanObjectNN was not published: that row is ours, made like ModelNet40's.
+- `openshape`: github.com/Colin97/OpenShape_code, `src/data.py`. Colors are those of the files (ModelNet40: 100/255,
+  ScanObjectNN: 0.4). Its class embeddings are published in the place of its prompts, and were made from ULIP's
+  templates. That y and z are exchanged belongs to the ViT-bigG-14 model alone ("B/32 and L/14 models has gravity axis
+  Y; G/14 model has gravity axis Z", README of OpenShape/openshape-demo-support): see `conversion/releases.py`.
 - `uni3d`: github.com/baaivision/Uni3D, `data/datasets.py` and `scripts/inference.sh`, which does not set
-  `--openshape_setting`: as OpenShape, without the exchange of axes, with all points that a file holds.
+  `--openshape_setting`: as OpenShape, and ScanObjectNN's clouds are not filled up to the model's number of points.
 
 All: cosine with class embeddings of the 64 templates `modelnet40_64`, top-k over shapes.
 """
@@ -22,7 +27,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from modeling_ulip2.feature_extraction_ulip2 import FILL_COLOR, Ulip2FeatureExtractor
+from modeling_ulip2.feature_extraction_ulip2 import Ulip2FeatureExtractor
 
 
 @dataclass(frozen=True)
@@ -31,58 +36,67 @@ class Protocol:
 
     Attributes:
         name: as commands call it.
-        colors: by benchmark, "stored" for the file's colours (grey where it has none) or "grey" for 0.4 everywhere.
-        axes: order of the coordinates, see `Ulip2FeatureExtractor`.
-        sampling: how a larger cloud is brought to the model's number of points; "none": all points of the file.
-        as_stored: (benchmark, config) whose coordinates are neither centred nor scaled.
+        colors: by benchmark, "stored" for the file's colors (the extractor's gray where it has none) or "gray" for the
+            extractor's gray everywhere.
+        up_axis: what is up in the converted files.
+        normalized: (benchmark, config) whose coordinates are final as they are stored.
+        not_filled_up: benchmarks whose clouds stay as small as they are, where the model reads more points.
         unpublished: benchmarks whose row is ours.
         templates: of the class embeddings, see `load_templates`.
     """
 
     name: str
-    colors: Mapping[str, Literal["stored", "grey"]]
-    axes: Literal["xyz", "xzy"] = "xyz"
-    sampling: Literal["fps", "random", "none"] = "random"
-    as_stored: tuple[tuple[str, str], ...] = ()
+    colors: Mapping[str, Literal["stored", "gray"]]
+    up_axis: str = "y"
+    normalized: tuple[tuple[str, str], ...] = ()
+    not_filled_up: tuple[str, ...] = ()
     unpublished: tuple[str, ...] = ()
     templates: str = "modelnet40_64"
 
     def keeps_color(self, benchmark: str) -> bool:
-        """Whether the file's colours are shown to the model."""
+        """Whether the file's colors are shown to the model."""
         return self.colors[benchmark] == "stored"
 
-    def feature_extractor(self, benchmark: str, config: str, own: Ulip2FeatureExtractor) -> Ulip2FeatureExtractor:
-        """What prepares the clouds of a benchmark's config for a model.
+    def feature_extractor(
+        self, benchmark: str, config: str, own: Ulip2FeatureExtractor, points: int | None = None
+    ) -> Ulip2FeatureExtractor:
+        """What prepares the clouds of a benchmark's config for a model: its own extractor, told of the file.
 
         Args:
-            own: the model's extractor, which says how many points and which channels it reads.
+            own: the model's extractor.
+            points: points of each cloud in the file, where that is known.
         """
-        return Ulip2FeatureExtractor(
-            num_points=own.num_points,
-            in_channels=own.in_channels,
-            normalize=(benchmark, config) not in self.as_stored,
-            fill_color=FILL_COLOR,
-            sampling=self.sampling,
-            up_axis="y",
-            axes=self.axes,
-            seed=0,
-        )
+        as_they_are = benchmark in self.not_filled_up and points is not None and points < own.num_points
+        told = {
+            "normalize": own.normalize and (benchmark, config) not in self.normalized,
+            "up_axis": self.up_axis,
+            "sampling": "none" if as_they_are else own.sampling,
+            "seed": 0 if own.seed is None else own.seed,  # so that figures can be repeated
+        }
+        made: Any = Ulip2FeatureExtractor.from_dict(own.to_dict() | told)
+        return made
 
-    def describe(self, benchmark: str, config: str) -> dict[str, Any]:
-        """The row for one benchmark, for the record of a result."""
+    def describe(self, benchmark: str, made: Ulip2FeatureExtractor) -> dict[str, Any]:
+        """How a benchmark was shown to a model, for the record of a result.
+
+        Args:
+            made: by `feature_extractor`.
+        """
         return {
             "name": self.name,
-            "normalize": (benchmark, config) not in self.as_stored,
+            "normalize": made.normalize,
             "color": self.colors[benchmark],
-            "grey": FILL_COLOR,
-            "axes": self.axes,
-            "sampling": self.sampling,
+            "gray": made.fill_color,
+            "up_axis": made.up_axis,
+            "axes": made.axes,
+            "sampling": made.sampling,
+            "seed": made.seed,
             "templates": self.templates,
             "published": benchmark not in self.unpublished,
         }
 
 
-_STORED: dict[str, Literal["stored", "grey"]] = dict.fromkeys(
+_STORED: dict[str, Literal["stored", "gray"]] = dict.fromkeys(
     ("modelnet40", "objaverse_lvis", "scanobjectnn"), "stored"
 )
 
@@ -91,13 +105,12 @@ PROTOCOLS: dict[str, Protocol] = {
     for protocol in (
         Protocol(
             "ulip2",
-            _STORED | {"modelnet40": "grey", "scanobjectnn": "grey"},
-            sampling="fps",
-            as_stored=(("modelnet40", "colored_10k"),),
+            _STORED | {"modelnet40": "gray", "scanobjectnn": "gray"},
+            normalized=(("modelnet40", "colored_10k"),),
             unpublished=("scanobjectnn",),
         ),
-        Protocol("openshape", _STORED, axes="xzy"),
-        Protocol("uni3d", _STORED, sampling="none"),
+        Protocol("openshape", _STORED),
+        Protocol("uni3d", _STORED, not_filled_up=("scanobjectnn",)),
     )
 }
 # Encoders that come from another project than ULIP.

@@ -19,7 +19,7 @@ from .errors import MeshError
 from .mesh import Mesh
 from .mtl import MaterialLibrary
 from .numbers import parse_numbers
-from .polygons import fan
+from .polygons import triangulate
 from .sandbox import Sandbox
 
 # Vertices, texture coordinates or normals that a file may hold for each face allowed; most need fewer than one.
@@ -34,18 +34,20 @@ def read_obj(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, stric
     if text.positions.count == 0:
         raise MeshError("empty", "it holds no vertex")
     positions, uv, normals = text.positions.rows(), text.uv.rows(), text.normals.rows()
-    corners = text.corners()  # (F, 3, 3)
-    if len(corners) == 0:
-        raise MeshError("empty", "it holds no triangle")
+    all_corners = text.corners()  # (C, 3)
     for column, (rows, what) in enumerate(((positions, "vertex"), (uv, "vt"), (normals, "vn"))):
-        index = corners[..., column]
+        index = all_corners[:, column]
         if index.max(initial=-1) >= len(rows) or (column == 0 and index.min(initial=0) < 0):
             raise MeshError("corrupt", f"a face names {what} {index.max() + 1} of {len(rows)}")
+    triangles, polygon = triangulate(positions[:, :3], all_corners[:, 0], text.sizes())
+    corners = all_corners[triangles]  # (F, 3, 3)
+    if len(corners) == 0:
+        raise MeshError("empty", "it holds no triangle")
 
     library = MaterialLibrary(sandbox, strict)
     for files in text.libraries:
         library.load(files)
-    names, face_material = text.face_materials()
+    names, face_material = text.face_materials(polygon)
     materials = [library.material(name) for name in names]
     # A face without texture coordinates shows its material's plain colour.
     bare = (corners[..., 1] < 0).any(axis=1)
@@ -179,7 +181,6 @@ class _Statements:
         self._material_of_face = array("i")
         self._sizes = array("q")  # corners of each face
         self._indices = array("q")  # vertex, uv, normal of each corner, from 1; 0 where absent
-        self._polygon_of = np.zeros(0, dtype=np.int64)
         current = -1
         triangles = 0
         stream = io.BytesIO(data)
@@ -231,13 +232,16 @@ class _Statements:
         return max(0, len(corners) - 2)
 
     def corners(self) -> np.ndarray:
-        """(F, 3, 3) int64: vertex, uv and normal of each triangle's corners from 0, -1 where absent."""
-        triangles, self._polygon_of = fan(np.array(self._sizes, dtype=np.int64))
-        return (np.array(self._indices, dtype=np.int64).reshape(-1, 3) - 1)[triangles]
+        """(C, 3) int64: vertex, uv and normal of each polygon's corners from 0, -1 where absent."""
+        return np.array(self._indices, dtype=np.int64).reshape(-1, 3) - 1
 
-    def face_materials(self) -> tuple[list[str], np.ndarray]:
-        """Names of the materials in use, and their index for each triangle (F,); after `corners`."""
-        of_triangle = np.array(self._material_of_face, dtype=np.int32)[self._polygon_of]
+    def sizes(self) -> np.ndarray:
+        """(P,) int64: number of corners of each polygon."""
+        return np.array(self._sizes, dtype=np.int64)
+
+    def face_materials(self, polygon: np.ndarray) -> tuple[list[str], np.ndarray]:
+        """Names of the materials in use, and their index for each triangle, which is cut from a `polygon` (F,)."""
+        of_triangle = np.array(self._material_of_face, dtype=np.int32)[polygon]
         used, index = np.unique(of_triangle, return_inverse=True)
         names = list(self._materials)
         return [names[i] for i in used], index.astype(np.int32)

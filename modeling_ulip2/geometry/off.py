@@ -11,7 +11,7 @@ from .colors import srgb_to_linear
 from .errors import MeshError
 from .mesh import Mesh
 from .numbers import parse_numbers
-from .polygons import fan
+from .polygons import triangulate
 from .sandbox import Sandbox
 
 # Texture coordinates, colours, normals; then the dimensions that are not read. ModelNet glues the counts to the word.
@@ -42,7 +42,7 @@ def read_off(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, stric
         )
     vertices, normals, vertex_colors = _vertices(lines[1 : num_vertices + 1], bool(has_color), bool(has_normal))
     try:
-        faces, face_colors = _faces(lines[num_vertices + 1 : num_vertices + num_faces + 1], max_faces)
+        faces, face_colors = _faces(lines[num_vertices + 1 : num_vertices + num_faces + 1], vertices, max_faces)
     except ValueError as error:
         if isinstance(error, MeshError):
             raise
@@ -70,7 +70,7 @@ def _vertices(
     return table[:, :3], normals, _colors(table[:, first : first + min(extra, 4)], fractions)
 
 
-def _faces(lines: list[str], max_faces: int) -> tuple[np.ndarray, np.ndarray | None]:
+def _faces(lines: list[str], vertices: np.ndarray, max_faces: int) -> tuple[np.ndarray, np.ndarray | None]:
     """Triangles (F, 3) and their linear colours (F, 4); a face without colour among coloured ones is white."""
     if not lines:
         return np.zeros((0, 3), dtype=np.int64), None
@@ -80,16 +80,25 @@ def _faces(lines: list[str], max_faces: int) -> tuple[np.ndarray, np.ndarray | N
         table = values.reshape(len(lines), width)
         size = int(table[0, 0])
         if 3 <= size < width and (table[:, 0] == size).all():  # all alike, as nearly always
-            triangles, polygon = fan(np.full(len(lines), size))
-            if len(triangles) > max_faces:
-                raise MeshError("too_many_faces", f"its polygons hold {len(triangles)} triangles; at most {max_faces}")
-            faces = table[:, 1 : size + 1].astype(np.int64).reshape(-1)[triangles]
+            if len(lines) * (size - 2) > max_faces:
+                raise MeshError("too_many_faces", f"its polygons hold more than {max_faces} triangles")
+            corners = table[:, 1 : size + 1].astype(np.int64).reshape(-1)
+            _check_indices(corners, len(vertices))
+            triangles, polygon = triangulate(vertices, corners, np.full(len(lines), size))
+            faces = corners[triangles]
             extra = table[:, size + 1 : size + 5]
             return faces, _colors(extra, fractions)[polygon] if extra.shape[1] >= 3 else None
-    return _mixed_faces(lines, max_faces, fractions)
+    return _mixed_faces(lines, vertices, max_faces, fractions)
 
 
-def _mixed_faces(lines: list[str], max_faces: int, fractions: bool) -> tuple[np.ndarray, np.ndarray | None]:
+def _check_indices(indices: np.ndarray, count: int) -> None:
+    if indices.min(initial=0) < 0 or indices.max(initial=-1) >= count:
+        raise MeshError("corrupt", f"a face names vertex {indices.max()} of {count}")
+
+
+def _mixed_faces(
+    lines: list[str], vertices: np.ndarray, max_faces: int, fractions: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
     """As `_faces`, for polygons of several sizes, or with and without colours, line by line."""
     rows = [line.split() for line in lines]
     sizes = np.array([int(words[0]) for words in rows], dtype=np.int64)
@@ -98,9 +107,12 @@ def _mixed_faces(lines: list[str], max_faces: int, fractions: bool) -> tuple[np.
     for words, size in zip(rows, sizes, strict=True):
         if size < 0 or len(words) < size + 1:
             raise MeshError("truncated", f"a face of {size} corners has {len(words) - 1}")
-    corners = [int(index) for words, size in zip(rows, sizes, strict=True) for index in words[1 : size + 1]]
-    triangles, polygon = fan(sizes)
-    faces = np.array(corners, dtype=np.int64)[triangles].reshape(-1, 3)
+    corners = np.array(
+        [int(index) for words, size in zip(rows, sizes, strict=True) for index in words[1 : size + 1]], dtype=np.int64
+    )
+    _check_indices(corners, len(vertices))
+    triangles, polygon = triangulate(vertices, corners, sizes)
+    faces = corners[triangles].reshape(-1, 3)
     extra = [words[size + 1 :] for words, size in zip(rows, sizes, strict=True)]
     if not any(len(words) >= 3 for words in extra):
         return faces, None

@@ -9,7 +9,7 @@ import numpy as np
 from .errors import MeshError
 from .mesh import Material, Mesh
 from .ply import PlyElement, PlyFile, parse_ply
-from .polygons import fan
+from .polygons import triangulate
 from .sandbox import Sandbox
 from .textures import TextureLoader
 
@@ -21,12 +21,10 @@ def read_ply(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, stric
     positions = vertex.stack("x", "y", "z") if vertex is not None else None
     if vertex is None or positions is None or vertex.count == 0:
         raise MeshError("empty", "it holds no vertex")
-    corners, polygon = _faces(file, max_faces)
+    corners, polygon = _faces(file, positions, max_faces)
     if len(corners) == 0:
         raise MeshError("empty", "it holds points but no triangle; read_points reads point clouds")
     indices, positions_in_list = corners
-    if indices.min() < 0 or indices.max() >= vertex.count:
-        raise MeshError("corrupt", f"a face names vertex {indices.max()} of {vertex.count}")
     warnings: list[str] = []
     material, uv_of_corner = _texture(file, positions_in_list, sandbox, strict, warnings)
     normals, colors = vertex.stack("nx", "ny", "nz"), vertex.colors()
@@ -71,7 +69,9 @@ def vertex_uv(vertex: PlyElement) -> np.ndarray | None:
     return None
 
 
-def _faces(file: PlyFile, max_faces: int) -> tuple[tuple[np.ndarray, np.ndarray] | tuple[()], np.ndarray | None]:
+def _faces(
+    file: PlyFile, positions: np.ndarray, max_faces: int
+) -> tuple[tuple[np.ndarray, np.ndarray] | tuple[()], np.ndarray | None]:
     """((F, 3) vertex indices, (F, 3) positions among the corners), and (F,) the row of the face table."""
     for table, names in (
         ("face", ("vertex_indices", "vertex_index")),
@@ -86,12 +86,19 @@ def _faces(file: PlyFile, max_faces: int) -> tuple[tuple[np.ndarray, np.ndarray]
             triangles = _strips(values, lengths)
             if len(triangles) > max_faces:
                 raise MeshError("too_many_faces", f"its strips hold {len(triangles)} triangles; at most {max_faces}")
+            _check_indices(values[triangles], len(positions))
             return (values[triangles], triangles), None
         if np.maximum(lengths - 2, 0).sum() > max_faces:
             raise MeshError("too_many_faces", f"its polygons hold more than {max_faces} triangles")
-        triangles, polygon = fan(lengths)
+        _check_indices(values, len(positions))
+        triangles, polygon = triangulate(positions, values, lengths)
         return ((values[triangles], triangles), polygon) if len(triangles) else ((), None)
     return (), None
+
+
+def _check_indices(indices: np.ndarray, count: int) -> None:
+    if indices.min(initial=0) < 0 or indices.max(initial=-1) >= count:
+        raise MeshError("corrupt", f"a face names vertex {indices.max()} of {count}")
 
 
 def _strips(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from .errors import MeshError
+
+# Share of a polygon's area by which triangles may overlap before a fan is no triangulation of it.
+_OVERLAP = 1e-6
+# Coordinates are scaled to a polygon's size, so this is rounding alone: areas below it count as none.
+_ROUNDING = 1e-13
+# Ear clipping is quadratic at worst, about a second for a budget of 1e9. Smaller polygons cost next to nothing.
+_FEW_CORNERS = 1000
+_MOST_WORK = 2e9
+
 
 def fan(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Triangulate polygons as fans around their first corner.
+    """Cut polygons into fans around their first corner, whatever their shape.
 
     Args:
         sizes: (P,) number of corners of each polygon, whose corners are stored one polygon after the other; polygons
@@ -21,3 +31,169 @@ def fan(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     start = (np.cumsum(sizes) - sizes)[polygon]
     offset = np.arange(len(polygon)) - (np.cumsum(triangles) - triangles)[polygon]
     return np.column_stack([start, start + offset + 1, start + offset + 2]), polygon
+
+
+def triangulate(positions: np.ndarray, corners: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cut polygons into triangles that cover what they enclose, wound as they are.
+
+    A polygon is judged in the plane of its Newell normal, so it need not be quite planar. Where a fan around its first
+    or second corner covers it, as in every convex one, that fan is taken; ears are clipped from the others, which may
+    touch themselves or be joined to their holes by doubled edges. Of a polygon that crosses itself some
+    covering is given.
+
+    Args:
+        positions: (V, 3) float64 coordinates.
+        corners: (C,) the vertex of each corner, one polygon after the other.
+        sizes: (P,) number of corners of each polygon.
+
+    Returns:
+        (F, 3) positions in the list of corners, at most two fewer than its corners for each polygon, and (F,) the
+        polygon of each triangle, ascending.
+
+    Raises:
+        MeshError: "unsupported" for polygons of so many corners that clipping ears would take minutes.
+    """
+    sizes = np.asarray(sizes, dtype=np.int64)
+    triangles, polygon = fan(sizes)
+    larger = np.flatnonzero(sizes > 3)
+    if len(larger) == 0:
+        return triangles, polygon
+    starts, counts = (np.cumsum(sizes) - sizes)[larger], sizes[larger]
+    where = _ranges(starts, counts)  # positions in the list of corners
+    with np.errstate(all="ignore"):  # Mesh judges NaN and infinity; polygons that have them stay fans
+        points = _scaled(positions[corners[where]], counts)
+        covers, normals = _judge_fans(points, counts)
+        left = np.flatnonzero(~covers)
+        if len(left) == 0:
+            return triangles, polygon
+        first = np.cumsum(counts) - counts
+        rows, turned = (_ranges(first[left], counts[left], shift) for shift in (0, 1))
+        covers, _ = _judge_fans(points[turned], counts[left], normals[left])
+        keep = np.repeat(covers, counts[left])
+        order = np.arange(len(corners))
+        order[where[rows[keep]]] = where[turned[keep]]
+        triangles = order[triangles]
+        left = left[~covers]
+        if len(left) == 0:
+            return triangles, polygon
+        flat = _flatten(points[rows[~keep]], counts[left], normals[left])
+    return _with_ears(triangles, polygon, larger[left], starts[left], flat, counts[left])
+
+
+def _ranges(starts: np.ndarray, counts: np.ndarray, shift: int = 0) -> np.ndarray:
+    """start, start + 1, ... of each of several ranges, joined; each is turned by `shift`."""
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    if shift:
+        within = (within + shift) % np.repeat(counts, counts)
+    return np.repeat(starts, counts) + within
+
+
+def _scaled(points: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """(C, 3) corners of polygons, each moved and scaled so that its first is the origin and none is beyond 1."""
+    first = np.cumsum(counts) - counts
+    points = points - np.repeat(points[first], counts, axis=0)
+    extent = np.maximum.reduceat(np.abs(points).max(axis=1), first)  # (P,)
+    return points / np.repeat(np.where(extent > 0, extent, 1.0), counts)[:, None]
+
+
+def _judge_fans(
+    points: np.ndarray, counts: np.ndarray, normals: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whether the fan around each polygon's first corner covers what the polygon encloses, once.
+
+    Args:
+        points: (C, 3) as `_scaled` gives them.
+        counts: (P,) more than three each.
+        normals: (P, 3) where they are known.
+
+    Returns:
+        (P,) bool, and the unit normals (P, 3).
+    """
+    triangles, polygon = fan(counts)
+    begin = np.cumsum(counts - 2) - (counts - 2)
+    a = points[triangles[:, 0]]
+    b, c = points[triangles[:, 1]] - a, points[triangles[:, 2]] - a  # each (F, 3)
+    cross = _cross(b, c)
+    if normals is None:
+        normals = np.add.reduceat(cross, begin)  # twice the area: Newell's normal
+        # A polygon whose two halves cancel out, a bow tie, still has a plane: that of its largest triangle.
+        size = np.sqrt(np.einsum("fk,fk->f", cross, cross))
+        length = np.sqrt(np.einsum("pk,pk->p", normals, normals))
+        balanced = np.flatnonzero(length < 1e-9 * np.add.reduceat(size, begin))
+        if len(balanced):
+            largest = np.lexsort((size, polygon))[(begin + counts - 3)[balanced]]
+            normals[balanced], length[balanced] = cross[largest], size[largest]
+        normals = np.where(length[:, None] > 0, normals / length[:, None], [0.0, 0.0, 1.0])
+    along = normals[polygon]
+    area = np.einsum("fk,fk->f", cross, along)  # (F,) twice the signed area
+    tolerance = _OVERLAP * np.abs(np.add.reduceat(area, begin)) + _ROUNDING
+    covers = ~(np.minimum.reduceat(area, begin) < -tolerance)
+    # Two triangles span less than a full turn; more may go round twice.
+    many = np.flatnonzero(covers & (counts > 4))
+    if len(many):
+        rows = _ranges(begin[many], counts[many] - 2)
+        b, c, along = b[rows], c[rows], along[rows]
+        dot = (b * c).sum(axis=1) - (b * along).sum(axis=1) * (c * along).sum(axis=1)
+        start = np.cumsum(counts[many] - 2) - (counts[many] - 2)
+        swept = np.add.reduceat(np.arctan2(area[rows], dot), start)  # seen from the first corner
+        covers[many] = ~(swept > 2 * np.pi + 1e-6)
+    return covers, normals
+
+
+def _cross(b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """Row-wise cross products; numpy's own takes twice as long."""
+    result = np.empty_like(b)
+    for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+        result[:, i] = b[:, j] * c[:, k] - b[:, k] * c[:, j]
+    return result
+
+
+def _flatten(points: np.ndarray, counts: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    """(C, 2) corners of polygons as seen against their unit normals, so that they run counter-clockwise."""
+    rows = np.arange(len(normals))
+    axis = np.abs(normals).argmax(axis=1)
+    ahead = (axis + 1) % 3
+    right = np.zeros_like(normals)  # an axis, exactly, where the normal is one
+    right[rows, ahead], right[rows, axis] = normals[rows, axis], -normals[rows, ahead]
+    right /= np.linalg.norm(right, axis=1, keepdims=True)
+    up = np.cross(normals, right)
+    return np.column_stack([(points * np.repeat(v, counts, axis=0)).sum(axis=1) for v in (right, up)])
+
+
+def _with_ears(
+    triangles: np.ndarray, polygon: np.ndarray, which: np.ndarray, starts: np.ndarray, flat: np.ndarray,
+    counts: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Put clipped ears in the place of the fans of the polygons `which`, whose flattened corners are `flat`."""
+    work = float((counts[counts > _FEW_CORNERS].astype(np.float64) ** 2).sum())
+    if work > _MOST_WORK:
+        raise MeshError(
+            "unsupported",
+            f"it has polygons of up to {counts.max()} corners that are not convex, which take too long to cut; "
+            "triangulate it in the program that made it",
+        )
+    try:
+        from mapbox_earcut import triangulate_float64
+    except ImportError:
+        raise MeshError(
+            "unsupported", "it has polygons that are not convex; `pip install mapbox_earcut` to cut them"
+        ) from None
+    flat = np.ascontiguousarray(flat, dtype=np.float64)
+    pieces, begin = [], 0
+    ends = {int(count): np.array([count], dtype=np.uint32) for count in np.unique(counts)}
+    for count in counts.tolist():
+        pieces.append(triangulate_float64(flat[begin : begin + count], ends[count]))
+        begin += count
+    numbers = np.array([len(piece) // 3 for piece in pieces])
+    offset = np.repeat(np.cumsum(counts) - counts, numbers)[:, None]
+    ears = np.concatenate(pieces).astype(np.int64).reshape(-1, 3)  # corners of each polygon from 0
+    a, b, c = (flat[ears[:, i] + offset[:, 0]] for i in range(3))
+    b, c = b - a, c - a
+    turned = b[:, 0] * c[:, 1] < b[:, 1] * c[:, 0]
+    ears[turned] = ears[turned][:, ::-1]
+    ears += np.repeat(starts, numbers)[:, None]
+    # A polygon without area has no ears; its fan says as much.
+    replaced = np.isin(polygon, which[numbers > 0])
+    of = np.concatenate([polygon[~replaced], np.repeat(which, numbers)])
+    order = np.argsort(of, kind="stable")
+    return np.concatenate([triangles[~replaced], ears])[order], of[order]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +13,14 @@ import pytest
 import torch
 from PIL import Image
 from torch.nn import functional as F
+from transformers.utils import cached_file
 
 from modeling_ulip2 import Ulip2FeatureExtractor, Ulip2Model
 from modeling_ulip2.evaluation import benchmark_run, embed_shards, load_class_names, load_templates
-from modeling_ulip2.evaluation.benchmark_run import BenchmarkRun, evaluate_benchmark
+from modeling_ulip2.evaluation.benchmark_run import BenchmarkRun, checkpoint_hashes, evaluate_benchmark
 from modeling_ulip2.evaluation.embed_shards import PreparedClouds
 from modeling_ulip2.evaluation.embeddings import CloudRows
+from modeling_ulip2.evaluation.protocols import PROTOCOLS
 from modeling_ulip2.feature_extraction_ulip2 import unit_sphere
 from modeling_ulip2.point_ops_ulip2 import FPSRule, farthest_point_sample
 from modeling_ulip2.towers import load_tower
@@ -75,27 +80,74 @@ def test_equals_ulip2s_protocol_on_modelnet40_written_out(world: World, tmp_path
     assert "not the benchmark's 2,468: **partial**" in report and record["checkpoint"]["model.safetensors"] in report
 
 
-def test_larger_clouds_are_thinned_and_scaled(world: World, tmp_path: Path):
+def with_extractor(world: World, folder: Path, **options) -> Path:
+    """The model with another feature extractor."""
+    shutil.copytree(world.model, folder, ignore=shutil.ignore_patterns("processor_config.json"))
+    Ulip2FeatureExtractor(num_points=NUM_POINTS, **options).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("sampling", ["fps", "random"])
+def test_larger_clouds_are_thinned_as_the_model_was_trained(world: World, tmp_path: Path, sampling: str):
     xyz, _, _ = write_benchmark(tmp_path / "modelnet40", "modelnet40", "fps_8192", 5, points=100)
-    run = BenchmarkRun.of(world.model, tmp_path / "modelnet40")
+    model = with_extractor(world, tmp_path / "model", sampling=sampling)
+    run = BenchmarkRun.of(model, tmp_path / "modelnet40")
     clouds = PreparedClouds(run.read(), run.extractor, run.protocol.keeps_color("modelnet40"))
     for cloud, values in zip(xyz, clouds, strict=True):
         points = torch.from_numpy(unit_sphere(cloud.astype(np.float64)).astype(np.float32))
         keep = farthest_point_sample(points[None], NUM_POINTS, FPSRule())[0].numpy()
+        keep = keep if sampling == "fps" else np.random.default_rng(0).permutation(100)[:NUM_POINTS]
         expected = unit_sphere(cloud[keep].astype(np.float64))
         np.testing.assert_allclose(values[:, :3], expected, atol=1e-6)
         assert (values[:, 3:] == np.float32(0.4)).all()
 
 
-@pytest.mark.parametrize("protocol", ["openshape", "uni3d"])
-def test_other_projects_keep_colours_and_differ_in_axes(world: World, tmp_path: Path, protocol: str):
-    xyz, rgb, _ = write_benchmark(tmp_path / "modelnet40", "modelnet40", "colored_10k", 3, NUM_POINTS, color=True)
-    run = BenchmarkRun.of(world.model, tmp_path / "modelnet40", protocol=protocol)
+@pytest.mark.parametrize("axes", ["xyz", "xzy"])
+@pytest.mark.parametrize("protocol", list(PROTOCOLS))
+def test_axes_are_the_models_and_colors_the_protocols(world: World, tmp_path: Path, protocol: str, axes: str):
+    """Neither does OpenShape's protocol turn a model that stands y up, nor ULIP-2's one that does not."""
+    xyz, rgb, _ = write_benchmark(tmp_path / "modelnet40", "modelnet40", "fps_8192", 3, NUM_POINTS, color=True)
+    model = with_extractor(world, tmp_path / "model", axes=axes)
+    run = BenchmarkRun.of(model, tmp_path / "modelnet40", protocol=protocol)
     clouds = PreparedClouds(run.read(), run.extractor, run.protocol.keeps_color("modelnet40"))
-    order = [0, 2, 1] if protocol == "openshape" else [0, 1, 2]
     for cloud, color, values in zip(xyz, rgb, clouds, strict=True):
-        expected = unit_sphere(cloud.astype(np.float64))[:, order]
-        np.testing.assert_allclose(values, np.concatenate([expected, color / 255], axis=1), atol=1e-6)
+        expected = unit_sphere(cloud.astype(np.float64))[:, ["xyz".index(axis) for axis in axes]]
+        shown = np.full_like(cloud, 0.4) if protocol == "ulip2" else color / 255
+        np.testing.assert_allclose(values, np.concatenate([expected, shown], axis=1), atol=1e-6)
+
+
+def test_another_extractor_is_another_run(world: World, tmp_path: Path):
+    write_benchmark(tmp_path / "modelnet40", "modelnet40", "fps_8192", 3, NUM_POINTS)
+    options = [{}, {"axes": "xzy"}, {"normalize": False}, {"sampling": "fps"}, {"fill_color": 0.5}, {"seed": 1}]
+    stamps = set()
+    for number, own in enumerate(options):
+        run = BenchmarkRun.of(with_extractor(world, tmp_path / str(number), **own), tmp_path / "modelnet40")
+        stamps.add(run.embeds_stamp)
+    assert len(stamps) == len(options)
+
+
+def test_checksums_of_weights_in_several_files_are_those_of_the_hub(world: World, tmp_path: Path, monkeypatch):
+    """In a folder and in a cache of the hub; a file that is not there is named."""
+    folder = tmp_path / "sharded"
+    Ulip2Model.from_pretrained(world.model).save_pretrained(folder, max_shard_size="20KB")
+    files = sorted(path.name for path in folder.glob("model-*.safetensors"))
+    assert len(files) > 1
+    found = checkpoint_hashes(str(folder))
+    assert set(found) == {"config.json", "model.safetensors.index.json", *files}
+    assert found[files[0]] == hashlib.sha256((folder / files[0]).read_bytes()).hexdigest()
+
+    repository = tmp_path / "cache" / "models--someone--sharded"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("a" * 40)
+    shutil.copytree(folder, repository / "snapshots" / ("a" * 40))
+    monkeypatch.setattr(benchmark_run, "cached_file", partial(cached_file, cache_dir=tmp_path / "cache"))
+    assert checkpoint_hashes("someone/sharded") == found
+    (folder / files[-1]).unlink()
+    with pytest.raises(FileNotFoundError, match=f"lacks {files[-1]}"):
+        checkpoint_hashes(str(folder))
+    (folder / "model.safetensors.index.json").write_text("[]")
+    with pytest.raises(FileNotFoundError, match="index.json is damaged"):
+        checkpoint_hashes(str(folder))
 
 
 def test_a_stopped_run_goes_on_and_a_finished_one_is_read(world: World, tmp_path: Path, monkeypatch):

@@ -7,11 +7,11 @@ import pytest
 from modeling_ulip2.evaluation.benchmarks import BENCHMARKS
 from modeling_ulip2.evaluation.leaderboard import (
     latex_leaderboard,
-    load_published,
     markdown_leaderboard,
     measured_rows,
     published_rows,
 )
+from modeling_ulip2.evaluation.published import load_published
 
 
 def record(model: str, benchmark: str, config: str, top1: float, **more) -> dict:

@@ -2,34 +2,50 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from modeling_ulip2 import Ulip2FeatureExtractor
+from modeling_ulip2.conversion.releases import RELEASES
 from modeling_ulip2.evaluation import load_templates
 from modeling_ulip2.evaluation.benchmarks import BENCHMARKS
 from modeling_ulip2.evaluation.protocols import PROTOCOLS, find_protocol
 
+OWN = {
+    "as released": {},
+    "trained here": {"num_points": 1024, "sampling": "fps", "fill_color": 0.5},
+    "y and z exchanged": {"axes": "xzy", "sampling": "none"},
+    "z up, drawn anew": {"up_axis": "z", "seed": None, "in_channels": 4},
+    "not normalized": {"normalize": False, "in_channels": 3, "seed": 7},
+}
 
-@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=str)
-def test_every_protocol_covers_every_benchmark(protocol):
-    own = Ulip2FeatureExtractor(
-        num_points=2048, in_channels=4 if protocol.axes == "xyz" else 6, up_axis="z", seed=None
-    )
+
+@pytest.mark.parametrize("own", OWN.values(), ids=list(OWN))
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=list(PROTOCOLS))
+def test_the_models_extractor_decides_all_that_the_file_does_not(protocol, own):
+    own = Ulip2FeatureExtractor(**own)
     for name, benchmark in BENCHMARKS.items():
         for config in benchmark.configs:
-            made = protocol.feature_extractor(name, config, own)
-            assert (made.num_points, made.in_channels) == (
-                2048,
-                own.in_channels,
-            )  # what the model reads is the model's
-            assert made.up_axis == "y" and made.seed == 0  # stored y up; figures can be repeated
-            assert protocol.describe(name, config)["normalize"] == made.normalize
+            made = protocol.feature_extractor(name, config, own, points=10000)
+            kept = ("num_points", "in_channels", "fill_color", "sampling", "axes")
+            assert [getattr(made, field) for field in kept] == [getattr(own, field) for field in kept]
+            as_stored = (protocol.name, name, config) == ("ulip2", "modelnet40", "colored_10k")
+            assert made.normalize == (own.normalize and not as_stored)
+            assert made.up_axis == "y" and made.seed == (own.seed or 0)  # stored y up; figures can be repeated
+            described = protocol.describe(name, made)
+            assert {field: described[field] for field in ("normalize", "axes", "sampling", "up_axis")} == {
+                field: getattr(made, field) for field in ("normalize", "axes", "sampling", "up_axis")
+            }
     assert len(load_templates(protocol.templates)) == 64
 
 
 def test_the_published_rows():
-    rows = {
-        (name, benchmark, config): PROTOCOLS[name].describe(benchmark, config)
+    own = Ulip2FeatureExtractor()
+    told = {
+        (name, benchmark, config): (
+            PROTOCOLS[name].feature_extractor(benchmark, config, own).normalize,
+            PROTOCOLS[name].colors[benchmark],
+        )
         for name in PROTOCOLS
         for benchmark, config in [
             ("modelnet40", "colored_10k"),
@@ -37,19 +53,41 @@ def test_the_published_rows():
             ("objaverse_lvis", "lvis"),
         ]
     }
-    told = {key: (row["normalize"], row["color"], row["axes"]) for key, row in rows.items()}
     assert told == {
-        ("ulip2", "modelnet40", "colored_10k"): (False, "grey", "xyz"),
-        ("ulip2", "modelnet40", "fps_8192"): (True, "grey", "xyz"),
-        ("ulip2", "objaverse_lvis", "lvis"): (True, "stored", "xyz"),
-        ("openshape", "modelnet40", "colored_10k"): (True, "stored", "xzy"),
-        ("openshape", "modelnet40", "fps_8192"): (True, "stored", "xzy"),
-        ("openshape", "objaverse_lvis", "lvis"): (True, "stored", "xzy"),
-        ("uni3d", "modelnet40", "colored_10k"): (True, "stored", "xyz"),
-        ("uni3d", "modelnet40", "fps_8192"): (True, "stored", "xyz"),
-        ("uni3d", "objaverse_lvis", "lvis"): (True, "stored", "xyz"),
+        ("ulip2", "modelnet40", "colored_10k"): (False, "gray"),
+        ("ulip2", "modelnet40", "fps_8192"): (True, "gray"),
+        ("ulip2", "objaverse_lvis", "lvis"): (True, "stored"),
+        ("openshape", "modelnet40", "colored_10k"): (True, "stored"),
+        ("openshape", "modelnet40", "fps_8192"): (True, "stored"),
+        ("openshape", "objaverse_lvis", "lvis"): (True, "stored"),
+        ("uni3d", "modelnet40", "colored_10k"): (True, "stored"),
+        ("uni3d", "modelnet40", "fps_8192"): (True, "stored"),
+        ("uni3d", "objaverse_lvis", "lvis"): (True, "stored"),
     }
-    assert not PROTOCOLS["ulip2"].describe("scanobjectnn", "PB_T50_RS")["published"]  # ours, and said so
+    assert not PROTOCOLS["ulip2"].describe("scanobjectnn", own)["published"]  # ours, and said so
+
+
+def test_uni3d_does_not_fill_scanobjectnn_up():
+    uni3d = PROTOCOLS["uni3d"]
+    for points, num_points, sampling in [(2048, 10000, "none"), (2048, 1024, "random"), (None, 10000, "random")]:
+        own = Ulip2FeatureExtractor(num_points=num_points)
+        assert uni3d.feature_extractor("scanobjectnn", "OBJ_BG", own, points).sampling == sampling
+        assert uni3d.feature_extractor("modelnet40", "fps_8192", own, points).sampling == "random"
+
+
+AXES = {"ViT-bigG-14": "xzy", "ViT-L/14": "xyz", "ViT-B/32": "xyz"}
+
+
+@pytest.mark.parametrize("tower", AXES)
+def test_openshapes_releases_are_tested_with_the_axes_of_their_extractors(tower):
+    """What `convert_to_folder` would write, then measured by OpenShape's protocol."""
+    (release,) = [release for release in RELEASES if release.title.endswith(tower)]
+    assert release.model_type == "ulip2_ppat" and release.axes == AXES[tower]
+    own = Ulip2FeatureExtractor(num_points=4, axes=release.axes, sampling=release.sampling)
+    extractor = find_protocol(None, release.model_type).feature_extractor("modelnet40", "colored_10k", own, 4)
+    xyz = np.array([[0, 2, 0], [0, -2, 0], [1, 0, 0], [-1, 0, 0.0]])  # a pole that stands y up
+    values = extractor(xyz, return_tensors="np")["point_values"][0]
+    assert values[:2, "xyz".index("y" if release.axes == "xyz" else "z")].tolist() == [1, -1]
 
 
 def test_the_default_is_the_encoders_own_project():
