@@ -72,6 +72,11 @@ def read_rows(folder: Path, name: str) -> list[Row]:
     return [{"id": own, "file": name, "index": index} for index, own in enumerate(ids)]
 
 
+def has_views(path: Path) -> bool:
+    """Whether a shape of a file has views; each of them has an azimuth."""
+    return any(len(own) for own in pq.read_table(path, columns=["azimuths"])["azimuths"].to_pylist())
+
+
 def build_stages(args: argparse.Namespace) -> list[StageFactory]:
     tower = {"tower": args.tower, "device": args.device, "dtype": args.dtype}
     depth = [partial(EmbedDepths, **tower)] if args.depth else []
@@ -107,6 +112,8 @@ def embed(args: argparse.Namespace) -> BuildFolder:
     files = list_files(args.folder)
     if args.depth and "depths" not in pq.read_schema(args.folder / TRIPLETS_CONFIG / files[0]["file"]).names:
         raise OutputError(f"{args.folder} has no depth views")
+    if not any(has_views(args.folder / TRIPLETS_CONFIG / file["file"]) for file in files):
+        raise OutputError(f"{args.folder} holds no views, only clouds and captions: there is nothing to embed")
     settings = {"tower": local_name(args.tower), "depth": args.depth, "dtype": args.dtype}
     make_room(args.folder, settings, args.replace)
     with FeaturesFolder(args.folder, settings, files, 1, partial(update_card, args)) as folder:

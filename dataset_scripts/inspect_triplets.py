@@ -56,7 +56,7 @@ def inspect(args: argparse.Namespace) -> dict[str, Any]:
         raise FileNotFoundError(f"{args.folder} holds no {TRIPLETS_CONFIG}/*.parquet: not a folder of triplets")
     whole = [path for path in files if is_parquet(path)]
     unreadable = {path.name: "it was cut off, or is no parquet file" for path in files if path not in whole}
-    captions, problems = CaptionStatistics(), {}
+    captions, problems, views = CaptionStatistics(), {}, 0
     ids: list[str] = []
     thumbnails: list[np.ndarray] = []
     for path, found in look_at(whole, args, background_of(args.folder)):
@@ -65,6 +65,7 @@ def inspect(args: argparse.Namespace) -> dict[str, Any]:
             continue
         for facts in found:
             captions.add(facts.captions, facts.scores)
+            views += facts.views
             if facts.problems:
                 problems[facts.id] = facts.problems
             if facts.thumbnails is not None:
@@ -74,7 +75,7 @@ def inspect(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "dataset": args.folder.resolve().name,
         "counts": {"objects": sum(pq.read_metadata(path).num_rows for path in whole)}
-        | {"inspected": captions.objects, "with_problems": len(problems), "views": captions.views}
+        | {"inspected": captions.objects, "with_problems": len(problems), "views": views}
         | count_files(args.folder, files),
         "problems": problems,
         "near_duplicates": near_duplicates(ids, thumbnails),

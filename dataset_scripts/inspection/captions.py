@@ -15,7 +15,7 @@ class CaptionStatistics:
     """Gathers captions object by object; `summary` tells of all of them."""
 
     def __init__(self) -> None:
-        self.objects = self.views = self.empty_views = self.repeated = 0
+        self.objects = self.views = self.empty_views = self.repeated = self.without_scores = 0
         self.texts: Counter[str] = Counter()  # in how many objects each occurs
         self.best: Counter[str] = Counter()
         self.lengths: Counter[int] = Counter()
@@ -23,7 +23,10 @@ class CaptionStatistics:
         self.scores, self.best_scores = np.zeros(len(BINS) - 1, int), np.zeros(len(BINS) - 1, int)
 
     def add(self, captions: list[list[str]], scores: list[list[float]]) -> None:
-        """Captions [V][k] of an object, best first, with their scores."""
+        """Captions [V][k] of an object, best first, with their scores, NaN where they were never told.
+
+        A shape without views has one list of captions.
+        """
         self.objects += 1
         self.views += len(captions)
         self.empty_views += sum(not own for own in captions)
@@ -35,8 +38,10 @@ class CaptionStatistics:
             self.lengths[len(words)] += 1
             for n, counts in self.ngrams.items():
                 counts.update(zip(*(words[i:] for i in range(n)), strict=False))
-        self.scores += np.histogram([score for own in scores for score in own], BINS)[0]
-        self.best_scores += np.histogram([own[0] for own in scores if own], BINS)[0]
+        told = [score for own in scores for score in own if not np.isnan(score)]
+        self.without_scores += sum(map(len, scores)) - len(told)
+        self.scores += np.histogram(told, BINS)[0]
+        self.best_scores += np.histogram([own[0] for own in scores if own and not np.isnan(own[0])], BINS)[0]
 
     def summary(self) -> dict[str, Any]:
         """Figures by name; `distinct_n` is the number of different n-grams over that of all n-grams."""
@@ -47,6 +52,7 @@ class CaptionStatistics:
             "captions_per_view": count / max(self.views, 1),
             "views_without_captions": self.empty_views,
             "repeated_within_a_view": self.repeated,
+            "without_scores": self.without_scores,
             "words": {"mean": sum(lengths) / max(count, 1), "min": lengths[0] if lengths else 0}
             | {"median": lengths[count // 2] if lengths else 0, "max": lengths[-1] if lengths else 0},
             "different_captions": len(self.texts),

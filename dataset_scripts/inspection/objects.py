@@ -25,12 +25,16 @@ THUMBNAIL, THUMBNAIL_VIEWS = 8, 4  # side and number of the small pictures by wh
 
 @dataclass
 class Facts:
-    """`problems` maps a defect to what was found; `thumbnails` is (views, side, side, 3) uint8, None if unreadable."""
+    """`problems` maps a defect to what was found; `scores` are NaN where a release has none.
+
+    `thumbnails` is (views, side, side, 3) uint8, None if there are no views or one is unreadable.
+    """
 
     id: str
     problems: dict[str, str] = field(default_factory=dict)
     captions: list[list[str]] = field(default_factory=list)
     scores: list[list[float]] = field(default_factory=list)
+    views: int = 0
     thumbnails: np.ndarray | None = None
 
 
@@ -54,14 +58,17 @@ def inspect_file(path: Path, indices: list[int] | None, background: list[int] | 
 
 def inspect_row(row: dict[str, Any], background: list[int] | None) -> Facts:
     scores = [[float(score) for score in own] for own in row["caption_scores"]]
-    facts = Facts(row["id"], captions=row["captions"], scores=scores)
+    facts = Facts(row["id"], captions=row["captions"], scores=scores, views=len(row["views"]))
     if not any(row["captions"]):
         facts.problems["no captions"] = ""
+    images: list[np.ndarray] = []
     try:
         images = [np.asarray(open_view(view)) for view in row["views"]]  # [V] (H, W, 3)
     except (OSError, ValueError) as error:
         facts.problems["unreadable view"] = str(error).splitlines()[0]
-    else:
+    if not facts.views:
+        facts.problems["no views"] = ""
+    elif images:
         facts.problems |= view_problems(images, background)
         step = max(len(images) // THUMBNAIL_VIEWS, 1)
         facts.thumbnails = np.stack([thumbnail(image) for image in images[::step][:THUMBNAIL_VIEWS]])

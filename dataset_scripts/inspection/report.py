@@ -29,13 +29,12 @@ def markdown(report: dict[str, Any], sheet: str) -> str:
         "- most frequent as a view's best: "
         + "; ".join(f"“{text}” ({count:,})" for text, count in captions["most_frequent_best"][:5]),
         "",
-        "Scores of all captions, and of each view's best:",
-        "",
-        "```",
-        *_histogram(captions["scores"], captions["best_scores"]),
-        "```",
-        "",
     ]
+    if captions["without_scores"]:
+        lines += [f"{captions['without_scores']:,} captions have no score: their release tells none.", ""]
+    if captions["scores"]:
+        histogram = _histogram(captions["scores"], captions["best_scores"])
+        lines += ["Scores of all captions, and of each view's best:", "", "```", *histogram, "```", ""]
     return "\n".join(lines)
 
 

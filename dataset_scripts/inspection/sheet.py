@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageFont
 
 from modeling_ulip2.training.data import decode_row
-from modeling_ulip2.triplets.images import open_view
+from modeling_ulip2.triplets.images import PAPER, draw_cloud, open_view
 
 TILE, TEXT, MARGIN = 160, 52, 6  # pixels: side of a picture, height of the words, space between
 COLUMNS = ["id", "name", "xyz", "rgb", "views", "captions"]
-PAPER, INK = (250, 250, 250), (30, 30, 30)
+INK = (30, 30, 30)
 
 
 def read_samples(files: Sequence[Path], count: int) -> list[dict[str, Any]]:
@@ -46,23 +46,9 @@ def draw_sheet(rows: Sequence[dict[str, Any]], columns: int = 4) -> Image.Image:
         view = next((i for i, own in enumerate(row["captions"]) if own), 0)
         if row["views"]:
             sheet.paste(open_view(row["views"][view]).resize((TILE, TILE)), (left, top))
-        cloud = draw_cloud(row["xyz"].astype(np.float32), row["rgb"])
+        cloud = draw_cloud(row["xyz"].astype(np.float32), row["rgb"], TILE)
         sheet.paste(Image.fromarray(cloud), (left + TILE + MARGIN, top))
         words = [row["name"] or row["id"], *(row["captions"][view][:1] if row["captions"] else [])]
         text = "\n".join(line for part in words for line in textwrap.wrap(part, 52)[:2])
         draw.multiline_text((left, top + TILE + 2), text, fill=INK, font=font, spacing=2)
     return sheet
-
-
-def draw_cloud(xyz: np.ndarray, rgb: np.ndarray, side: int = TILE) -> np.ndarray:
-    """(side, side, 3) uint8: points (N, 3) seen from the front (+z) without perspective, nearer ones on top."""
-    picture = np.full((side, side, 3), PAPER, np.uint8)
-    low, high = xyz.min(axis=0), xyz.max(axis=0)
-    scale = 0.9 * (side - 2) / max(float((high - low)[:2].max()), 1e-9)
-    at = (xyz - (low + high) / 2) * scale  # (N, 3)
-    order = np.argsort(at[:, 2], kind="stable")
-    column = (at[order, 0] + side / 2).astype(int).clip(0, side - 2)
-    line = (side / 2 - at[order, 1]).astype(int).clip(0, side - 2)
-    for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        picture[line + down, column + right] = rgb[order]
-    return picture

@@ -30,6 +30,8 @@ class ReadTriplet(RowStage):
                 self._file = ""
                 raise ObjectError("unreadable_shard", f"{row['file']}: {str(error).splitlines()[0]}") from error
         (found,) = self._table.slice(row["index"] - self._start, 1).to_pylist()
+        if not found["views"]:
+            raise ObjectError("no_views", "it has captions but no views to embed")
         return {**found, "warnings": []}
 
     def _read(self, name: str, index: int) -> None:

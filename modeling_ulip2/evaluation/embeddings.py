@@ -18,7 +18,7 @@ from modeling_ulip2.embedder import Ulip2Embedder, load_tower_of
 from modeling_ulip2.feature_extraction_ulip2 import Ulip2FeatureExtractor
 from modeling_ulip2.modeling_ulip2 import Ulip2Model
 from modeling_ulip2.towers import Tower, register
-from modeling_ulip2.training.data import decode_row
+from modeling_ulip2.training.data import check_views, decode_row
 from modeling_ulip2.triplets.images import open_view
 
 
@@ -110,6 +110,7 @@ def embed_views(
         draw: seed to draw one view a shape, which gives (1, D); None: all views.
     """
     if features is None:
+        check_views(triplets)
         rows, column = triplets, "views"
     else:
         place = {name: row for row, name in enumerate(features["id"])}

@@ -22,10 +22,11 @@ from modeling_ulip2.evaluation.report import Picture, Section
 from modeling_ulip2.evaluation.retrieval import RetrievalResult, search, shared_texts
 from modeling_ulip2.evaluation.zero_shot import ZeroShotResult
 from modeling_ulip2.towers.prompts import EncodeText, class_embeddings
-from modeling_ulip2.triplets.images import open_view
+from modeling_ulip2.triplets.images import draw_cloud, open_view
 
 # Azimuth of the views on a sheet, degrees: shows the front and a side.
 PORTRAIT_AZIMUTH = 30
+CLOUD_SIDE = 224  # pixels, of a shape that has points but no views
 SHEET_ROWS, SHEET_COLUMNS = 8, 5
 
 
@@ -213,7 +214,14 @@ def default_queries(triplets: Dataset, labels: Mapping[str, str] | None = None) 
 
 
 def portrait(row: Mapping[str, Any]) -> Image.Image:
-    """The view of a triplet row that shows it best on paper: from the front and a little from the side."""
+    """The view of a triplet row that shows it best on paper: from the front and a little from the side.
+
+    A row without views, as some releases have them, is shown by its points.
+    """
+    if not len(row["views"]):
+        return Image.fromarray(
+            draw_cloud(np.asarray(row["xyz"], np.float32), np.asarray(row["rgb"], np.uint8), CLOUD_SIDE)
+        )
     turns = [abs((azimuth - PORTRAIT_AZIMUTH + 180) % 360 - 180) for azimuth in row["azimuths"]]
     return open_view(row["views"][int(np.argmin(turns)) if turns else 0])
 

@@ -14,6 +14,7 @@ from PIL import Image
 from modeling_ulip2.evaluation.split import PORTRAIT_AZIMUTH
 from modeling_ulip2.geometry import Camera, MeshError, Renderer, read_mesh, sample_points
 from modeling_ulip2.training.data import decode_row
+from modeling_ulip2.triplets.images import draw_cloud
 from modeling_ulip2.triplets.objects import list_objects, rotate
 from modeling_ulip2.triplets.schema import pack_xyz
 
@@ -66,10 +67,22 @@ class TripletSource:
         row["category"] = self._labels.get(row["id"], "")
         return {
             **{name: row[name] or "" for name in TEXTS},
-            "image": row["views"][int(turns.argmin())] if len(turns) else None,
+            "image": row["views"][int(turns.argmin())] if len(turns) else _draw(row["xyz"], row["rgb"]),
             "xyz": row["xyz"],
             "rgb": row["rgb"],
         }
+
+
+def _draw(xyz: np.ndarray, rgb: np.ndarray) -> dict[str, Any]:
+    """The picture of a shape that a release gives without views: its points (N, 3)."""
+    return _encoded(draw_cloud(np.asarray(xyz, np.float32), rgb, PICTURE_SIZE))
+
+
+def _encoded(picture: np.ndarray) -> dict[str, Any]:
+    """A picture (H, W, 3) uint8 as `datasets.Image` stores it."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="WEBP", quality=90)
+    return {"bytes": buffer.getvalue(), "path": None}
 
 
 class MeshSource:
@@ -102,14 +115,11 @@ class MeshSource:
             mesh = rotate(mesh, facts["rotation"])
         xyz, rgb = sample_points(mesh, self.num_points)
         self._renderer = self._renderer or Renderer("auto", PICTURE_SIZE, background=PICTURE_BACKGROUND)
-        picture = io.BytesIO()
-        Image.fromarray(self._renderer.render(mesh, [Camera(PORTRAIT_AZIMUTH)]).rgb[0]).save(
-            picture, format="WEBP", quality=90
-        )
+        picture = self._renderer.render(mesh, [Camera(PORTRAIT_AZIMUTH)]).rgb[0]  # (H, W, 3)
         facts = facts | {"category": self._labels.get(facts["id"], facts["category"])}
         return {
             **{name: facts[name] for name in TEXTS},
-            "image": {"bytes": picture.getvalue(), "path": None},
+            "image": _encoded(picture),
             "xyz": pack_xyz(xyz),
             "rgb": rgb,
         }

@@ -72,13 +72,23 @@ def _texts_of_triplets(shapes: Dataset, top_k: int | None) -> list[Text]:
         raise ValueError("the shapes come without captions: name a source of texts")
     texts = []
     for row in shapes.select_columns(columns):
-        scored: dict[str, float] = {}
-        for own, scores in zip(row["captions"], row["caption_scores"], strict=True):
-            for caption, score in list(zip(own, scores, strict=True))[:top_k]:
-                scored[caption] = max(score, scored.get(caption, score))
-        if scored:
-            texts.append({"id": row["id"], "captions": sorted(scored, key=lambda caption: -scored[caption])})
+        ranked = _rank_captions(row["captions"], row.get("caption_scores"), top_k)
+        if ranked:
+            texts.append({"id": row["id"], "captions": ranked})
     return texts
+
+
+def _rank_captions(
+    captions: Sequence[Sequence[str]], scores: Sequence[Sequence[float | None]] | None, top_k: int | None
+) -> list[str]:
+    """The different captions [V][k] of a shape, best first: by score, or by rank in the view where scores are None."""
+    best: dict[str, tuple[bool, float]] = {}
+    for view, own in enumerate(captions):
+        for rank, caption in enumerate(own[:top_k]):
+            score = scores[view][rank] if scores is not None else None
+            key = (True, float(rank)) if score is None else (False, -score)
+            best[caption] = min(key, best.get(caption, key))
+    return sorted(best, key=lambda caption: best[caption])
 
 
 def _texts_of_pairs(source: str, top_k: int | None) -> list[Text]:

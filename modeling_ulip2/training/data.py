@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset, IterableDataset, load_dataset, load_dataset_builder
 from torch.utils.data import Dataset as TorchDataset
 
@@ -94,6 +95,30 @@ def select_ids(dataset: Dataset, ids: Iterable[str], what: str) -> Dataset:
     return dataset.select(rows)
 
 
+def check_views(triplets: Dataset) -> None:
+    """Tells apart datasets that hold clouds and captions alone, such as Objaverse-LVIS as OpenShape released it.
+
+    Raises:
+        ValueError: rows have no view; the message says how many, and names one.
+    """
+    if "views" not in triplets.column_names:
+        raise ValueError("the triplets have no views, which this needs beside clouds and captions")
+    if "azimuths" not in triplets.column_names:
+        return
+    missing, example = 0, ""
+    # a view has an azimuth: to count those reads no picture
+    for batch in triplets.select_columns(["id", "azimuths"]).with_format("arrow").iter(10_000):
+        lengths = pc.list_value_length(batch["azimuths"]).fill_null(0).to_numpy()
+        if (lengths == 0).any():
+            example = example or batch["id"][int(np.argmax(lengths == 0))].as_py()
+            missing += int((lengths == 0).sum())
+    if missing:
+        raise ValueError(
+            f"{missing} of {len(triplets)} triplets have no views, e.g. {example!r}: this needs pictures beside "
+            "clouds and captions"
+        )
+
+
 class TripletDataset(TorchDataset):
     """Triplets by index.
 
@@ -105,6 +130,8 @@ class TripletDataset(TorchDataset):
 
     def __init__(self, triplets: Dataset, features: Dataset | None = None):
         columns = POINT_COLUMNS + (RAW_COLUMNS if features is None else ())
+        if features is None:
+            check_views(triplets)
         self.ids: list[str] = list(triplets["id"])
         self._triplets = _arrow(triplets, columns)
         self._features, self._feature_rows = None, None

@@ -25,7 +25,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from tqdm.auto import tqdm
 
 from modeling_ulip2.towers import Tower
-from modeling_ulip2.training.data import config_files, load_config
+from modeling_ulip2.training.data import check_views, config_files, load_config
 from modeling_ulip2.training.stream import joined_rows
 from modeling_ulip2.triplets.images import open_depth, open_view
 from modeling_ulip2.triplets.schema import FEATURES_CONFIG, TRIPLETS_CONFIG, features_features
@@ -143,6 +143,7 @@ def computed_features(
     """
     if use_depth and "depths" not in triplets.column_names:
         raise ValueError("use_depth needs a dataset with depth views; this one has no column `depths`")
+    check_views(triplets)
     folder = Path(cache_dir) / _cache_key(triplets, tower, use_depth)
     features = features_features(tower.dim, depth=use_depth)
     num_shards = -(-len(triplets) // ROWS_PER_SHARD)

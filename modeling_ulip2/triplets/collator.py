@@ -140,10 +140,12 @@ class TripletCollator(CloudCollator):
 
     def _choose_view(self, row: Mapping[str, Any], rng: np.random.Generator) -> tuple[int, bool]:
         """Index of a view that has captions, and whether its depth is meant rather than its colours."""
-        captions = row["text_embeds"] if "text_embeds" in row else row["captions"]
-        usable = [view for view, own in enumerate(captions) if len(own)]
+        names = ("text_embeds", "image_embeds") if "text_embeds" in row else ("captions", "views")
+        captions, views = (row[name] for name in names)
+        usable = [view for view, own in enumerate(captions) if len(own) and view < len(views)]
         if not usable:
-            raise ValueError(f"the triplet {row['id']!r} has no caption")
+            lacks = "caption" if len(views) else "view"
+            raise ValueError(f"the triplet {row['id']!r} has no {lacks}: training needs views with captions")
         depths = row.get("depth_embeds", row.get("depths")) if self.use_depth else None
         if self.use_depth and depths is None:
             raise ValueError(f"use_depth=True, but the triplet {row['id']!r} has no depth views")

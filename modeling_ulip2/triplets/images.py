@@ -11,6 +11,7 @@ from PIL import Image
 
 # Grey of the farthest and of the nearest visible point in a picture of depth.
 FAR_GREY, NEAR_GREY = 64, 255
+PAPER = (250, 250, 250)  # behind a drawn cloud
 
 
 def open_view(view: Any) -> Image.Image:
@@ -40,6 +41,20 @@ def read_depth(view: Any) -> np.ndarray:
     if depth.ndim != 2:
         raise ValueError(f"a depth view must have one channel, got an array of shape {depth.shape}")
     return depth
+
+
+def draw_cloud(xyz: np.ndarray, rgb: np.ndarray, side: int) -> np.ndarray:
+    """(side, side, 3) uint8: points (N, 3) seen from the front (+z) without perspective, nearer ones on top."""
+    picture = np.full((side, side, 3), PAPER, np.uint8)
+    low, high = xyz.min(axis=0), xyz.max(axis=0)
+    scale = 0.9 * (side - 2) / max(float((high - low)[:2].max()), 1e-9)
+    at = (xyz - (low + high) / 2) * scale  # (N, 3)
+    order = np.argsort(at[:, 2], kind="stable")
+    column = (at[order, 0] + side / 2).astype(int).clip(0, side - 2)
+    line = (side / 2 - at[order, 1]).astype(int).clip(0, side - 2)
+    for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        picture[line + down, column + right] = rgb[order]
+    return picture
 
 
 def _open(view: Any) -> Image.Image:

@@ -7,9 +7,9 @@ from inspect_triplets import main
 from inspection.captions import CaptionStatistics
 from inspection.likeness import near_duplicates
 from inspection.objects import cloud_problems, view_problems
-from inspection.sheet import draw_cloud
 from PIL import Image
 
+from modeling_ulip2.triplets.images import draw_cloud
 from modeling_ulip2.triplets.schema import triplet_features
 from modeling_ulip2.triplets.shards import shard_path, write_parquet
 from tests.training.world import STORED_POINTS, triplet_rows, write_dataset
