@@ -1,6 +1,7 @@
 """Files that strangers send: read within limits, and told in words without a path what is wrong with them.
 
-Every file is read in a process of its own, which can neither outlive its time, nor take more memory, nor write a file.
+Every file is read in a process of its own, which can neither outlive its time, nor take more memory, nor write or
+delete a file, nor reach the network.
 """
 
 from __future__ import annotations
@@ -33,12 +34,17 @@ LIMITS = (
     f"CSV, PTS) of up to {MAX_POINTS:,} points; {MAX_MEGABYTES} MB at most."
 )
 
-# One for the whole server; `start` spares the first visitor the wait.
-ISOLATION = Isolation(["rooms.uploads"], MAX_SECONDS, MAX_MEMORY_MEGABYTES)
-
 
 class UploadError(ValueError):
     """A file that cannot be used; the message is for the person who sent it."""
+
+
+def make_isolation(seconds: float = MAX_SECONDS, megabytes: int = MAX_MEMORY_MEGABYTES) -> Isolation:
+    """Where uploads are read; `start` spares the first visitor the wait."""
+    return Isolation(["rooms.uploads"], seconds, megabytes, kinds=[Shape], errors=[UploadError])
+
+
+ISOLATION = make_isolation()  # one for the whole server
 
 
 def read_upload(path: str | Path, num_points: int) -> Shape:
@@ -65,7 +71,7 @@ def read_photo(path: str | Path) -> Image.Image:
     """
     try:
         return _isolated(_read_photo, Path(path))
-    except LimitError as error:
+    except (LimitError, MeshError) as error:
         raise UploadError(f"The photo cannot be read: {error}.") from None
 
 

@@ -17,7 +17,6 @@ from rooms import uploads
 from rooms.uploads import MAX_FACES, MAX_POINTS, UploadError, read_photo, read_upload
 
 from modeling_ulip2.geometry import MeshError
-from modeling_ulip2.geometry.isolation import Isolation
 from tests.geometry.builders import TRIANGLE, TRIANGLE_UV, Gltf, png_header, triangle_gltf
 
 
@@ -119,8 +118,8 @@ def test_bad_shapes(make: Callable[[Path], Path], message: str, tmp_path: Path):
 def test_time_and_memory_of_reading_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What passes every count, and still would not end, or not fit."""
     (tmp_path / "points.xyz").write_text("1 2 3\n" * 300_000)
-    hurried = Isolation(["rooms.uploads"], 0.05, 2048)
-    narrow = Isolation(["rooms.uploads"], 30, 8)
+    hurried = uploads.make_isolation(seconds=0.05)
+    narrow = uploads.make_isolation(megabytes=8)
     for isolation, message in [(hurried, "longer than 0.05 seconds"), (narrow, "does not fit into memory")]:
         monkeypatch.setattr(uploads, "ISOLATION", isolation)
         try:
