@@ -14,12 +14,14 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 from filelock import FileLock
+from pandas.util import hash_array
 from tqdm import tqdm
 
 from modeling_ulip2.triplets.card import dataset_card
@@ -42,13 +44,13 @@ class MergedFolder(BuildFolder):
         self._begun |= begun
 
 
-def read_complete(folder: Path) -> tuple[dict[str, Any], list[Entry]]:
-    """Manifest and shards of a build that is complete.
+def read_complete(folder: Path) -> tuple[dict[str, Any], Iterable[Entry]]:
+    """Manifest and shards of a build that is complete; shards are read anew each time, not kept.
 
     Raises:
         OutputError: `folder` is no build, or one that was stopped.
     """
-    manifest, entries = read_manifest(folder), list(read_log(folder))
+    manifest, entries = read_manifest(folder), read_log(folder)
     missing = manifest["num_shards"] - sum(
         is_whole(folder, entry.record, entry.shard, manifest["num_shards"]) for entry in entries
     )
@@ -146,18 +148,35 @@ def merged_manifest(folders: Sequence[Path], manifests: Sequence[dict[str, Any]]
     }
 
 
-def check_ids(folders: Sequence[Path], parts: Sequence[tuple[dict[str, Any], list[Entry]]]) -> None:
-    """Raises OutputError where two shards have the same id."""
+def check_ids(folders: Sequence[Path], parts: Sequence[tuple[dict[str, Any], Iterable[Entry]]]) -> None:
+    """Raises OutputError where two shapes have the same id.
+
+    Eight bytes of each id are kept: ten million ids as they are would fill gigabytes.
+    """
+    digests = [hash_array(ids) for _, ids in _ids(folders, parts)]
+    values, counts = np.unique(np.concatenate(digests), return_counts=True) if digests else ([], np.zeros(0))
+    suspects = set(np.asarray(values)[counts > 1].tolist())
+    if not suspects:
+        return
     known: dict[str, Path] = {}
+    for folder, ids in _ids(folders, parts):
+        for name, digest in zip(ids.tolist(), hash_array(ids).tolist(), strict=True):
+            if digest not in suspects:
+                continue
+            if name in known:
+                raise OutputError(f"the id {name!r} is in {known[name]} and in {folder}: rename one of the two")
+            known[name] = folder
+
+
+def _ids(
+    folders: Sequence[Path], parts: Sequence[tuple[dict[str, Any], Iterable[Entry]]]
+) -> Iterator[tuple[Path, np.ndarray]]:
+    """The ids of every file with rows, and the dataset that it belongs to."""
     for folder, (manifest, entries) in zip(folders, parts, strict=True):
         for entry in entries:
-            if not entry.record["triplets"]:
-                continue
-            path = shard_path(folder, TRIPLETS_CONFIG, entry.shard, manifest["num_shards"])
-            for name in pq.read_table(path, columns=["id"])["id"].to_pylist():
-                if name in known:
-                    raise OutputError(f"the id {name!r} is in {known[name]} and in {folder}: rename one of the two")
-                known[name] = folder
+            if entry.record["triplets"]:
+                path = shard_path(folder, TRIPLETS_CONFIG, entry.shard, manifest["num_shards"])
+                yield folder, np.array(pq.read_table(path, columns=["id"])["id"].to_pylist(), dtype=object)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -35,6 +35,9 @@ os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")
 os.environ.setdefault("RAY_worker_niceness", "0")
 OBJECT_STORE_BYTES = 2 * 1024**3  # of a Ray that is started here; a shard takes about 50 MB on its way to a GPU
 KNOCK_SECONDS = 20  # for a cluster to answer
+# Shards that Ray is given at a time: each is an object in its store from the beginning. The actors of the next wave
+# load their models anew, which is nothing beside the hours that a wave takes.
+WAVE_SHARDS = 4096
 
 
 @dataclass
@@ -71,20 +74,22 @@ def run_ray(
         description = _outcome(ray.get(ray.remote(_describe).options(num_cpus=1, **gpus).remote(plan, os.getcwd())))
         on_ready(description)
         head, body = plan.split() if num_actors else (None, plan)
-        dataset = ray.data.from_arrow([_table(shard, ShardRows(rows)) for shard, rows in shards])
-        for part, size, resources in ((head, cores, {}), (body, num_actors or cores, gpus)):
-            if part is not None:
-                dataset = dataset.map_batches(
-                    ShardActor,
-                    fn_constructor_args=(part, description, object_timeout, os.getcwd()),
-                    batch_size=1,
-                    batch_format="pyarrow",
-                    compute=ray.data.ActorPoolStrategy(min_size=1 if address else size, max_size=size),
-                    num_cpus=1,
-                    **resources,
-                )
-        for batch in dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
-            yield _outcome(pickle.loads(batch["content"][0].as_py()))
+        for start in range(0, len(shards), WAVE_SHARDS):
+            wave = shards[start : start + WAVE_SHARDS]
+            dataset = ray.data.from_arrow([_table(shard, ShardRows(rows)) for shard, rows in wave])
+            for part, size, resources in ((head, cores, {}), (body, num_actors or cores, gpus)):
+                if part is not None:
+                    dataset = dataset.map_batches(
+                        ShardActor,
+                        fn_constructor_args=(part, description, object_timeout, os.getcwd()),
+                        batch_size=1,
+                        batch_format="pyarrow",
+                        compute=ray.data.ActorPoolStrategy(min_size=1 if address else size, max_size=size),
+                        num_cpus=1,
+                        **resources,
+                    )
+            for batch in dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
+                yield _outcome(pickle.loads(batch["content"][0].as_py()))
 
 
 class ShardActor:

@@ -208,29 +208,36 @@ def _write_shards(
     for leftover in (folder / CONFIG).glob(".*.part"):
         leftover.unlink()
     shard = len(list((folder / CONFIG).glob("train-*.arrow")))
-    with tqdm(total=len(source.ids), initial=len(source.ids) - len(todo), unit="shape", disable=not progress) as bar:
-        for start in range(0, len(todo), info["shard_size"]):
-            positions = todo[start : start + info["shard_size"]]
-            path = shard_path(folder, shard)
-            partial = path.with_name(f".{path.name}.part")
-            errors: list[dict[str, str]] = []
-            with ArrowWriter(features=features, path=str(partial)) as writer:
-                written = 0
-                for first in range(0, len(positions), embedder.batch_size):
-                    batch = positions[first : first + embedder.batch_size]
-                    rows = list(_usable(source, batch, errors))
-                    for row, embed in zip(rows, embedder(rows) if rows else (), strict=True):
-                        writer.write(row | {EMBEDS: embed})
-                    written += len(rows)
-                    bar.update(len(batch))
+    tried, errors = set[str](), list[dict[str, Any]]()
+    try:
+        with tqdm(
+            total=len(source.ids), initial=len(source.ids) - len(todo), unit="shape", disable=not progress
+        ) as bar:
+            for start in range(0, len(todo), info["shard_size"]):
+                positions = todo[start : start + info["shard_size"]]
+                path = shard_path(folder, shard)
+                partial = path.with_name(f".{path.name}.part")
+                own: list[dict[str, str]] = []
+                with ArrowWriter(features=features, path=str(partial)) as writer:
+                    written = 0
+                    for first in range(0, len(positions), embedder.batch_size):
+                        batch = positions[first : first + embedder.batch_size]
+                        rows = list(_usable(source, batch, own))
+                        for row, embed in zip(rows, embedder(rows) if rows else (), strict=True):
+                            writer.write(row | {EMBEDS: embed})
+                        written += len(rows)
+                        bar.update(len(batch))
+                    if written:
+                        writer.finalize()
+                tried.update(source.ids[position] for position in positions)
+                errors += [{**row, "shard": shard} for row in own]
                 if written:
-                    writer.finalize()
-            _record_errors(folder, [source.ids[position] for position in positions], errors, shard)
-            if written:
-                partial.replace(path)
-                shard += 1
-            else:
-                partial.unlink(missing_ok=True)
+                    partial.replace(path)
+                    shard += 1
+                else:
+                    partial.unlink(missing_ok=True)
+    finally:  # once, also when it is stopped; after a kill the next call tries those shapes again
+        _record_errors(folder, tried, errors)
 
 
 def _usable(source: Source, positions: Sequence[int], errors: list[dict[str, str]]) -> Iterator[Row]:
@@ -245,13 +252,12 @@ def _usable(source: Source, positions: Sequence[int], errors: list[dict[str, str
             errors.append({"id": source.ids[position], "reason": reason, "message": message})
 
 
-def _record_errors(folder: Path, tried: Sequence[str], errors: Sequence[Mapping[str, str]], shard: int) -> None:
+def _record_errors(folder: Path, tried: set[str], errors: Sequence[Mapping[str, Any]]) -> None:
     """Replaces what `errors.parquet` says about the shapes that were tried."""
     before = read_errors(folder)
-    kept = [row for row in before if row["id"] not in set(tried)]
+    kept = [row for row in before if row["id"] not in tried]
     if errors or len(kept) < len(before):
-        rows: list[Mapping[str, Any]] = [*kept, *({**row, "shard": shard} for row in errors)]
-        write_parquet(folder / ERRORS_FILE, rows, error_features())
+        write_parquet(folder / ERRORS_FILE, [*kept, *errors], error_features())
 
 
 def read_errors(folder: str | Path) -> list[dict[str, Any]]:

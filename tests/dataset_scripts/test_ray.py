@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import engines.ray
 import pytest
 from build_triplets import main
 from engines.ray import run_ray
@@ -33,9 +34,11 @@ def parent_of(pid: int) -> int:
     return int(status.split("PPid:")[1].split()[0])
 
 
-@pytest.mark.parametrize("num_gpus", [0, 2])
-def test_rows_are_those_of_the_local_engine(tmp_path, num_gpus):
-    """Also where workers die, an object hangs, and stages with models have actors of their own."""
+@pytest.mark.parametrize(("num_gpus", "wave"), [(0, 4096), (0, 2), (2, 4096)])
+def test_rows_are_those_of_the_local_engine(tmp_path, monkeypatch, num_gpus, wave):
+    """Also where workers die, an object hangs, stages with models have actors of their own, and Ray is not given all
+    shards at once."""
+    monkeypatch.setattr(engines.ray, "WAVE_SHARDS", wave)
     names = ["a", "kill once", "bad"], ["c", "kill", "d", "hang"], ["e", "f"]
     local, remote = model_plan(tmp_path / "local"), model_plan(tmp_path / "ray")
     expected, _ = run(local, make_shards(*names), object_timeout=3)
