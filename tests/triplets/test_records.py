@@ -242,3 +242,22 @@ def test_killed_while_a_build_forgets_its_features(tmp_path):
         if not died:
             break
     assert not died
+
+
+def test_a_stopped_build_tells_of_what_is_there(tmp_path):
+    with pytest.raises(KeyboardInterrupt), BuildFolder(tmp_path, {"seed": 0}, OBJECTS, 2, tell) as folder:
+        for shard in (4, 1):
+            finish(folder, shard)
+        assert not (tmp_path / "README.md").exists()  # not for each of them
+        raise KeyboardInterrupt
+    found = state(tmp_path)
+    assert found["card"] == f"2 of {SHARDS} shards" and [row["id"] for row in found["errors"]] == ["e1"]
+    assert [row["id"] for row in found["warnings"]] == ["w1", "w4"]
+
+
+def test_nothing_is_written_anew_where_nothing_was_made(tmp_path):
+    build(tmp_path)
+    (tmp_path / "README.md").write_text("a person's own words")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.is_file()}
+    build(tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.is_file()} == before
