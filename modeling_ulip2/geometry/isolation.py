@@ -97,6 +97,7 @@ class Isolation:
             self._tell("calls run in this process")
             return function(*arguments, **options)
         ours, theirs = socket.socketpair()
+        process: int | None = None
         with ours:
             try:
                 with theirs:
@@ -106,7 +107,8 @@ class Isolation:
                     kinds = self._kinds, self._errors
                     request.send((function, arguments, options, self.seconds, self.megabytes, *kinds))
                 # from the first answer on the clock runs: the first call waits for the imports, too
-                walls = receive(_reader(ours, None), 0)
+                begun = receive(_reader(ours, None), 0)  # said before it opened anything of a stranger's
+                walls, process = begun["walls"], _hold(begun["process"])
                 deadline = time.monotonic() + self.seconds + _GRACE
                 result = receive(_reader(ours, deadline), self.megabytes * 2**20, self._kinds)
                 failure = None
@@ -115,12 +117,17 @@ class Isolation:
                 elif not isinstance(result, dict):
                     raise FrameError("it answers neither with a result nor with an error")
             except TimeoutError:
+                _end(process)  # it may have got rid of its alarm
                 raise LimitError(f"it took longer than {self.seconds:g} seconds") from None
             except (EOFError, ConnectionError):
                 raise LimitError(f"it took longer than {self.seconds:g} seconds, or more memory than it may") from None
             except FrameError as error:
+                _end(process)
                 raise MeshError("corrupt", f"the process that read it gave a damaged answer ({error})") from None
-        if not isinstance(walls, list) or "seccomp" not in walls:
+            finally:
+                if process is not None:
+                    os.close(process)
+        if "seccomp" not in walls:
             self._tell("a process that reads a stranger's file could reach the network, and may write files")
         if failure is not None:
             raise failure
@@ -187,6 +194,20 @@ def _serve(descriptor: int, modules: Sequence[str]) -> None:
         os.close(descriptors[0])
 
 
+def _hold(process: int) -> int | None:
+    """A descriptor that means this process even when its number is another's; None where there are none."""
+    try:
+        return os.pidfd_open(process)
+    except (AttributeError, OSError):  # not Linux, or it ended already
+        return None
+
+
+def _end(process: int | None) -> None:
+    if process is not None:
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+
+
 def _reader(line: socket.socket, deadline: float | None) -> Callable[[int], bytearray]:
     """Reads so many bytes of a line, up to a time of `time.monotonic`.
 
@@ -216,7 +237,7 @@ def _answer(request: Connection) -> None:
     """A fork's life: it takes what it is to do, gives up all else, does it and answers."""
     function, arguments, options, seconds, megabytes, kinds, errors = request.recv()
     _limit(seconds, megabytes)
-    _write(request.fileno(), *pack(confine()))
+    _write(request.fileno(), *pack({"walls": confine(), "process": os.getpid()}))
     try:
         answer = pack({"result": function(*arguments, **options)}, kinds)
     except Exception as error:

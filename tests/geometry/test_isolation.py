@@ -72,6 +72,28 @@ def test_time(isolation: Isolation):
     assert isolation.call(double, np.int64(4)) == 8
 
 
+def ignore_the_alarm() -> None:
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    time.sleep(3600)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for the process")
+def test_a_process_that_ignores_its_alarm_is_ended(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(isolation_module, "_GRACE", 0.0)
+    isolation = Isolation(["tests.geometry.test_isolation"], seconds=1, megabytes=256)
+    try:
+        with pytest.raises(LimitError, match="longer than 1 seconds"):
+            isolation.call(ignore_the_alarm)
+        server = isolation._server.pid
+        children = Path(f"/proc/{server}/task/{server}/children")
+        deadline = time.monotonic() + 60
+        while children.read_text() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert children.read_text() == ""
+    finally:
+        isolation.close()
+
+
 def test_memory(isolation: Isolation):
     assert isolation.call(take, 64) == 64
     with pytest.raises(MemoryError):
@@ -230,7 +252,8 @@ def test_shapes_come_back_as_they_are(isolation: Isolation, tmp_path: Path):
 
 def test_a_system_without_walls_is_told_once(monkeypatch: pytest.MonkeyPatch):
     open_air = Isolation(["tests.geometry.test_isolation"], seconds=3, megabytes=256)
-    monkeypatch.setattr(isolation_module, "receive", lambda read, size, kinds=(): [] if size == 0 else {"result": 1})
+    begun = {"walls": [], "process": os.getpid()}
+    monkeypatch.setattr(isolation_module, "receive", lambda read, size, kinds=(): {"result": 1} if size else begun)
     try:
         with pytest.warns(ConfinementWarning, match="cannot confine"):
             open_air.call(os.getpid)
