@@ -24,22 +24,29 @@ def read_npy(path: str | Path, *, max_bytes: int = MAX_PICKLE_BYTES) -> Any:
     path = Path(path)
     try:
         with open_file(path, max_bytes) as file:
-            shape, dtype = read_npy_header(file, "it")
-            if not dtype.hasobject:
-                return load_npy(file, path.stat().st_size, "it")
-            if dtype != np.dtype(object):
-                raise MeshError("unsupported", f"it holds records ({dtype}), not an array of objects")
-            objects = load_pickle(file)
-            if not isinstance(objects, np.ndarray) or objects.shape != shape:
-                raise MeshError("corrupt", f"it announces an array of the shape {shape} and holds something else")
-            return objects.item() if shape == () else list(objects)
+            return load_npy_content(file, path.stat().st_size)
     except MeshError as error:
         if error.path is None:
             error.path = path
         raise
 
 
-def load_npy(stream: IO[bytes], size: int, what: str) -> np.ndarray:
+def load_npy_content(stream: IO[bytes], size: int, **options: Any) -> Any:
+    """As `read_npy`, from a seekable stream over `size` bytes; `options` are those of `load_npy`."""
+    shape, dtype = read_npy_header(stream, "it")
+    if not dtype.hasobject:
+        return load_npy(stream, size, "it", **options)
+    if dtype != np.dtype(object):
+        raise MeshError("unsupported", f"it holds records ({dtype}), not an array of objects")
+    objects = load_pickle(stream)
+    if not isinstance(objects, np.ndarray) or objects.shape != shape:
+        raise MeshError("corrupt", f"it announces an array of the shape {shape} and holds something else")
+    return objects.item() if shape == () else list(objects)
+
+
+def load_npy(
+    stream: IO[bytes], size: int, what: str, *, max_rows: int | None = None, records: bool = False
+) -> np.ndarray:
     """An array of numbers from a stream at its start or behind its header.
 
     The header is checked before memory is taken, and pickles are never opened.
@@ -47,11 +54,16 @@ def load_npy(stream: IO[bytes], size: int, what: str) -> np.ndarray:
     Args:
         stream: a seekable stream over `size` bytes.
         what: the subject of an error message, "it" or the name of an archive's member.
+        max_rows: largest length of the array.
+        records: whether its elements may be records of numbers.
     """
     stream.seek(0)
     shape, dtype = read_npy_header(stream, what)
-    if dtype.hasobject or dtype.kind not in "fiu":
+    fields = [dtype[name] for name in dtype.names] if records and dtype.names else [dtype]
+    if any(field.kind not in "fiu" for field in fields):
         raise MeshError("unsupported", f"{what} holds {dtype}, not numbers; pickled objects are never opened")
+    if max_rows is not None and shape and shape[0] > max_rows:
+        raise MeshError("too_many_points", f"{what} holds {shape[0]} points; at most {max_rows}")
     count = 1
     for length in shape:
         count *= int(length)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import io
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 from .errors import MeshError
 
@@ -15,6 +19,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _PEEK = 4096
+MAX_LINE = 2**16
 
 
 def plain_text(data: bytes) -> bytes:
@@ -45,6 +50,57 @@ def plain_text(data: bytes) -> bytes:
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     return data
+
+
+def check_lines(data: bytes) -> None:
+    """Refuses a line that no table of numbers has, before anything makes a list of its words."""
+    position = 0
+    while len(data) - position > MAX_LINE:
+        end = data.rfind(b"\n", position, position + MAX_LINE + 1)
+        if end < 0:
+            number = data.count(b"\n", 0, position) + 1
+            raise MeshError("corrupt", f"its line {number} has more than {MAX_LINE} characters")
+        position = end + 1
+
+
+def lines(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Lines with the places where they begin, one at a time: a list of all would be many times the file."""
+    start = 0
+    while start < len(data):
+        end = data.find(b"\n", start)
+        end = len(data) if end < 0 else end
+        yield start, data[start:end]
+        start = end + 1
+
+
+def load_table(
+    body: bytes, max_rows: int, columns: Sequence[int] | None = None, separator: bytes | None = None
+) -> np.ndarray:
+    """(N, C) float64 of rows of numbers; blank lines are passed over.
+
+    Args:
+        columns: those to be read; all of them without.
+        separator: of the cells; blanks without.
+
+    Raises:
+        MeshError: "too_many_points", before memory is taken for them.
+        ValueError: a cell that is no number, or rows of different lengths.
+    """
+    if body.count(b"\n") >= max_rows:  # then it is worth a closer look
+        rows = sum(1 for _, line in lines(body) if line.strip())
+        if rows > max_rows:
+            raise MeshError("too_many_points", f"it holds {rows} points; at most {max_rows}")
+    if not body.strip():
+        return np.zeros((0, 0))
+    return np.loadtxt(
+        io.BytesIO(body),
+        comments=None,
+        delimiter=None if separator is None else separator.decode(),
+        quotechar='"',
+        usecols=columns,
+        ndmin=2,
+        encoding="latin-1",
+    )
 
 
 def _unmarked(data: bytes) -> str:

@@ -1,0 +1,81 @@
+"""What a point cloud is: plain arrays, and the checks that every reader's result passes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .errors import MeshError
+from .mesh import LARGEST_COORDINATE
+
+# Coordinates of fewer steps than this across the cloud have lost its shape.
+_FEWEST_STEPS = 1000
+
+
+@dataclass
+class PointCloud:
+    """The points of a file, in its frame and scale.
+
+    Args:
+        xyz: (N, 3) of any numbers, kept as float64: coordinates far from the origin keep their digits.
+        rgb: (N, 3) uint8 sRGB, or None for a cloud without color.
+        warnings: what had to be left out or guessed, one sentence each.
+
+    Raises:
+        MeshError: no points, or coordinates that are NaN, infinite or beyond all measure.
+    """
+
+    xyz: np.ndarray
+    rgb: np.ndarray | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if len(self.xyz) == 0:
+            raise MeshError("empty", "it holds no point")
+        stored = self.xyz.dtype
+        self.xyz = np.ascontiguousarray(self.xyz, dtype=np.float64)
+        sound = (np.abs(self.xyz) < LARGEST_COORDINATE).all(axis=1)  # False for NaN, too
+        if not sound.all():
+            raise MeshError(
+                "non_finite",
+                f"{int((~sound).sum())} of its {len(sound)} points are NaN, infinite or beyond "
+                f"{LARGEST_COORDINATE:g}; leave them out of the file (the first is point {int(np.argmin(sound)) + 1})",
+            )
+        self.warnings += _lost_digits(self.xyz, stored)
+
+
+def valid_rows(xyz: Sequence[np.ndarray], warnings: list[str]) -> np.ndarray:
+    """(N,) bool: which points have no NaN in x, y or z (N,), by which depth cameras mark pixels without a measurement.
+
+    Raises:
+        MeshError: "empty" if none has.
+    """
+    valid = ~np.isnan(np.stack(xyz)).any(axis=0)  # (N,)
+    if not valid.any():
+        raise MeshError("empty", f"all of its {len(valid)} points are marked as invalid (NaN)")
+    if not valid.all():
+        invalid = int((~valid).sum())
+        warnings.append(f"{invalid} of its {len(valid)} points are marked as invalid (NaN) and were left out")
+    return valid
+
+
+def check_count(count: int, max_points: int) -> None:
+    """Refuses a number of points, announced or found, before memory is taken for them."""
+    if count > max_points:
+        raise MeshError("too_many_points", f"it holds {count} points; at most {max_points}")
+
+
+def _lost_digits(xyz: np.ndarray, stored: np.dtype) -> list[str]:
+    """Whether the type in which the file stores coordinates was too coarse for the place where they lie."""
+    extent, largest = np.ptp(xyz, axis=0).max(), np.abs(xyz).max()
+    if stored.kind != "f" or stored.itemsize >= 8 or extent == 0:
+        return []
+    step = float(np.spacing(stored.type(largest)))
+    if step * _FEWEST_STEPS <= extent:
+        return []
+    return [
+        f"its coordinates go up to {largest:g} in {stored.name}, in steps of {step:g}, where the cloud is {extent:g} "
+        "wide: store them as float64, or centered"
+    ]
