@@ -30,8 +30,8 @@ PHOTO_SIDE = 1024
 
 FILE_TYPES = list(SHAPE_SUFFIXES)
 LIMITS = (
-    f"A mesh (GLB, glTF, OBJ, PLY, STL, OFF) of up to {MAX_FACES:,} triangles, or a cloud (PLY, NPY, NPZ, XYZ, TXT, "
-    f"CSV, PTS) of up to {MAX_POINTS:,} points; {MAX_MEGABYTES} MB at most."
+    f"A mesh (GLB, glTF, OBJ, PLY, STL, OFF) of up to {MAX_FACES:,} triangles, or a cloud (PLY, PCD, LAS, LAZ, "
+    f"NPY, NPZ, XYZ, TXT, CSV, PTS) of up to {MAX_POINTS:,} points; {MAX_MEGABYTES} MB at most."
 )
 
 

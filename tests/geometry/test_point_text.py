@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from modeling_ulip2.geometry import MeshError
+from modeling_ulip2.geometry.cloud import PointCloud
 from modeling_ulip2.geometry.isolation import Isolation
 from modeling_ulip2.geometry.points import read_cloud
 
@@ -134,7 +135,7 @@ def test_limits_hold_before_memory_is_taken(tmp_path):
 
 @pytest.fixture(scope="module")
 def isolation() -> Iterator[Isolation]:
-    isolation = Isolation(["modeling_ulip2.geometry.points"], seconds=120, megabytes=1024)
+    isolation = Isolation(["modeling_ulip2.geometry.points"], seconds=120, megabytes=1024, kinds=[PointCloud])
     yield isolation
     isolation.close()
 
