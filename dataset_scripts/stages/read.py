@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from modeling_ulip2.geometry import read_mesh, sample_points
 from modeling_ulip2.geometry.reading import MAX_BYTES, MAX_FACES
+from modeling_ulip2.geometry.sandbox import Sandbox
 from modeling_ulip2.triplets.objects import rotate
 from modeling_ulip2.triplets.schema import Packing
 
@@ -17,21 +19,22 @@ from .base import ObjectError, Row, RowStage, object_seed
 class ReadMesh(RowStage):
     """`path` -> `mesh`, turned by the row's `rotation` if it has one, and `warnings`.
 
-    Files outside the folder are refused. With `strict`, so is a mesh that lacks a texture; otherwise it is shown in
-    its plain colours, and `warnings` says so.
+    Files outside the folder are refused; a mesh may name any file below it, such as its neighbors' textures. With
+    `strict`, a mesh that lacks a texture is refused, too; otherwise it is shown in its plain colors, and `warnings`
+    says so.
     """
 
     def __init__(
         self, folder: str, max_faces: int = MAX_FACES, max_bytes: int = MAX_BYTES, strict: bool = False
     ) -> None:
         self.folder = Path(folder).resolve()
-        self.limits = {"max_faces": max_faces, "max_bytes": max_bytes, "strict": strict}
+        self.limits: dict[str, Any] = {"max_faces": max_faces, "max_bytes": max_bytes, "strict": strict}
 
     def process(self, row: Row) -> Row:
-        path = (self.folder / row["path"].replace("\\", "/")).resolve()
-        if not path.is_relative_to(self.folder):
+        path = self.folder / row["path"].replace("\\", "/")
+        if not Sandbox(self.folder, 0).allows(path.resolve()):
             raise ObjectError("outside_folder", f"{row['path']!r} leads out of the folder of meshes")
-        mesh = read_mesh(path, **self.limits)
+        mesh = read_mesh(path, self.folder, **self.limits)
         if row["rotation"]:
             try:
                 mesh = rotate(mesh, row["rotation"])

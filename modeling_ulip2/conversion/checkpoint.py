@@ -43,11 +43,13 @@ def read_checkpoint(path: str | os.PathLike[str]) -> PublishedCheckpoint:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, no checkpoint, or asks for a class that is not allowed.
+        ValueError: the file is damaged, no checkpoint (a Git LFS pointer or an error page is named as such), or asks
+            for a class that is not allowed.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint file {path}.")
+    _refuse_foreign(path)
     read: Any = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     content: dict[str, Any] = read if isinstance(read, dict) else {}
     state_dict = next((content[key] for key in _CONTAINERS if isinstance(content.get(key), dict)), content)
@@ -69,6 +71,17 @@ def read_checkpoint(path: str | os.PathLike[str]) -> PublishedCheckpoint:
         args=dict(vars(args) if isinstance(args, argparse.Namespace) else args),
         name=path.name,
     )
+
+
+def _refuse_foreign(path: Path) -> None:
+    try:
+        from ..geometry.foreign import MOST_BYTES, foreign_content
+    except ImportError:  # without the extra `mesh`; the reader below still refuses the file, in plainer words
+        return
+    with path.open("rb") as file:
+        foreign = foreign_content(file.read(MOST_BYTES + 1))
+    if foreign is not None:
+        raise ValueError(f"{path} is {foreign}.")
 
 
 def _path_as_text(*parts: str) -> str:

@@ -20,6 +20,7 @@ from modeling_ulip2.evaluation.zero_shot import ZeroShotResult
 from modeling_ulip2.feature_extraction_ulip2 import Ulip2FeatureExtractor
 from modeling_ulip2.geometry import Mesh, Renderer, camera_ring, read_mesh, sample_points
 from modeling_ulip2.geometry.depth import visible_points
+from modeling_ulip2.geometry.sandbox import Sandbox
 
 # Clouds of what one or several depth cameras see; the whole surface stands for "all".
 PARTIAL_VIEWS, VIEW_COUNTS = "views", (6, 4, 3, 2, 1)
@@ -104,7 +105,7 @@ def mesh_path(folders: Sequence[str | Path], name: str) -> Path:
     """
     for folder in map(Path, folders):
         path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
+        if not Sandbox(folder, 0).allows(path.resolve()):
             raise ValueError(f"{name!r} lies outside {folder}")
         if path.is_file():
             return path
@@ -115,7 +116,8 @@ def mesh_path(folders: Sequence[str | Path], name: str) -> Path:
 
 def _read(folders: Sequence[str | Path], name: str) -> Mesh:
     # as when the triplets were built: where a picture is missing, the material's plain colour stands in
-    return read_mesh(mesh_path(folders, name), strict=False)
+    path = mesh_path(folders, name)
+    return read_mesh(path, next(folder for folder in folders if path.is_relative_to(folder)), strict=False)
 
 
 def levels_of(curve: str, stored_points: int, meshes: bool, colored: bool = True) -> tuple[float, ...]:

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 Reason = Literal[
     "missing",  # the file, or one that it names, does not exist
+    "not_downloaded",  # a Git LFS pointer or a server's error page in the file's place
     "unsupported",  # not a format, or not a feature of one, that is read here
     "corrupt",  # the content contradicts the format or itself
     "truncated",  # the file ends before the content that it announces

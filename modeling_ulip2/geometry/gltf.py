@@ -10,7 +10,7 @@ import numpy as np
 from .errors import MeshError
 from .gltf_data import GltfDocument
 from .gltf_materials import GltfMaterials
-from .mesh import Mesh, Part, join
+from .mesh import Mesh, Part, finite_colors, join
 from .sandbox import Sandbox
 
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
@@ -128,6 +128,8 @@ class _Scene:
         colors = attributes.get("COLOR_0")
         if colors is not None:
             colors = colors.astype(np.float32)
+            colors = finite_colors(colors, self._materials.warnings)
+        if colors is not None:
             if colors.shape[1] == 3:
                 colors = np.column_stack([colors, np.ones(len(colors), dtype=np.float32)])
         return Part(positions, faces, material, normals, uv, colors)

@@ -140,6 +140,15 @@ class Mesh:
                 setattr(self, name, np.asarray(values)[used])
 
 
+def finite_colors(colors: np.ndarray | None, warnings: list[str]) -> np.ndarray | None:
+    """Colors as they are, or None with a warning if some are NaN or infinite: a file's shape stays without them."""
+    broken = 0 if colors is None else int((~np.isfinite(colors)).any(axis=1).sum())
+    if broken:
+        warnings.append(f"{broken} of its colors are NaN or infinite; they are left out, all of them")
+        return None
+    return colors
+
+
 @dataclass
 class Part:
     """A piece of a mesh under construction: one material, attributes or not. Shapes and units as in `Mesh`."""

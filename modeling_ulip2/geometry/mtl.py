@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 from PIL import Image
 
@@ -9,6 +11,7 @@ from .colors import srgb_to_linear
 from .errors import MeshError
 from .mesh import AlphaMode, Material
 from .sandbox import Sandbox
+from .text import plain_text
 from .textures import TextureLoader
 
 # Options of a map statement and how many arguments each takes (`-o`, `-s` and `-t` take one to three).
@@ -19,6 +22,7 @@ _OPTIONS = {
 _VECTORS = ("-o", "-s", "-t")
 # Below this share of half-transparent texels, a texture's alpha is a stencil rather than glass.
 _STENCIL_SHARE = 0.05
+_COMMENT = re.compile(r"(^|\s)#.*")
 
 
 class MaterialLibrary:
@@ -33,36 +37,53 @@ class MaterialLibrary:
 
     def load(self, names: str) -> None:
         """Read the file or files of one `mtllib` statement; names may hold spaces."""
-        try:
-            texts = [self._sandbox.read(names)]
-        except MeshError as whole:
+        bare = without_comment(names)
+        error: MeshError | None = None
+        for attempt in dict.fromkeys(((names,), (bare,), tuple(bare.split()))):
             try:
-                if whole.reason != "missing" or len(names.split()) < 2:
-                    raise whole
-                texts = [self._sandbox.read(name) for name in names.split()]
-            except MeshError as error:
-                self._tolerate(error, "white is used for its materials")
-                return
-        for text in texts:
-            self._parse(text.decode("utf-8", errors="replace"))
+                texts = [plain_text(self._sandbox.read(name)) for name in attempt]
+            except MeshError as failure:
+                if error is None or failure.reason != "missing":
+                    error = failure
+                continue
+            for text in texts:
+                self._parse(text)
+            return
+        if error is not None:
+            self._tolerate(error, "white is used for its materials")
 
-    def _parse(self, text: str) -> None:
+    def _parse(self, text: bytes) -> None:
         entry: dict[str, str] = {}
-        for line in text.splitlines():
-            keyword, _, value = line.strip().replace("\t", " ").partition(" ")
-            if keyword.lower() == "newmtl":
+        for line in text.split(b"\n"):
+            keyword, _, value = decode_name(line).replace("\t", " ").partition(" ")
+            keyword, value = keyword.lower(), value.strip()
+            if keyword == "newmtl":
                 entry = {}
-                self._entries.setdefault(value.strip(), entry)
+                self._entries.setdefault(value, entry)
             elif value:
-                entry[keyword.lower()] = value.strip()
+                # A file's name may hold a #, too: `_texture` tries both.
+                entry[keyword] = value if keyword.startswith("map_") else without_comment(value)
+
+    def _entry(self, name: str) -> tuple[str, dict[str, str] | None]:
+        """The material that a `usemtl` means: by its name, without its comment, or in other case."""
+        if not name and len(self._entries) == 1:
+            return next(iter(self._entries.items()))
+        for plain in (str, without_comment, lambda text: without_comment(text).lower()):
+            known = {plain(key): key for key in reversed(self._entries)}
+            key = known.get(plain(name), known.get(plain(without_comment(name))))
+            if key is not None:
+                return key, self._entries[key]
+        return name, None
 
     def material(self, name: str) -> Material:
         """The material called `name`; white if there is none."""
-        entry = self._entries.get(name)
+        given, (name, entry) = name, self._entry(name)
         if entry is None:
             if name and self._entries:
                 self.warnings.append(f"material {name!r} is not defined; it is shown white")
             return Material(name=name)
+        if not given:
+            self.warnings.append(f"it names no material; {name!r}, the only one of its material file, is used")
         color = srgb_to_linear(self._numbers(entry, "kd", [1.0, 1.0, 1.0])[:3])
         opacity = self._opacity(entry)
         texture = self._texture(entry, "map_kd")
@@ -83,7 +104,7 @@ class MaterialLibrary:
 
     def uv_transform(self, name: str) -> np.ndarray | None:
         """(2, 2): scale and offset of u and v, from a texture's `-s` and `-o`; None without them."""
-        _, options = _parse_map(self._entries.get(name, {}).get("map_kd", ""))
+        _, options = _parse_map((self._entry(name)[1] or {}).get("map_kd", ""))
         if not options.keys() & {"-s", "-o"}:
             return None
         scale, offset = (
@@ -95,11 +116,16 @@ class MaterialLibrary:
     def _texture(self, entry: dict[str, str], keyword: str) -> np.ndarray | None:
         if keyword not in entry:
             return None
-        try:
-            return self._textures.load(_parse_map(entry[keyword])[0], expected=self._expected(keyword))
-        except MeshError as error:
-            self._tolerate(error, "the material's plain colour is used")
-            return None
+        value, error = entry[keyword], None
+        for attempt in dict.fromkeys((value, without_comment(value))):
+            try:
+                return self._textures.load(_parse_map(attempt)[0], expected=self._expected(keyword))
+            except MeshError as failure:
+                if error is None or failure.reason != "texture_missing":
+                    error = failure
+        assert error is not None
+        self._tolerate(error, "the material's plain colour is used")
+        return None
 
     def _expected(self, keyword: str) -> int:
         return len({entry[keyword] for entry in self._entries.values() if keyword in entry})
@@ -129,6 +155,19 @@ class MaterialLibrary:
             return np.array(default)
         values = values * 3 if len(values) == 1 else values
         return np.clip(values, 0.0, 1.0) if len(values) >= 3 and np.isfinite(values).all() else np.array(default)
+
+
+def decode_name(raw: bytes) -> str:
+    """A name or value as text: UTF-8, or what Windows programs of the West wrote before."""
+    try:
+        return raw.decode("utf-8").strip()
+    except UnicodeDecodeError:
+        return raw.decode("cp1252", errors="replace").strip()
+
+
+def without_comment(value: str) -> str:
+    """The value before a comment, which begins with # behind a blank; `Material #25` is a name for all that."""
+    return _COMMENT.sub("", value).strip()
 
 
 def _number(text: str, default: float) -> float:

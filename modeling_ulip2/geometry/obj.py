@@ -16,29 +16,30 @@ import numpy as np
 
 from .colors import srgb_to_linear
 from .errors import MeshError
-from .mesh import Mesh
-from .mtl import MaterialLibrary
+from .mesh import Mesh, finite_colors
+from .mtl import MaterialLibrary, decode_name
 from .numbers import parse_numbers
 from .polygons import triangulate
 from .sandbox import Sandbox
+from .text import plain_text
 
 # Vertices, texture coordinates or normals that a file may hold for each face allowed; most need fewer than one.
 _ROWS_PER_FACE = 4
+# Stands for a number that a row does not have while others do.
+_ABSENT = -np.inf
 
 
 def read_obj(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, strict: bool) -> Mesh:
     """Parse an OBJ file with its MTL files and textures; see `read_mesh` for the arguments' meaning."""
-    if b"\0" in data[:65536]:
-        raise MeshError("corrupt", "it is binary data, not an OBJ file")
-    text = _Statements(data, max_faces)
+    text = _Statements(plain_text(data), max_faces)
     if text.positions.count == 0:
         raise MeshError("empty", "it holds no vertex")
     positions, uv, normals = text.positions.rows(), text.uv.rows(), text.normals.rows()
     all_corners = text.corners()  # (C, 3)
-    for column, (rows, what) in enumerate(((positions, "vertex"), (uv, "vt"), (normals, "vn"))):
-        index = all_corners[:, column]
-        if index.max(initial=-1) >= len(rows) or (column == 0 and index.min(initial=0) < 0):
-            raise MeshError("corrupt", f"a face names {what} {index.max() + 1} of {len(rows)}")
+    index = all_corners[:, 0]
+    if index.max(initial=-1) >= len(positions) or index.min(initial=0) < 0:
+        raise MeshError("corrupt", f"a face names vertex {index.max() + 1} of {len(positions)}")
+    warnings = _leave_out_missing(all_corners, len(uv), len(normals))
     triangles, polygon = triangulate(positions[:, :3], all_corners[:, 0], text.sizes())
     corners = all_corners[triangles]  # (F, 3, 3)
     if len(corners) == 0:
@@ -48,6 +49,8 @@ def read_obj(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, stric
     for files in text.libraries:
         library.load(files)
     names, face_material = text.face_materials(polygon)
+    if not text.libraries and any(names):
+        warnings.append("it names materials but no material file; they are shown white")
     materials = [library.material(name) for name in names]
     # A face without texture coordinates shows its material's plain colour.
     bare = (corners[..., 1] < 0).any(axis=1)
@@ -64,10 +67,7 @@ def read_obj(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, stric
         if transform is not None and materials[number].texture is not None:
             uv = _with_transformed_copy(uv, transform, corners, face_material == number)
     faces, vertex_of, uv_of, normal_of = _merge_corners(corners, len(uv), len(normals))
-    colors = None
-    if positions.shape[1] == 6:  # r, g, b behind the coordinates
-        rgb = positions[:, 3:] / (255.0 if positions[:, 3:].max() > 1.0 else 1.0)
-        colors = np.column_stack([srgb_to_linear(rgb), np.ones(len(rgb), dtype=np.float32)])[vertex_of]
+    colors = finite_colors(_vertex_colors(positions[:, 3:]), warnings) if positions.shape[1] == 6 else None
     return Mesh(
         vertices=positions[vertex_of, :3],
         faces=faces,
@@ -75,9 +75,29 @@ def read_obj(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, stric
         face_material=face_material,
         normals=_take(normals, normal_of) if len(normals) else None,
         uv=_flip_v(_take(uv, uv_of)) if textured else None,
-        vertex_colors=colors,
-        warnings=library.warnings,
+        vertex_colors=None if colors is None else colors[vertex_of],
+        warnings=[*warnings, *library.warnings],
     )
+
+
+def _leave_out_missing(corners: np.ndarray, num_uv: int, num_normals: int) -> list[str]:
+    """Put -1, in place, where (C, 3) corners name texture coordinates or normals that do not exist; gives warnings."""
+    warnings = []
+    for column, count, what in ((1, num_uv, "texture coordinates (vt)"), (2, num_normals, "normals (vn)")):
+        missing = (corners[:, column] >= count) | (corners[:, column] < -1)
+        if missing.any():
+            corners[missing, column] = -1
+            warnings.append(f"{int(missing.sum())} corners of its faces name {what} that it lacks; they are left out")
+    return warnings
+
+
+def _vertex_colors(rgb: np.ndarray) -> np.ndarray:
+    """(V, 4) linear from (V, 3) sRGB in [0, 1] or [0, 255]; vertices without a color are white, as a factor should."""
+    absent = (rgb == _ABSENT).any(axis=1)
+    rgb = np.where(absent[:, None], 0.0, rgb)
+    rgb = rgb / 255.0 if np.nanmax(rgb, initial=0.0) > 1.0 else rgb
+    rgb[absent] = 1.0
+    return np.column_stack([srgb_to_linear(rgb), np.ones(len(rgb), dtype=np.float32)])
 
 
 def _with_transformed_copy(
@@ -121,17 +141,13 @@ class _Table:
     _BLOCK = 65536
 
     def __init__(self, keyword: str, widths: tuple[int, ...], fewest: int, limit: int) -> None:
-        """Args: `widths`, columns to keep, the largest that the first row has; `fewest`, numbers a row needs."""
+        """Args: `widths`, columns to keep, the largest that a row has; `fewest`, numbers a row needs."""
         self.count = 0
         self._keyword, self._widths, self._fewest, self._limit = keyword, widths, fewest, limit
-        self._width = widths[-1]
         self._lines: list[bytes] = []
         self._blocks: list[np.ndarray] = []
 
     def add(self, line: bytes) -> None:
-        if self.count == 0:
-            given = len(line.split(b"#")[0].split())
-            self._width = next((width for width in self._widths if width <= given), self._widths[-1])
         self.count += 1
         if self.count > self._limit:
             raise MeshError("too_large", f"it has more than {self._limit} statements {self._keyword!r}")
@@ -140,31 +156,42 @@ class _Table:
             self._flush()
 
     def rows(self) -> np.ndarray:
-        """(count, width) float64."""
+        """(count, width) float64, as wide as the widest row; `_ABSENT` where a row has less."""
         self._flush()
-        return np.concatenate(self._blocks) if self._blocks else np.zeros((0, self._width))
+        blocks = self._blocks or [np.zeros((0, self._widths[-1]))]
+        width = max(block.shape[1] for block in blocks)
+        return np.concatenate(
+            [np.pad(b, ((0, 0), (0, width - b.shape[1])), constant_values=_ABSENT) if b.shape[1] < width else b
+             for b in blocks]
+        )  # fmt: skip
 
     def _flush(self) -> None:
         if not self._lines:
             return
         lines, first = self._lines, self.count - len(self._lines)
         self._lines = []
-        per_line = len(lines[0].split())
-        values = parse_numbers(b" ".join(lines))
-        if values is not None and per_line >= self._width and len(values) == per_line * len(lines):
-            self._blocks.append(values.reshape(len(lines), per_line)[:, : self._width])
-            return
-        block = np.zeros((len(lines), self._width))
+        widest, base = self._widths[0], self._widths[-1]
+        given = set(map(len, map(bytes.split, lines)))
+        per_line = min(given)
+        if len(given) == 1 and per_line >= base:
+            values = parse_numbers(b" ".join(lines))
+            if values is not None and len(values) == per_line * len(lines):
+                width = next(width for width in self._widths if width <= per_line)
+                self._blocks.append(values.reshape(len(lines), per_line)[:, :width])
+                return
+        block = np.full((len(lines), widest), _ABSENT)
+        block[:, :base] = 0.0  # `vt u` has v = 0
         for row, line in enumerate(lines):
-            numbers = line.split(b"#")[0].split()[: self._width]
+            numbers = line.split(b"#")[0].split()
             place = f"statement {self._keyword!r} number {first + row + 1}"
             if len(numbers) < self._fewest:
                 raise MeshError("corrupt", f"{place} has {len(numbers)} numbers; {self._fewest} are needed")
+            numbers = numbers[: widest if len(numbers) >= widest else base]
             try:
                 block[row, : len(numbers)] = [float(number) for number in numbers]
             except ValueError:
                 raise MeshError("corrupt", f"{place} is not made of numbers") from None
-        self._blocks.append(block)
+        self._blocks.append(block if (block[:, base:] != _ABSENT).any() else block[:, :base])
 
 
 class _Statements:
@@ -205,9 +232,9 @@ class _Statements:
                 if triangles > max_faces:
                     raise MeshError("too_many_faces", f"it has more than {max_faces} triangles")
             elif keyword == b"usemtl":
-                current = self._materials.setdefault(_text(rest), len(self._materials))
+                current = self._materials.setdefault(decode_name(rest), len(self._materials))
             elif keyword == b"mtllib":
-                self.libraries.append(_text(rest))
+                self.libraries.append(decode_name(rest))
 
     def _add_face(self, rest: bytes) -> int:
         """Note a polygon's corners; gives the number of its triangles."""
@@ -227,7 +254,10 @@ class _Statements:
             for place in range(len(self._indices) - 3 * len(corners), len(self._indices)):
                 if self._indices[place] < 0:
                     self._indices[place] += above[place % 3] + 1
-                    if self._indices[place] < 1:
+                    if self._indices[place] >= 1:
+                        continue
+                    self._indices[place] = -1  # a texture coordinate or normal may be missing
+                    if place % 3 == 0:
                         raise MeshError("corrupt", f"face {len(self._sizes)} reaches back before the first statement")
         return max(0, len(corners) - 2)
 
@@ -245,7 +275,3 @@ class _Statements:
         used, index = np.unique(of_triangle, return_inverse=True)
         names = list(self._materials)
         return [names[i] for i in used], index.astype(np.int32)
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", errors="replace").strip()

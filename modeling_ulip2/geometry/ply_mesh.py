@@ -27,7 +27,7 @@ def read_ply(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, stric
     indices, positions_in_list = corners
     warnings: list[str] = []
     material, uv_of_corner = _texture(file, positions_in_list, sandbox, strict, warnings)
-    normals, colors = vertex.stack("nx", "ny", "nz"), vertex.colors()
+    normals, colors = vertex.stack("nx", "ny", "nz"), _colors(vertex, warnings)
     uv = None
     if material.texture is not None:
         uv = vertex_uv(vertex)
@@ -44,7 +44,7 @@ def read_ply(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, stric
             material = Material()
         else:
             uv = np.column_stack([uv[:, 0], 1.0 - uv[:, 1]])  # v = 0 is the image's last row
-    face_colors = face.colors() if face is not None else None
+    face_colors = _colors(face, warnings) if face is not None else None
     return Mesh(
         vertices=positions,
         faces=indices,
@@ -58,6 +58,14 @@ def read_ply(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, stric
         else None,
         warnings=warnings,
     )
+
+
+def _colors(element: PlyElement, warnings: list[str]) -> np.ndarray | None:
+    try:
+        return element.colors()
+    except MeshError as error:
+        warnings.append(f"{error}; they are left out")
+        return None
 
 
 def vertex_uv(vertex: PlyElement) -> np.ndarray | None:

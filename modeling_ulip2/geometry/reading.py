@@ -9,6 +9,7 @@ import numpy as np
 
 from . import gltf, obj, off, ply_mesh, stl
 from .errors import MeshError
+from .foreign import foreign_content, is_blank
 from .mesh import Mesh
 from .sandbox import Sandbox
 
@@ -27,15 +28,23 @@ MESH_SUFFIXES: tuple[str, ...] = tuple(sorted(_READERS))
 
 
 def read_mesh(
-    path: str | Path, *, max_faces: int = MAX_FACES, max_bytes: int = MAX_BYTES, strict: bool = True
+    path: str | Path,
+    root: str | Path | None = None,
+    *,
+    max_faces: int = MAX_FACES,
+    max_bytes: int = MAX_BYTES,
+    strict: bool = True,
 ) -> Mesh:
     """Read a mesh with its colours, node transforms baked, in the file's own frame and scale.
 
     Formats: GLB and glTF 2.0 (Draco with DracoPy), OBJ with MTL, PLY, STL, OFF. Buffers, material files and images are
-    read from the mesh's own folder only.
+    read from below `root` only, links followed; an absolute path in the file stands for the file of that name beside
+    it. What is left out or guessed on the way is said in `Mesh.warnings`.
 
     Args:
         path: the file; its suffix names the format.
+        root: the folder below which everything is read, such as that of a whole collection, in which a mesh may name
+            its neighbors' files (`../images/texture0.png`); the mesh's own folder by default.
         max_faces: largest number of triangles, counted over all instances.
         max_bytes: largest size of the file together with all files that it names.
         strict: a material file or image that is missing or cannot be decoded is an error. False shows the surface in
@@ -49,10 +58,12 @@ def read_mesh(
         reader = _READERS.get(path.suffix.lower())
         if reader is None and path.is_file():
             raise MeshError("unsupported", f"{path.suffix or 'no suffix'} is none of {', '.join(MESH_SUFFIXES)}")
-        data, sandbox = open_bounded(path, max_bytes)
+        data, sandbox = open_bounded(path, max_bytes, root)
         assert reader is not None  # a path that is no file was refused
         with np.errstate(over="ignore", invalid="ignore"):  # wild numbers are judged once, by Mesh
-            return reader(path, data, sandbox, max_faces=max_faces, strict=strict)
+            mesh = reader(path, data, sandbox, max_faces=max_faces, strict=strict)
+        mesh.warnings = list(dict.fromkeys([*sandbox.warnings, *mesh.warnings]))
+        return mesh
     except MeshError as error:
         if error.path is None:
             error.path = path
@@ -61,18 +72,30 @@ def read_mesh(
         raise MeshError("too_large", "it does not fit into memory", path) from None
 
 
-def open_bounded(path: Path, max_bytes: int) -> tuple[bytes, Sandbox]:
-    """The file's bytes, and the sandbox for what it names, the two within `max_bytes`."""
+def open_bounded(path: Path, max_bytes: int, root: str | Path | None = None) -> tuple[bytes, Sandbox]:
+    """The file's bytes, and the sandbox for what it names, the two within `max_bytes`.
+
+    Raises:
+        MeshError: "missing"; "unsupported" for a folder or pipe; "empty"; "too_large"; "external_uri" if it lies
+            outside the root or is a link that does; "not_downloaded" for a Git LFS pointer, an error page and so on.
+    """
     try:
+        sandbox = Sandbox(path.parent, max_bytes, None if root is None else Path(root))
+        # A file that the caller names may be a link; one from a folder that the caller names may not lead out of it.
+        if root is not None and not sandbox.allows(path.resolve()):
+            raise MeshError("external_uri", f"it is a link to a file outside the folder {sandbox.root.name!r}")
         if not path.exists():
             raise MeshError("missing", "there is no such file")
         if not path.is_file():
             raise MeshError("unsupported", "it is not a regular file")
         size = path.stat().st_size
         if size == 0:
-            raise MeshError("empty", "the file has no bytes")
-        sandbox = Sandbox(path.parent, max_bytes)
+            raise MeshError("empty", f"it is {foreign_content(b'')}")
         sandbox.spend(size, "the file itself")
-        return path.read_bytes(), sandbox
+        data = path.read_bytes()
+        foreign = foreign_content(data)
+        if foreign is not None:
+            raise MeshError("empty" if is_blank(data) else "not_downloaded", f"it is {foreign}")
+        return data, sandbox
     except OSError as error:
         raise MeshError("missing", f"it cannot be opened ({error.strerror or error})") from None

@@ -24,7 +24,8 @@ def sample_points(mesh: Mesh, n: int, seed: int = 0) -> tuple[np.ndarray, np.nda
         seed: the same seed gives the same points.
 
     Returns:
-        xyz (n, 3) float32 in the mesh's frame and scale, and rgb (n, 3) uint8, sRGB.
+        xyz (n, 3) float64 in the mesh's frame and scale, and rgb (n, 3) uint8, sRGB. A mesh far from the origin loses
+        its shape in float32: center before you cast, as `Ulip2FeatureExtractor` does.
     """
     if n < 1:
         raise ValueError(f"n is {n}; at least one point is needed")
@@ -50,4 +51,4 @@ def sample_points(mesh: Mesh, n: int, seed: int = 0) -> tuple[np.ndarray, np.nda
         if missing == 0:
             break
     rgb = to_uint8(linear_to_srgb(np.concatenate(colors)))
-    return np.concatenate(points).astype(np.float32), rgb
+    return np.concatenate(points), rgb

@@ -12,7 +12,7 @@ from datasets import Dataset
 from PIL import Image
 
 from modeling_ulip2.evaluation.split import PORTRAIT_AZIMUTH
-from modeling_ulip2.geometry import Camera, MeshError, Renderer, read_mesh, sample_points
+from modeling_ulip2.geometry import Camera, Renderer, read_mesh, sample_points
 from modeling_ulip2.training.data import decode_row
 from modeling_ulip2.triplets.images import draw_cloud
 from modeling_ulip2.triplets.objects import list_objects, rotate
@@ -107,10 +107,7 @@ class MeshSource:
 
     def read(self, position: int) -> Row:
         facts = self._objects[position]
-        path = (self._folder / facts["path"].replace("\\", "/")).resolve()
-        if not path.is_relative_to(self._folder):
-            raise MeshError("external_uri", f"{facts['path']!r} leads out of the folder of meshes")
-        mesh = read_mesh(path, strict=False)
+        mesh = read_mesh(self._folder / facts["path"].replace("\\", "/"), self._folder, strict=False)
         if facts["rotation"]:
             mesh = rotate(mesh, facts["rotation"])
         xyz, rgb = sample_points(mesh, self.num_points)

@@ -10,7 +10,7 @@ def test_exactly_n_points_of_the_documented_types():
     for n in (1, 7, 1000):
         xyz, rgb = sample_points(cube(), n, seed=0)
         assert xyz.shape == rgb.shape == (n, 3)
-        assert xyz.dtype == np.float32 and rgb.dtype == np.uint8
+        assert xyz.dtype == np.float64 and rgb.dtype == np.uint8
     with pytest.raises(ValueError, match="n is 0"):
         sample_points(cube(), 0)
 
