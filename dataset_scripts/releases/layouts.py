@@ -113,7 +113,7 @@ def say(captions: list[list[str]]) -> Row:
 
 def cameras(azimuths: Sequence[float]) -> Row:
     unknown = [None] * len(azimuths)
-    row: Row = {"azimuths": list(azimuths), "elevations": unknown, "distances": unknown}
+    row: Row = {"azimuths": list(azimuths), "elevations": unknown, "distances": unknown, "shifts": None}
     return row | {"fov": None, "size": None, "target": None}
 
 

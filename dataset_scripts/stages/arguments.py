@@ -11,7 +11,7 @@ from typing import Any
 from engines.shard import StageFactory
 
 from modeling_ulip2.geometry import camera_rings
-from modeling_ulip2.geometry.cameras import ELEVATION, FILL, FOV
+from modeling_ulip2.geometry.cameras import ELEVATION, FILL, FIT, FOV, PUBLISHED_RING
 from modeling_ulip2.geometry.reading import MAX_BYTES, MAX_FACES
 
 from .base import local_name
@@ -54,11 +54,11 @@ CAPTIONERS: dict[str, Callable[[argparse.Namespace], StageFactory]] = {
 
 
 DEFAULT_TOWER = "open_clip:ViT-L-14/openai"  # CLIP ViT-L ranks in ULIP-2; its weights are OpenAI's
-# What the two published datasets show. Elevation, angle of view and share of the frame were never published: those of
-# every build are ours.
+# What the two published datasets show: one ring, at one scale, on black.
+_PUBLISHED = PUBLISHED_RING | {"elevation": [PUBLISHED_RING["elevation"]], "size": 224, "background": [0, 0, 0]}
 PRESETS: dict[str, dict[str, Any]] = {
-    "ulip-objaverse": {"views": 12, "size": 224, "background": [0, 0, 0], "depth": False},
-    "ulip-shapenet": {"views": 30, "size": 224, "background": [0, 0, 0], "depth": True},
+    "ulip-objaverse": _PUBLISHED | {"views": 12, "depth": False},
+    "ulip-shapenet": _PUBLISHED | {"views": 30, "depth": True},
 }
 
 
@@ -108,6 +108,13 @@ def add_stage_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--fov", type=float, default=FOV, help="angle of view, degrees [%(default)s]")
     add("--fill", type=float, default=FILL, help="share of the frame that the object takes [%(default)s]")
+    add(
+        "--fit",
+        choices=["view", "ring"],
+        default=FIT,
+        help="what --fill holds for: every view, or the largest of a full turn, so that all have one scale "
+        "[%(default)s]",
+    )
     add("--background", type=byte, nargs=3, default=[0, 0, 0], metavar=("R", "G", "B"), help="[0 0 0]")
     add("--image-format", choices=sorted(IMAGE_FORMATS), default="webp", help="of the stored views [%(default)s]")
     add("--quality", type=positive, default=90, help="of webp and jpeg, 1 to 100 [%(default)s]")
@@ -195,7 +202,9 @@ def byte(text: str) -> int:
 
 def build_settings(args: argparse.Namespace) -> dict[str, Any]:
     """What the rows depend on, as the manifest keeps it."""
-    copied = "num_points views size elevation fov fill background image_format quality depth features renderer dtype"
+    copied = (
+        "num_points views size elevation fov fill fit background image_format quality depth features renderer dtype"
+    )
     settings = {name: getattr(args, name) for name in copied.split()}
     settings |= {"captioners": args.captioner, "tower": local_name(args.tower)}
     if "labels" in args.captioner:
@@ -226,7 +235,7 @@ def build_stages(args: argparse.Namespace) -> list[StageFactory]:
         partial(SamplePoints, num_points=args.num_points, seed=args.seed),
         partial(
             RenderViews,
-            cameras=camera_rings(args.views, args.elevation, fov=args.fov, fill=args.fill),
+            cameras=camera_rings(args.views, args.elevation, fov=args.fov, fill=args.fill, fit=args.fit),
             size=args.size,
             image_format=args.image_format,
             quality=args.quality,

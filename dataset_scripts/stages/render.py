@@ -59,6 +59,7 @@ class RenderViews(RowStage):
             "azimuths": [camera.azimuth for camera in output.cameras],
             "elevations": [camera.elevation for camera in output.cameras],
             "distances": [camera.distance * packing.scale for camera in output.cameras],
+            "shifts": [[part * packing.scale for part in camera.shift] for camera in output.cameras],
             "fov": output.cameras[0].fov,
             "size": self.renderer.size,
             "target": packing(middle[None])[0].tolist(),

@@ -39,3 +39,12 @@ def to_unit(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind == "i":  # signed bytes or ints that hold 0..255
         return values.astype(np.float32) / np.float32(255.0)
     return values.astype(np.float32)
+
+
+_ENCODED = to_uint8(linear_to_srgb(np.arange(2**14) / (2**14 - 1)))  # finer than any step of 8-bit sRGB
+
+
+def encode_srgb(values: np.ndarray) -> np.ndarray:
+    """Linear light in [0, 1] to sRGB bytes by table, for whole pictures; out-of-range input is clipped."""
+    index = np.clip(values, 0.0, 1.0) * np.float32(len(_ENCODED) - 1) + np.float32(0.5)
+    return _ENCODED[index.astype(np.int32)]

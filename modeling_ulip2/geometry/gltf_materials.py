@@ -1,4 +1,7 @@
-"""glTF materials, reduced to base colour, texture and transparency (glTF 2.0, 3.9)."""
+"""glTF materials, reduced to base colour, texture, transparency and emission (glTF 2.0, 3.9).
+
+Metals keep their base colour: without a room to reflect they would be black.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from .colors import SRGB_TO_LINEAR, encode_srgb
 from .errors import MeshError
 from .gltf_data import GltfDocument
 from .mesh import Material
 from .sandbox import Sandbox
 from .textures import TextureLoader
 
+# Share of what lies behind that shows through fully transmissive glass.
+GLASS_CLEARNESS = 0.7
 _WRAP = {33071: "clamp", 33648: "mirror", 10497: "repeat"}
 
 
@@ -58,45 +64,107 @@ class GltfMaterials:
     def _build(self, entry: dict[str, Any]) -> tuple[Material, TextureUse | None]:
         pbr = entry.get("pbrMetallicRoughness", {})
         factor, info = pbr.get("baseColorFactor"), pbr.get("baseColorTexture")
-        glossy = entry.get("extensions", {}).get("KHR_materials_pbrSpecularGlossiness")
+        extensions = entry.get("extensions", {})
+        glossy = extensions.get("KHR_materials_pbrSpecularGlossiness")
         if glossy is not None:
             factor, info = glossy.get("diffuseFactor"), glossy.get("diffuseTexture")
-        elif info is None and factor is not None and not np.any(factor[:3]):
-            factor, info = _glow(entry, factor), entry.get("emissiveTexture")
-        color = np.array([1.0, 1.0, 1.0, 1.0] if factor is None else factor, dtype=np.float32)
-        if color.shape != (4,) or not np.isfinite(color).all():
-            raise MeshError("corrupt", f"material {entry.get('name', '')!r} has the colour {factor}")
+        color = self._color(entry, "base color", [1.0, 1.0, 1.0, 1.0] if factor is None else factor, 4)
+        shine = None  # (3,) of specular-glossiness
+        if glossy is not None:
+            shine = self._color(entry, "specular", glossy.get("specularFactor", [1.0] * 3), 3)
+        clear = _clearness(extensions)
+        color[3] *= 1.0 - clear
+        emission, glow = self._emission(entry)
         material = Material(
             name=str(entry.get("name", "")),
-            base_color=np.clip(color, 0.0, 1.0),
-            alpha_mode=entry.get("alphaMode", "OPAQUE"),
+            base_color=color,
+            alpha_mode="BLEND" if clear > 0 else entry.get("alphaMode", "OPAQUE"),
             alpha_cutoff=float(entry.get("alphaCutoff", 0.5)),
             double_sided=bool(entry.get("doubleSided", False)),
+            emission=emission,
         )
         if material.alpha_mode not in ("OPAQUE", "MASK", "BLEND"):
             raise MeshError("corrupt", f"material {material.name!r} has the alpha mode {material.alpha_mode!r}")
-        if info is None:
-            return material, None
+        use = None
+        if info is not None and (loaded := self._load(info, "the material's plain colour is used")) is not None:
+            material.texture, material.wrap, use = loaded
+        if shine is not None:
+            use = self._add_metal(material, use, shine, glossy.get("specularGlossinessTexture"))
+        if glow is not None and emission.any():
+            self._add_glow(material, use, glow)
+            if use is None and material.emission_texture is not None:
+                use = _texture_use(glow)
+        return material, use
+
+    def _load(self, info: dict[str, Any], instead: str) -> tuple[np.ndarray, tuple[str, str], TextureUse] | None:
+        """A texture's image, its wrapping and its coordinates; None, and a warning, if it cannot be had."""
         texture = self._header["textures"][info["index"]]
         try:
-            material.texture = self._textures.load(self._image_index(texture), len(self._header["images"]))
+            image = self._textures.load(self._image_index(texture), len(self._header["images"]))
         except MeshError as error:
             if self._strict or error.reason in ("too_large", "texture_too_large"):
                 raise
-            self.warnings.append(f"{error}; the material's plain colour is used")
-            return material, None
+            self.warnings.append(f"{error}; {instead}")
+            return None
         sampler = self._header["samplers"][texture["sampler"]] if "sampler" in texture else {}
-        material.wrap = (
-            _WRAP.get(sampler.get("wrapS", 10497), "repeat"),
-            _WRAP.get(sampler.get("wrapT", 10497), "repeat"),
+        wrap = (_WRAP.get(sampler.get("wrapS", 10497), "repeat"), _WRAP.get(sampler.get("wrapT", 10497), "repeat"))
+        return image, wrap, _texture_use(info)
+
+    def _add_glow(self, material: Material, use: TextureUse | None, info: dict[str, Any]) -> None:
+        """Set the texture of the emission, or, where it lies otherwise on the surface than the color's, its mean."""
+        loaded = self._load(info, "the material's plain emission is used")
+        if loaded is None:
+            return
+        image, wrap, own = loaded
+        if use is None or (use, material.wrap) == (own, wrap):
+            material.emission_texture, material.wrap = image, wrap
+            return
+        material.emission = material.emission * SRGB_TO_LINEAR[image[..., :3]].mean(axis=(0, 1))
+        self.warnings.append(
+            f"the emission of material {material.name!r} has texture coordinates of its own; its mean is used"
         )
-        transform = info.get("extensions", {}).get("KHR_texture_transform", {})
-        return material, TextureUse(
-            set_index=int(transform.get("texCoord", info.get("texCoord", 0))),
-            offset=tuple(float(x) for x in transform.get("offset", (0.0, 0.0))),  # type: ignore[arg-type]
-            rotation=float(transform.get("rotation", 0.0)),
-            scale=tuple(float(x) for x in transform.get("scale", (1.0, 1.0))),  # type: ignore[arg-type]
-        )
+
+    def _add_metal(
+        self, material: Material, use: TextureUse | None, specular: np.ndarray, info: dict[str, Any] | None
+    ) -> TextureUse | None:
+        """Give the metal parts of a specular-glossiness material their specular colour; gives how its texture is read.
+
+        A specular texture counts where it lies on the surface as the diffuse one does, or alone.
+        """
+        loaded = None if info is None else self._load(info, "the material's plain specular colour is used")
+        if loaded is not None and (use is None or (use, material.wrap) == (loaded[2], loaded[1])):
+            specular = specular * SRGB_TO_LINEAR[loaded[0][..., :3]]  # (H, W, 3)
+            material.wrap, use = loaded[1], loaded[2]
+        if specular.ndim == 1 and material.texture is None:
+            material.base_color[:3] = _metal(material.base_color[:3], specular)
+            return use
+        texture = material.texture
+        if texture is None:
+            texture = np.full((*specular.shape[:2], 4), 255, dtype=np.uint8)
+        if specular.ndim == 3 and specular.shape[:2] != texture.shape[:2]:
+            rows = np.arange(texture.shape[0]) * specular.shape[0] // texture.shape[0]
+            columns = np.arange(texture.shape[1]) * specular.shape[1] // texture.shape[1]
+            specular = specular[rows[:, None], columns]
+        diffuse = SRGB_TO_LINEAR[texture[..., :3]] * material.base_color[:3]
+        material.texture = np.dstack([encode_srgb(_metal(diffuse, specular)), texture[..., 3]])
+        material.base_color[:3] = 1.0
+        return use
+
+    def _emission(self, entry: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any] | None]:
+        """(3,) linear, of any strength, and the reference to its texture."""
+        emission = self._color(entry, "emission", entry.get("emissiveFactor", [0.0] * 3), 3)
+        strength = entry.get("extensions", {}).get("KHR_materials_emissive_strength", {}).get("emissiveStrength", 1.0)
+        strength = float(strength)
+        if not (np.isfinite(strength) and strength >= 0):
+            raise MeshError("corrupt", f"material {entry.get('name', '')!r} has the emissive strength {strength}")
+        return emission * np.float32(min(strength, 1e6)), entry.get("emissiveTexture")
+
+    @staticmethod
+    def _color(entry: dict[str, Any], what: str, factor: Any, channels: int) -> np.ndarray:
+        color = np.array(factor, dtype=np.float32)
+        if color.shape != (channels,) or not np.isfinite(color).all():
+            raise MeshError("corrupt", f"material {entry.get('name', '')!r} has the {what} {factor}")
+        return np.clip(color, 0.0, 1.0)
 
     @staticmethod
     def _image_index(texture: dict[str, Any]) -> int:
@@ -114,7 +182,35 @@ class GltfMaterials:
         return self._document.buffer_view(image["bufferView"])
 
 
-def _glow(entry: dict[str, Any], factor: list[float]) -> list[float]:
-    """The colour of a black surface that shines, such as a lamp or a screen: what it emits."""
-    emitted = entry.get("emissiveFactor", [0.0, 0.0, 0.0])
-    return [*(float(value) for value in emitted), *factor[3:]]
+def _texture_use(info: dict[str, Any]) -> TextureUse:
+    transform = info.get("extensions", {}).get("KHR_texture_transform", {})
+    return TextureUse(
+        set_index=int(transform.get("texCoord", info.get("texCoord", 0))),
+        offset=tuple(float(x) for x in transform.get("offset", (0.0, 0.0))),  # type: ignore[arg-type]
+        rotation=float(transform.get("rotation", 0.0)),
+        scale=tuple(float(x) for x in transform.get("scale", (1.0, 1.0))),  # type: ignore[arg-type]
+    )
+
+
+def _clearness(extensions: dict[str, Any]) -> float:
+    """How much of what lies behind shows through: GLASS_CLEARNESS times KHR_materials_transmission's factor.
+
+    Its texture, rough and refracting glass are left out. Some tint is kept, or glass would be invisible.
+    """
+    transmission = float(extensions.get("KHR_materials_transmission", {}).get("transmissionFactor", 0.0))
+    return GLASS_CLEARNESS * min(max(transmission, 0.0), 1.0) if np.isfinite(transmission) else 0.0
+
+
+def _metal(diffuse: np.ndarray, specular: np.ndarray) -> np.ndarray:
+    """Base colour of a specular-glossiness material: a metal has no diffuse colour, its specular one is what it shows.
+
+    It counts as metal, by degrees, where the diffuse colour is darker than a quarter of the specular one and the
+    specular one brighter than what plastics reflect (0.04); both limits are ours.
+
+    Args:
+        diffuse, specular: (..., 3) linear.
+    """
+    bright = specular.max(axis=-1, keepdims=True)
+    dark = 1.0 - 4.0 * diffuse.max(axis=-1, keepdims=True) / np.maximum(bright, 1e-6)
+    share = np.clip(dark, 0.0, 1.0) * np.clip((bright - 0.04) / 0.16, 0.0, 1.0)
+    return (diffuse * (1.0 - share) + specular * share).astype(np.float32)

@@ -12,6 +12,11 @@ from .errors import MeshError
 # Beyond this, squared lengths leave float32; no real file comes near it.
 LARGEST_COORDINATE = 1e15
 
+# Below this opacity a blended surface is air, unless the material as a whole is as clear.
+INVISIBLE_ALPHA = 0.1
+# Clearer than this nothing is a pane; files hide surfaces with an opacity of 0.001.
+LEAST_GLASS = 0.01
+
 AlphaMode = Literal["OPAQUE", "MASK", "BLEND"]
 
 
@@ -25,6 +30,9 @@ class Material:
         wrap: how u and v outside [0, 1) are read: "repeat", "mirror" or "clamp" for each axis.
         alpha_mode: OPAQUE ignores alpha, MASK cuts at `alpha_cutoff`, BLEND mixes with what is behind.
         double_sided: whether the file wants both sides shown; see `Renderer(cull_back_faces=...)`.
+        emission: (3,) float32, linear RGB of the light that the surface gives off, 0 or more; it is added to the
+            color, see `surface.seen_colors`.
+        emission_texture: (H, W, 4) uint8 or None, sRGB, multiplies `emission`; read with the same `uv` and `wrap`.
     """
 
     name: str = ""
@@ -34,11 +42,22 @@ class Material:
     alpha_mode: AlphaMode = "OPAQUE"
     alpha_cutoff: float = 0.5
     double_sided: bool = True
+    emission: np.ndarray = field(default_factory=lambda: np.zeros(3, dtype=np.float32))
+    emission_texture: np.ndarray | None = None
 
     @property
-    def plain_alpha_mode(self) -> AlphaMode:
-        """The mode without its texture: the base colour's alpha decides alone."""
-        return "BLEND" if self.alpha_mode == "BLEND" and self.base_color[3] < 1.0 else "OPAQUE"
+    def textured(self) -> bool:
+        """Whether it reads `Mesh.uv`."""
+        return self.texture is not None or self.emission_texture is not None
+
+    @property
+    def hole_below(self) -> float:
+        """Opacity under which there is no surface: a stencil's hole, the cut-out of a leaf, but not a clear pane."""
+        if self.alpha_mode == "OPAQUE":
+            return -1.0
+        if self.alpha_mode == "MASK":
+            return self.alpha_cutoff
+        return min(INVISIBLE_ALPHA, max(LEAST_GLASS, 0.5 * float(self.base_color[3])))
 
 
 @dataclass

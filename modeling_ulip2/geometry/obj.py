@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 from array import array
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,15 +55,15 @@ def read_obj(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, stric
     bare = (corners[..., 1] < 0).any(axis=1)
     for number, material in enumerate(list(materials)):
         here = bare & (face_material == number)
-        if material.texture is not None and here.any():
+        if material.textured and here.any():
             face_material[here] = len(materials)
-            materials.append(replace(material, texture=None, alpha_mode=material.plain_alpha_mode))
-    textured = any(material.texture is not None for material in materials)
+            materials.append(library.material(names[number], textured=False))
+    textured = any(material.textured for material in materials)
     if not textured:
         corners[..., 1] = -1
     transforms = [library.uv_transform(name) for name in names]
     for number, transform in enumerate(transforms):
-        if transform is not None and materials[number].texture is not None:
+        if transform is not None and materials[number].textured:
             uv = _with_transformed_copy(uv, transform, corners, face_material == number)
     faces, vertex_of, uv_of, normal_of = _merge_corners(corners, len(uv), len(normals))
     colors = finite_colors(_vertex_colors(positions[:, 3:]), warnings) if positions.shape[1] == 6 else None

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from .cameras import Camera
-from .scene import AMBIENT, GLASS, GLOSS, KEY, KEY_DIRECTION, OPAQUE, SKY, Scene
+from .light import GLSL
+from .scene import GLASS, OPAQUE, Scene
 
 _VERTEX_SHADER = """
 #version 330
 uniform mat3 rotation;
 uniform float distance;
+uniform vec2 shift;
 uniform float focal;      // over half the frame's side
 uniform vec2 depth_range; // nearest and farthest
 in vec3 position;
@@ -30,6 +32,7 @@ out float depth;
 flat out vec3 face_normal;
 void main() {
     vec3 seen = rotation * position;
+    seen.xy -= shift;
     depth = distance - seen.z;
     to_camera = vec3(-seen.xy / depth, 1.0);
     world_normal = normal;
@@ -46,6 +49,9 @@ _FRAGMENT_SHADER = f"""
 uniform mat3 rotation;
 uniform sampler2D image;
 uniform bool textured;
+uniform sampler2D glow;
+uniform bool glowing;
+uniform vec3 emission;
 uniform ivec2 wrap; // 0 repeat, 1 mirror, 2 clamp
 uniform float hole_below;
 uniform float solid_from;
@@ -58,31 +64,32 @@ in float depth;
 flat in vec3 face_normal;
 layout(location = 0) out vec4 color;
 layout(location = 1) out float camera_depth;
-vec3 srgb(vec3 linear) {{
-    linear = clamp(linear, 0.0, 1.0);
-    return mix(linear * 12.92, 1.055 * pow(linear, vec3(1.0 / 2.4)) - 0.055, step(0.0031308, linear));
+{GLSL}
+vec4 texel(sampler2D from) {{
+    // The level at which a texel is about as large as a sample, and the nearest one, as the numba engine takes it.
+    vec2 across = dFdx(texture_uv), down = dFdy(texture_uv), size = vec2(textureSize(from, 0));
+    float covered = abs(across.x * down.y - across.y * down.x) * size.x * size.y;
+    float level = floor(max(0.0, 0.5 * log2(max(covered, 1e-20))) + 0.5);
+    vec2 mirrored = 1.0 - abs(mod(texture_uv, 2.0) - 1.0);
+    return textureLod(
+        from, vec2(wrap.x == 1 ? mirrored.x : texture_uv.x, wrap.y == 1 ? mirrored.y : texture_uv.y), level
+    );
 }}
 void main() {{
     vec4 albedo = tint;
-    if (textured) {{
-        // The level at which a texel is about as large as a sample, and the nearest one, as the numba engine takes it.
-        vec2 across = dFdx(texture_uv), down = dFdy(texture_uv), size = vec2(textureSize(image, 0));
-        float covered = abs(across.x * down.y - across.y * down.x) * size.x * size.y;
-        float level = floor(max(0.0, 0.5 * log2(max(covered, 1e-20))) + 0.5);
-        vec2 mirrored = 1.0 - abs(mod(texture_uv, 2.0) - 1.0);
-        vec2 uv = vec2(wrap.x == 1 ? mirrored.x : texture_uv.x, wrap.y == 1 ? mirrored.y : texture_uv.y);
-        albedo *= textureLod(image, uv, level);
-    }}
+    vec3 light = emission;
+    if (textured) albedo *= texel(image);
+    if (glowing) light *= texel(glow).rgb;
     if (albedo.a < hole_below) discard;
     bool solid = albedo.a >= solid_from;
     if (solid == blending) discard;
     vec3 n = dot(world_normal, world_normal) < 1e-12 ? face_normal : normalize(world_normal);
     vec3 seen = rotation * n;
-    if (dot(seen, to_camera) < 0.0) {{ seen = -seen; n = -n; }}
-    float key = max(0.0, dot(seen, vec3({KEY_DIRECTION[0]:.9f}, {KEY_DIRECTION[1]:.9f}, {KEY_DIRECTION[2]:.9f})));
-    float light = {AMBIENT:.9f} + {KEY:.9f} * key + {SKY:.9f} * 0.5 * (1.0 + n.y);
-    float alpha = solid ? 1.0 : albedo.a;
-    color = vec4(srgb({GLOSS:.9f} + (1.0 - {GLOSS:.9f}) * clamp(albedo.rgb, 0.0, 1.0)) * light * alpha, alpha);
+    float facing = dot(seen, normalize(to_camera));
+    if (facing < 0.0) {{ seen = -seen; n = -n; facing = -facing; }}
+    float edge = rim(facing);
+    float alpha = solid ? 1.0 : albedo.a + (1.0 - albedo.a) * edge * min(1.0, 10.0 * albedo.a);
+    color = vec4(lit(albedo.rgb, light, n, seen, edge) * alpha, alpha);
     camera_depth = depth;
 }}
 """
@@ -120,6 +127,7 @@ class EglRasterizer:
         self.device = str(self._context.info["GL_RENDERER"])
         self._side = side
         self._program: Any = self._context.program(vertex_shader=_VERTEX_SHADER, fragment_shader=_FRAGMENT_SHADER)
+        self._program["image"].value, self._program["glow"].value = 0, 1
         self._color = self._context.texture((side, side), 4, dtype="f4")
         self._depth = self._context.texture((side, side), 1, dtype="f4")
         self._frame: Any = self._context.framebuffer(
@@ -143,23 +151,21 @@ class EglRasterizer:
             )
         loaded = _LoadedScene(self._context, self._moderngl, self._program, scene)
         try:
-            reach = float(np.sqrt((scene.vertices**2).sum(axis=1).max()))
             for camera in cameras:
                 assert camera.distance is not None
-                self._set_camera(camera, reach)
+                self._set_camera(camera, camera.distance - scene.vertices @ camera.rotation[2])
                 yield self._draw(loaded, camera)
         finally:
             loaded.release()
 
-    def _set_camera(self, camera: Camera, reach: float) -> None:
+    def _set_camera(self, camera: Camera, depths: np.ndarray) -> None:
         assert camera.distance is not None
         program = self._program
         program["rotation"].write(np.ascontiguousarray(camera.rotation.T, dtype="f4").tobytes())  # column by column
         program["distance"].value = camera.distance
         program["focal"].value = 1.0 / np.tan(np.radians(camera.fov) / 2)
-        program["depth_range"].value = (
-            max(0.5 * (camera.distance - reach), 1e-3 * reach), camera.distance + 1.5 * reach,
-        )  # fmt: skip
+        program["shift"].value = camera.shift
+        program["depth_range"].value = (0.5 * float(depths.min()), 1.1 * float(depths.max()))
 
     def _draw(self, loaded: _LoadedScene, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
         context, gl = self._context, self._moderngl
@@ -222,7 +228,7 @@ class _LoadedScene:
             index_element_size=4,
         )
         self._textures: dict[int, Any] = {}
-        for first, count in scene.texture_levels:
+        for first, count in np.concatenate([scene.texture_levels, scene.emission_levels]):
             if count > 0 and first not in self._textures:
                 self._textures[first] = self._upload(context, gl, scene, int(first), int(count))
         self.has_blended = bool(scene.may_blend[scene.face_material].any())
@@ -271,14 +277,18 @@ class _LoadedScene:
             always = (scene.face_kind[order[begin]] == OPAQUE) and not scene.may_blend[material]
             program["hole_below"].value = -1.0 if always else float(scene.hole_below[material])
             program["solid_from"].value = -1.0 if always else float(scene.solid_from[material])
-            first, count = scene.texture_levels[material]
-            program["textured"].value = bool(count > 0)
-            if count > 0:
-                texture = self._textures[int(first)]
-                wrap = tuple(int(code) for code in scene.wraps[material])
-                program["wrap"].value = wrap
-                texture.repeat_x, texture.repeat_y = (code == 0 for code in wrap)
-                texture.use(0)
+            program["emission"].value = tuple(float(value) for value in scene.emissions[material])
+            wrap = tuple(int(code) for code in scene.wraps[material])
+            program["wrap"].value = wrap
+            for unit, (switch, chains) in enumerate(
+                (("textured", scene.texture_levels), ("glowing", scene.emission_levels))
+            ):
+                first, count = chains[material]
+                program[switch].value = bool(count > 0)
+                if count > 0:
+                    texture = self._textures[int(first)]
+                    texture.repeat_x, texture.repeat_y = (code == 0 for code in wrap)
+                    texture.use(unit)
             context.front_face = "ccw"
             if scene.double_sided[material]:
                 context.disable(gl.CULL_FACE)

@@ -14,12 +14,11 @@ import numba
 import numpy as np
 
 from .cameras import Camera
-from .colors import SRGB_TO_LINEAR, linear_to_srgb
-from .scene import GLASS, LIGHT, OPAQUE, Scene
+from .colors import SRGB_TO_LINEAR
+from .light import LIGHT
+from .scene import GLASS, OPAQUE, Scene
 
 _SUBPIXEL = 256  # corners are snapped to this fraction of a sample, so that edges are exact integers
-_LUT = 4096
-_LINEAR_TO_SRGB = linear_to_srgb(np.arange(_LUT + 1) / _LUT)
 
 
 def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -39,12 +38,12 @@ def _inline(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @_jit
-def _project(vertices, rotation, distance, focal, side, screen, inverse_depth):
+def _project(vertices, rotation, distance, shift, focal, side, screen, inverse_depth):
     """Fill screen (V, 2) with positions in 1/256 samples, y down, and inverse_depth (V,)."""
     for i in range(vertices.shape[0]):
         x, y, z = vertices[i, 0], vertices[i, 1], vertices[i, 2]
-        right = rotation[0, 0] * x + rotation[0, 1] * y + rotation[0, 2] * z
-        up = rotation[1, 0] * x + rotation[1, 1] * y + rotation[1, 2] * z
+        right = rotation[0, 0] * x + rotation[0, 1] * y + rotation[0, 2] * z - shift[0]
+        up = rotation[1, 0] * x + rotation[1, 1] * y + rotation[1, 2] * z - shift[1]
         depth = distance - (rotation[2, 0] * x + rotation[2, 1] * y + rotation[2, 2] * z)
         inverse_depth[i] = 1.0 / depth
         screen[i, 0] = round((0.5 * side + focal * right / depth) * _SUBPIXEL)
@@ -133,8 +132,23 @@ def _albedo(face, a, b, c, level, faces, material, uv, vertex_colors, face_color
 
 
 @_inline
+def _emission(face, a, b, c, level, faces, material, uv, emissions, emission_levels, wraps, levels, texels, to_linear):
+    """Linear r, g, b of the light that the surface gives off at barycentric weights a, b, c."""
+    red, green, blue = emissions[material, 0], emissions[material, 1], emissions[material, 2]
+    count = emission_levels[material, 1]
+    if count > 0 and red + green + blue > 0.0:
+        i, j, k = faces[face, 0], faces[face, 1], faces[face, 2]
+        u = a * uv[i, 0] + b * uv[j, 0] + c * uv[k, 0]
+        v = a * uv[i, 1] + b * uv[j, 1] + c * uv[k, 1]
+        row = emission_levels[material, 0] + min(level, count - 1)
+        r, g, bl, _ = _texture(u, v, row, wraps[material, 0], wraps[material, 1], levels, texels, to_linear)
+        red, green, blue = red * r, green * g, blue * bl
+    return red, green, blue
+
+
+@_inline
 def _light(face, a, b, c, px, py, side, focal, faces, normals, face_normals, rotation, lamp):
-    """Brightness at a sample; the normal is turned towards the camera, so that inside-out faces are lit, too."""
+    """Light and rim at a sample; the normal is turned towards the camera, so that inside-out faces are lit, too."""
     i, j, k = faces[face, 0], faces[face, 1], faces[face, 2]
     x = y = z = 0.0
     if normals.shape[0] > 1:
@@ -152,16 +166,28 @@ def _light(face, a, b, c, px, py, side, focal, faces, normals, face_normals, rot
     # Direction from the surface to the camera.
     to_right = -(px + 0.5 - 0.5 * side) / focal
     to_up = (py + 0.5 - 0.5 * side) / focal
-    if right * to_right + up * to_up + back < 0.0:
-        right, up, back, y = -right, -up, -back, -y
+    facing = (right * to_right + up * to_up + back) / math.sqrt(to_right * to_right + to_up * to_up + 1.0)
+    if facing < 0.0:
+        right, up, back, y, facing = -right, -up, -back, -y, -facing
     key = max(0.0, right * lamp[3] + up * lamp[4] + back * lamp[5])
-    return lamp[0] + lamp[1] * key + lamp[2] * 0.5 * (1.0 + y)
+    away = 1.0 - min(facing, 1.0)
+    away *= away
+    return lamp[0] + lamp[1] * key + lamp[2] * 0.5 * (1.0 + y), lamp[6] * away * away
 
 
 @_inline
-def _encode(value, gloss, to_srgb):
-    """Linear albedo to sRGB by table, a share `gloss` of the light reflected as it came."""
-    return to_srgb[int((gloss + (1.0 - gloss) * min(max(value, 0.0), 1.0)) * _LUT + 0.5)]
+def _seen(red, green, blue, r, g, b, light, rim, lamp):
+    """`light.lit`: linear albedo and emission to what the camera sees, linear."""
+    room = rim * lamp[7]
+    red = light * (min(max(red, 0.0), 1.0) * (1.0 - rim) + room) + r
+    green = light * (min(max(green, 0.0), 1.0) * (1.0 - rim) + room) + g
+    blue = light * (min(max(blue, 0.0), 1.0) * (1.0 - rim) + room) + b
+    top = max(red, green, blue)
+    if top > lamp[8]:
+        span = lamp[9] - lamp[8]
+        scale = (lamp[9] - span * math.exp((lamp[8] - top) / span)) / top
+        red, green, blue = red * scale, green * scale, blue * scale
+    return red, green, blue
 
 
 @_inline
@@ -178,9 +204,9 @@ def _span(edge, step, low, high):
 
 @_jit
 def _draw(order, faces, screen, inverse_depth, side, focal, blending, face_kind, face_material, face_level,
-          base_colors, hole_below, solid_from, double_sided, texture_levels, wraps, levels, texels, uv, normals,
-          face_normals, vertex_colors, face_colors, rotation, lamp, to_linear, to_srgb, nearest, winner, first_hit,
-          frame):  # fmt: skip
+          base_colors, emissions, hole_below, solid_from, double_sided, texture_levels, emission_levels, wraps, levels,
+          texels, uv, normals, face_normals, vertex_colors, face_colors, rotation, lamp, to_linear, nearest, winner,
+          first_hit, frame):  # fmt: skip
     """Rasterise the faces in `order`: into nearest (inverse depth) and winner (face), or, blending, into frame."""
     for number in range(order.shape[0]):
         face = order[number]
@@ -207,6 +233,8 @@ def _draw(order, faces, screen, inverse_depth, side, focal, blending, face_kind,
             continue
         if texture_levels[material, 1] > 0:
             face_level[face] = _mip_level(face, area, faces, uv, levels, texture_levels[material, 0])
+        elif emission_levels[material, 1] > 0:
+            face_level[face] = _mip_level(face, area, faces, uv, levels, emission_levels[material, 0])
         # Edge functions at the first sample, positive inside; an edge that is neither top nor left is exclusive.
         px, py = left * _SUBPIXEL + half, top * _SUBPIXEL + half
         a_dx, a_dy = y1 - y2, x2 - x1
@@ -250,11 +278,19 @@ def _draw(order, faces, screen, inverse_depth, side, focal, blending, face_kind,
                     continue
                 if alpha >= solid_from[material]:
                     continue  # drawn as solid already
-                light = _light(face, a, b, c, column, row, side, focal, faces, normals, face_normals, rotation, lamp)
+                light, rim = _light(
+                    face, a, b, c, column, row, side, focal, faces, normals, face_normals, rotation, lamp
+                )
+                er, eg, eb = _emission(
+                    face, a, b, c, face_level[face], faces, material, uv, emissions, emission_levels, wraps, levels,
+                    texels, to_linear,
+                )  # fmt: skip
+                red, green, blue = _seen(red, green, blue, er, eg, eb, light, rim, lamp)
+                alpha += (1.0 - alpha) * rim * min(1.0, 10.0 * alpha)  # not of what is hidden
                 keep = 1.0 - alpha
-                frame[row, column, 0] = frame[row, column, 0] * keep + alpha * light * _encode(red, lamp[6], to_srgb)
-                frame[row, column, 1] = frame[row, column, 1] * keep + alpha * light * _encode(green, lamp[6], to_srgb)
-                frame[row, column, 2] = frame[row, column, 2] * keep + alpha * light * _encode(blue, lamp[6], to_srgb)
+                frame[row, column, 0] = frame[row, column, 0] * keep + alpha * red
+                frame[row, column, 1] = frame[row, column, 1] * keep + alpha * green
+                frame[row, column, 2] = frame[row, column, 2] * keep + alpha * blue
                 frame[row, column, 3] = frame[row, column, 3] * keep + alpha
                 first_hit[row, column] = max(first_hit[row, column], z)
             a_row += a_dy * _SUBPIXEL
@@ -277,10 +313,10 @@ def _mip_level(face, area, faces, uv, levels, first_level):
 
 
 @_jit
-def _shade(winner, side, focal, faces, screen, inverse_depth, face_material, face_level, base_colors, texture_levels,
-           wraps, levels, texels, uv, normals, face_normals, vertex_colors, face_colors, rotation, lamp, to_linear,
-           to_srgb, frame):  # fmt: skip
-    """Fill frame (side, side, 4), premultiplied sRGB and alpha, where a solid face won."""
+def _shade(winner, side, focal, faces, screen, inverse_depth, face_material, face_level, base_colors, emissions,
+           texture_levels, emission_levels, wraps, levels, texels, uv, normals, face_normals, vertex_colors,
+           face_colors, rotation, lamp, to_linear, frame):  # fmt: skip
+    """Fill frame (side, side, 4), premultiplied linear RGB and alpha, where a solid face won."""
     for row in range(side):
         for column in range(side):
             face = winner[row, column]
@@ -292,10 +328,15 @@ def _shade(winner, side, focal, faces, screen, inverse_depth, face_material, fac
                 face, a, b, c, face_level[face], faces, material, uv, vertex_colors, face_colors, base_colors,
                 texture_levels, wraps, levels, texels, to_linear,
             )  # fmt: skip
-            light = _light(face, a, b, c, column, row, side, focal, faces, normals, face_normals, rotation, lamp)
-            frame[row, column, 0] = light * _encode(red, lamp[6], to_srgb)
-            frame[row, column, 1] = light * _encode(green, lamp[6], to_srgb)
-            frame[row, column, 2] = light * _encode(blue, lamp[6], to_srgb)
+            light, rim = _light(face, a, b, c, column, row, side, focal, faces, normals, face_normals, rotation, lamp)
+            er, eg, eb = _emission(
+                face, a, b, c, face_level[face], faces, material, uv, emissions, emission_levels, wraps, levels,
+                texels, to_linear,
+            )  # fmt: skip
+            red, green, blue = _seen(red, green, blue, er, eg, eb, light, rim, lamp)
+            frame[row, column, 0] = red
+            frame[row, column, 1] = green
+            frame[row, column, 2] = blue
             frame[row, column, 3] = 1.0
 
 
@@ -308,15 +349,17 @@ def draw_view(scene: Scene, camera: Camera, side: int) -> tuple[np.ndarray, np.n
         side: samples along the frame's side.
 
     Returns:
-        (side, side, 4) float32 premultiplied sRGB and alpha, and (side, side) float32 depth along the camera's axis,
-        0 where nothing is.
+        (side, side, 4) float32 premultiplied linear RGB and alpha, and (side, side) float32 depth along the camera's
+        axis, 0 where nothing is.
     """
     assert camera.distance is not None
     focal = 0.5 * side / math.tan(math.radians(camera.fov) / 2)
     rotation = camera.rotation
     screen = np.empty((len(scene.vertices), 2), dtype=np.int64)
     inverse_depth = np.empty(len(scene.vertices))
-    _project(scene.vertices, rotation, float(camera.distance), focal, side, screen, inverse_depth)
+    _project(
+        scene.vertices, rotation, float(camera.distance), np.array(camera.shift), focal, side, screen, inverse_depth
+    )
     nearest = np.zeros((side, side), dtype=np.float32)
     winner = np.full((side, side), -1, dtype=np.int32)
     frame = np.zeros((side, side, 4), dtype=np.float32)
@@ -324,16 +367,16 @@ def draw_view(scene: Scene, camera: Camera, side: int) -> tuple[np.ndarray, np.n
 
     def draw(order: np.ndarray, blending: bool, first_hit: np.ndarray) -> None:
         _draw(order, scene.faces, screen, inverse_depth, side, focal, blending, scene.face_kind, scene.face_material,
-              face_level, scene.base_colors, scene.hole_below, scene.solid_from, scene.double_sided,
-              scene.texture_levels, scene.wraps, scene.levels, scene.texels, scene.uv, scene.normals,
-              scene.face_normals, scene.vertex_colors, scene.face_colors, rotation, LIGHT, SRGB_TO_LINEAR,
-              _LINEAR_TO_SRGB, nearest, winner, first_hit, frame)  # fmt: skip
+              face_level, scene.base_colors, scene.emissions, scene.hole_below, scene.solid_from, scene.double_sided,
+              scene.texture_levels, scene.emission_levels, scene.wraps, scene.levels, scene.texels, scene.uv,
+              scene.normals, scene.face_normals, scene.vertex_colors, scene.face_colors, rotation, LIGHT,
+              SRGB_TO_LINEAR, nearest, winner, first_hit, frame)  # fmt: skip
 
     draw(np.flatnonzero(scene.face_kind != GLASS).astype(np.int32), False, nearest)
     _shade(winner, side, focal, scene.faces, screen, inverse_depth, scene.face_material, face_level, scene.base_colors,
-           scene.texture_levels, scene.wraps, scene.levels, scene.texels, scene.uv, scene.normals, scene.face_normals,
-           scene.vertex_colors, scene.face_colors, rotation, LIGHT, SRGB_TO_LINEAR, _LINEAR_TO_SRGB,
-           frame)  # fmt: skip
+           scene.emissions, scene.texture_levels, scene.emission_levels, scene.wraps, scene.levels, scene.texels,
+           scene.uv, scene.normals, scene.face_normals, scene.vertex_colors, scene.face_colors, rotation, LIGHT,
+           SRGB_TO_LINEAR, frame)  # fmt: skip
     first_hit = nearest
     blended = np.flatnonzero(scene.may_blend[scene.face_material])
     if len(blended):

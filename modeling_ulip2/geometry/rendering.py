@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from .cameras import Camera
-from .colors import to_uint8
+from .colors import encode_srgb, srgb_to_linear, to_uint8
+from .light import outlined
 from .mesh import Mesh
 from .scene import Scene
 
@@ -34,7 +35,7 @@ class RenderOutput:
 
 
 class Renderer:
-    """Draws meshes in diffuse light, anti-aliased by supersampling.
+    """Draws meshes in the light of `light.py`, anti-aliased by supersampling; all sums are taken in linear light.
 
     Args:
         engine: "numba", the rasteriser that needs no system package; "egl", OpenGL without a display (moderngl and
@@ -85,11 +86,12 @@ class Renderer:
             np.empty(shape, np.float32),
             cameras,
         )
-        background = np.array(self.background, dtype=np.float32) / 255.0
+        background = srgb_to_linear(np.array(self.background) / 255.0)
         for view, (frame, depth) in enumerate(self._draw_view(scene, cameras)):
             pixels = _mean_of_samples(frame, self.supersampling)  # (H, W, 4)
             rgb = pixels[..., :3] + (1.0 - pixels[..., 3:]) * background
-            output.rgb[view] = to_uint8(rgb)
+            outlined(rgb, pixels[..., 3], background)
+            output.rgb[view] = encode_srgb(rgb)
             output.alpha[view] = to_uint8(pixels[..., 3])
             output.depth[view] = _nearest_of_samples(depth, self.supersampling)
         return output

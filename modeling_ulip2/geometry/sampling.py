@@ -6,10 +6,8 @@ import numpy as np
 
 from .colors import linear_to_srgb, to_uint8
 from .mesh import Mesh
-from .surface import surface_colors
+from .surface import seen_colors, surface_colors
 
-# Below this opacity a blended surface is air: the cut-out of a leaf, not a pane of glass.
-INVISIBLE_ALPHA = 0.1
 _ROUNDS = 16
 
 
@@ -17,6 +15,7 @@ def sample_points(mesh: Mesh, n: int, seed: int = 0) -> tuple[np.ndarray, np.nda
     """Draw points from a mesh's surface, independently and uniformly by area.
 
     Points that fall on a material's holes (alpha below the cut-off of MASK, or nearly 0 under BLEND) are drawn again.
+    Colours are those of `surface.seen_colors`: glass is pale, lamps shine.
 
     Args:
         mesh: what to sample.
@@ -32,9 +31,7 @@ def sample_points(mesh: Mesh, n: int, seed: int = 0) -> tuple[np.ndarray, np.nda
     rng = np.random.default_rng(seed)
     cumulative = np.cumsum(mesh.face_areas())
     cumulative /= cumulative[-1]
-    hole_below = np.array(
-        [{"OPAQUE": -1.0, "MASK": m.alpha_cutoff, "BLEND": INVISIBLE_ALPHA}[m.alpha_mode] for m in mesh.materials]
-    )
+    hole_below = np.array([material.hole_below for material in mesh.materials])
     points, colors, missing = [], [], n
     for attempt in range(_ROUNDS):
         face = np.searchsorted(cumulative, rng.random(missing), side="right").clip(max=mesh.num_faces - 1)
@@ -46,7 +43,7 @@ def sample_points(mesh: Mesh, n: int, seed: int = 0) -> tuple[np.ndarray, np.nda
             solid[:] = True
         corners = mesh.vertices[mesh.faces[face[solid]]]  # (P, 3, 3)
         points.append(np.einsum("pk,pkc->pc", barycentric[solid], corners))
-        colors.append(rgba[solid, :3])
+        colors.append(seen_colors(mesh, face[solid], barycentric[solid], rgba[solid]))
         missing -= int(solid.sum())
         if missing == 0:
             break

@@ -1,4 +1,4 @@
-"""A mesh laid out for rasterisation: what both engines draw, and the light they draw it in."""
+"""A mesh laid out for rasterisation: what both engines draw. The light they draw it in is in `light.py`."""
 
 from __future__ import annotations
 
@@ -7,18 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .mesh import Mesh
-from .sampling import INVISIBLE_ALPHA
 from .textures import halve
-
-# Diffuse light: AMBIENT + KEY * (normal . KEY_DIRECTION) + SKY * (1 + normal_y) / 2. The key light is fixed to the
-# camera, so that every view is lit alike. The sum stays below 0.95, or a white object would vanish on white.
-AMBIENT = 0.52
-KEY = 0.34
-SKY = 0.08
-KEY_DIRECTION = np.array([-0.35, 0.5, 0.79]) / np.linalg.norm([-0.35, 0.5, 0.79])  # camera axes: right, up, backward
-# Light that every surface reflects without taking its colour, linear: a black object on black must be a picture, too.
-GLOSS = 0.03
-LIGHT = np.array([AMBIENT, KEY, SKY, *KEY_DIRECTION, GLOSS])  # (7,) for the numba engine
 
 # A blended surface of this opacity hides what is behind it.
 SOLID_ALPHA = 0.95
@@ -40,11 +29,13 @@ class Scene:
         face_material: (F,) int32.
         face_kind: (F,) uint8, one of OPAQUE, TESTED, GLASS.
         base_colors: (M, 4) float32, linear.
+        emissions: (M, 3) float32, linear.
         hole_below: (M,) float32, alpha under which a sample is not drawn.
         solid_from: (M,) float32, alpha from which a sample hides what is behind it.
         may_blend: (M,) bool, whether a sample's alpha may lie between hole_below and solid_from.
         double_sided: (M,) bool.
         texture_levels: (M, 2) int32, first row in `levels` and number of rows; -1 and 0 without texture.
+        emission_levels: (M, 2) int32, the same for the texture of the emission.
         wraps: (M, 2) uint8, 0 repeat, 1 mirror, 2 clamp.
         levels: (L, 3) int64, first texel, width, height of each mip level.
         texels: (T, 4) uint8, all levels.
@@ -60,11 +51,13 @@ class Scene:
     face_material: np.ndarray
     face_kind: np.ndarray
     base_colors: np.ndarray
+    emissions: np.ndarray
     hole_below: np.ndarray
     solid_from: np.ndarray
     may_blend: np.ndarray
     double_sided: np.ndarray
     texture_levels: np.ndarray
+    emission_levels: np.ndarray
     wraps: np.ndarray
     levels: np.ndarray
     texels: np.ndarray
@@ -75,12 +68,10 @@ class Scene:
         face_normals = mesh.face_normals()
         length = np.linalg.norm(face_normals, axis=1, keepdims=True)
         face_normals = np.divide(face_normals, length, out=np.zeros_like(face_normals), where=length > 0)
-        texture_levels, levels, texels = _mip_chains(mesh)
+        texture_levels, emission_levels, levels, texels = _mip_chains(mesh)
         alpha = np.array([m.base_color[3] for m in mesh.materials], dtype=np.float32)
         modes = np.array([m.alpha_mode for m in mesh.materials])
-        hole_below = np.full(len(modes), -1.0, dtype=np.float32)
-        hole_below[modes == "MASK"] = [m.alpha_cutoff for m in mesh.materials if m.alpha_mode == "MASK"]
-        hole_below[modes == "BLEND"] = np.minimum(INVISIBLE_ALPHA, alpha[modes == "BLEND"] * 0.5)
+        hole_below = np.array([m.hole_below for m in mesh.materials], dtype=np.float32)
         solid_from = np.where(modes == "BLEND", SOLID_ALPHA, hole_below).astype(np.float32)
         varies = (texture_levels[:, 1] > 0) | (mesh.vertex_colors is not None) | (mesh.face_colors is not None)
         kind = np.where(modes == "OPAQUE", OPAQUE, np.where(varies, TESTED, OPAQUE))
@@ -98,11 +89,13 @@ class Scene:
             face_material=np.ascontiguousarray(mesh.face_material, dtype=np.int32),
             face_kind=kind.astype(np.uint8)[mesh.face_material],
             base_colors=np.stack([m.base_color for m in mesh.materials]).astype(np.float32),
+            emissions=np.stack([m.emission for m in mesh.materials]).astype(np.float32),
             hole_below=hole_below,
             solid_from=solid_from,
             may_blend=(modes == "BLEND") & (varies | (alpha < SOLID_ALPHA)),
             double_sided=np.array([m.double_sided or not cull_back_faces for m in mesh.materials], dtype=np.bool_),
             texture_levels=texture_levels,
+            emission_levels=emission_levels,
             wraps=np.array([[wrap_codes[w] for w in m.wrap] for m in mesh.materials], dtype=np.uint8),
             levels=levels,
             texels=texels,
@@ -115,19 +108,20 @@ def _or_dummy(values: np.ndarray | None, width: int) -> np.ndarray:
     return np.ascontiguousarray(values, dtype=np.float32)
 
 
-def _mip_chains(mesh: Mesh) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _mip_chains(mesh: Mesh) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Halve each texture down to one texel: a texel should be about as large as a sample of the picture."""
-    texture_levels = np.tile(np.array([-1, 0], dtype=np.int32), (len(mesh.materials), 1))
     levels: list[tuple[int, int, int]] = []
     texels: list[np.ndarray] = []
     total = 0
     done: dict[int, tuple[int, int]] = {}  # materials may share an image
-    for index, material in enumerate(mesh.materials):
-        if material.texture is None or mesh.uv is None:
-            continue
-        if id(material.texture) not in done:
+
+    def chain(image: np.ndarray | None) -> tuple[int, int]:
+        nonlocal total
+        if image is None or mesh.uv is None:
+            return -1, 0
+        key = id(image)
+        if key not in done:
             first = len(levels)
-            image = material.texture
             while True:
                 height, width = image.shape[:2]
                 levels.append((total, width, height))
@@ -136,8 +130,11 @@ def _mip_chains(mesh: Mesh) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
                 if width == height == 1:
                     break
                 image = halve(image)
-            done[id(material.texture)] = (first, len(levels) - first)
-        texture_levels[index] = done[id(material.texture)]
+            done[key] = (first, len(levels) - first)
+        return done[key]
+
+    of_color = np.array([chain(material.texture) for material in mesh.materials], dtype=np.int32)
+    of_emission = np.array([chain(material.emission_texture) for material in mesh.materials], dtype=np.int32)
     if not levels:
-        return texture_levels, np.zeros((1, 3), dtype=np.int64), np.zeros((1, 4), dtype=np.uint8)
-    return texture_levels, np.array(levels, dtype=np.int64), np.concatenate(texels)
+        return of_color, of_emission, np.zeros((1, 3), dtype=np.int64), np.zeros((1, 4), dtype=np.uint8)
+    return of_color, of_emission, np.array(levels, dtype=np.int64), np.concatenate(texels)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from .colors import SRGB_TO_LINEAR
+from .colors import SRGB_TO_LINEAR, srgb_to_linear
 from .mesh import Material, Mesh
+
+# What a point on clear glass is coloured: the pale blue-green of window glass, sRGB (214, 230, 232), linear here.
+CLEAR_GLASS = srgb_to_linear(np.array([214, 230, 232]) / 255.0)
 
 
 def surface_colors(mesh: Mesh, face: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
@@ -30,22 +33,59 @@ def surface_colors(mesh: Mesh, face: np.ndarray, barycentric: np.ndarray) -> np.
         for index, material in enumerate(mesh.materials):
             here = np.flatnonzero(material_of == index) if material.texture is not None else ()
             if len(here):
-                uv = np.einsum("pk,pkc->pc", barycentric[here], mesh.uv[corners[here]].astype(np.float64))
+                uv = _uv_at(mesh, face[here], barycentric[here])
                 colors[here] = colors[here] * sample_texture(material, uv)
     return colors.astype(np.float32)
 
 
-def sample_texture(material: Material, uv: np.ndarray) -> np.ndarray:
+def seen_colors(mesh: Mesh, face: np.ndarray, barycentric: np.ndarray, rgba: np.ndarray) -> np.ndarray:
+    """The one colour that stands for each point where nothing can be seen through it and nothing shines.
+
+    - Glass: what blends with what is behind it (alpha mode BLEND) takes its own colour as far as it is opaque and
+      CLEAR_GLASS for the rest.
+    - Lamps: emission is added; where the sum leaves [0, 1], it is scaled by its largest channel, which keeps its hue.
+
+    Args:
+        mesh, face, barycentric: P points, as for `surface_colors`.
+        rgba: (P, 4) float32, what `surface_colors` gives for them.
+
+    Returns:
+        (P, 3) float32, linear, in [0, 1].
+    """
+    material_of = mesh.face_material[face]
+    colors = rgba[:, :3].copy()
+    blended = np.array([material.alpha_mode == "BLEND" for material in mesh.materials])[material_of]
+    alpha = rgba[blended, 3:].clip(0.0, 1.0)
+    colors[blended] = alpha * colors[blended] + (1.0 - alpha) * CLEAR_GLASS
+    for index, material in enumerate(mesh.materials):
+        here = np.flatnonzero(material_of == index) if material.emission.any() else ()
+        if len(here):
+            emission = material.emission[None]
+            if material.emission_texture is not None and mesh.uv is not None:
+                uv = _uv_at(mesh, face[here], barycentric[here])
+                emission = emission * sample_texture(material, uv, material.emission_texture)[:, :3]
+            colors[here] += emission
+    return (colors / np.maximum(colors.max(axis=1, keepdims=True), 1.0)).astype(np.float32)
+
+
+def _uv_at(mesh: Mesh, face: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
+    """(P, 2) float64 texture coordinates."""
+    assert mesh.uv is not None
+    return np.einsum("pk,pkc->pc", barycentric, mesh.uv[mesh.faces[face]].astype(np.float64))
+
+
+def sample_texture(material: Material, uv: np.ndarray, texture: np.ndarray | None = None) -> np.ndarray:
     """Bilinear texture look-up, averaged in linear light.
 
     Args:
         material: with a texture.
         uv: (P, 2), v = 0 at the texture's first row; anything outside [0, 1) goes by `material.wrap`.
+        texture: (H, W, 4) uint8; None: the material's `texture`.
 
     Returns:
         (P, 4) float32, linear RGB and alpha.
     """
-    texture = material.texture
+    texture = material.texture if texture is None else texture
     assert texture is not None
     height, width = texture.shape[:2]
     columns, across = _texels(uv[:, 0], width, material.wrap[0])

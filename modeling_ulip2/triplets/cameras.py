@@ -25,9 +25,10 @@ def row_cameras(row: Mapping[str, Any]) -> list[Camera]:
             f"the triplet {row['id']!r} does not tell its cameras: built by an older version or elsewhere"
         )
     azimuths, elevations, distances, fov = (values.tolist() for values in told)
+    shifts = row.get("shifts") or [(0.0, 0.0)] * len(azimuths)
     return [
-        Camera(azimuth, elevation, fov, distance=distance)
-        for azimuth, elevation, distance in zip(azimuths, elevations, distances, strict=True)
+        Camera(azimuth, elevation, fov, distance=distance, shift=(float(shift[0]), float(shift[1])))
+        for azimuth, elevation, distance, shift in zip(azimuths, elevations, distances, shifts, strict=True)
     ]
 
 

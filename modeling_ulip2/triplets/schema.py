@@ -28,7 +28,7 @@ def triplet_features(num_points: int, *, depth: bool = False) -> Features:
     - `xyz` (num_points, 3) float16: points on the surface, y up, in the file's own unit (see `pack_xyz`)
     - `rgb` (num_points, 3) uint8: their sRGB colours
     - `views` [V]: encoded RGB images
-    - `azimuths`, `elevations`, `distances` [V], `fov`, `size`, `target` (3,): the cameras, see below
+    - `azimuths`, `elevations`, `distances` [V], `shifts` [V][2], `fov`, `size`, `target` (3,): the cameras, see below
     - `captions` [V][k], `caption_scores` [V][k]: every caption of a view and its cosine similarity with the view,
       best first; k may differ from view to view, so top-k is a choice of the training run
     - with `depth`: `depths` [V], 16-bit PNG, 0 where there is nothing, and `depth_scale`, the distance from the camera
@@ -36,10 +36,11 @@ def triplet_features(num_points: int, *, depth: bool = False) -> Features:
 
     View v is seen by a perspective camera with a full angle of view of `fov` degrees that looks at `target` from
     `distances[v]` away, `azimuths[v]` degrees around the y axis (0 looks at the +z side, 90 at the +x side) and
-    `elevations[v]` degrees above the horizon; its picture is square with `size` pixels a side. Distances, `target` and
+    `elevations[v]` degrees above the horizon, and that was then moved by `shifts[v]` to its right and upwards, which
+    centers the object in the picture; the picture is square with `size` pixels a side. Distances, shifts, `target` and
     depth are in the frame and unit of `xyz`. What a dataset's makers never told is None. `row_cameras` of
-    `modeling_ulip2.triplets.cameras` gives the cameras. Datasets from before the columns `distances`, `fov`, `size`
-    and `target` are read like any other.
+    `modeling_ulip2.triplets.cameras` gives the cameras. Datasets from before the columns `distances`, `shifts`,
+    `fov`, `size` and `target` are read like any other; without `shifts` there were none.
     """
     columns: dict[str, Any] = {
         "id": Value("string"),
@@ -53,6 +54,7 @@ def triplet_features(num_points: int, *, depth: bool = False) -> Features:
         "azimuths": List(Value("float32")),
         "elevations": List(Value("float32")),
         "distances": List(Value("float32")),
+        "shifts": List(List(Value("float32"), length=2)),
         "fov": Value("float32"),
         "size": Value("int32"),
         "target": List(Value("float32"), length=3),

@@ -63,6 +63,7 @@ def write_dataset(folder: Path) -> None:
             row: dict[str, Any] = {name: "" for name in ("source", "name", "license", "creator")}
             row |= {name: [value] * VIEWS for name, value in camera.items()}
             row |= {"id": f"{shard}/{number}", "fov": 40.0, "size": SIZE, "target": [0.0, 0.0, 0.0]}
+            row |= {"shifts": [[0.0, 0.0]] * VIEWS}
             row |= {"xyz": rng.normal(size=(POINTS, 3)).astype(np.float16)}
             row |= {"rgb": rng.integers(256, size=(POINTS, 3), dtype=np.uint8)}
             row |= {"views": [picture(rng) for _ in range(VIEWS)], "captions": words}

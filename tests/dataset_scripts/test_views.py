@@ -73,9 +73,15 @@ def parse(*options: str):
 def test_presets_are_the_published_views(preset, views, depth):
     args = parse("--preset", preset)
     assert (args.views, args.size, args.background, args.depth) == (views, 224, [0, 0, 0], depth)
-    cameras = camera_rings(args.views, args.elevation)
+    cameras = camera_rings(args.views, args.elevation, fov=args.fov, fill=args.fill, fit=args.fit)
+    assert {(camera.elevation, camera.fill, camera.fit) for camera in cameras} == {(15.0, 0.68, "ring")}
     assert [camera.azimuth for camera in cameras[:2]] == [0.0, 360 / views]
     assert "preset" not in build_settings(args)  # what it stands for is recorded instead
+
+
+def test_without_a_preset_every_view_fills_the_frame():
+    args = parse()
+    assert (args.fit, args.fill) == ("view", 0.85) and all(20 <= elevation <= 30 for elevation in args.elevation)
 
 
 def test_options_that_are_given_win_over_the_preset():

@@ -46,6 +46,7 @@ class MakeRow(RowStage):
             "azimuths": [],
             "elevations": [],
             "distances": [],
+            "shifts": [],
             "fov": 40.0,
             "size": 16,
             "target": [0.0, 0.0, 0.0],

@@ -130,6 +130,7 @@ def _row(index: int, rng: np.random.Generator) -> dict:
         "azimuths": [0.0, 120.0, 240.0],
         "elevations": [15.0] * NUM_VIEWS,
         "distances": [4.0] * NUM_VIEWS,
+        "shifts": [[0.0, 0.0]] * NUM_VIEWS,
         "fov": 40.0,
         "size": SIZE,
         "target": [0.0, 0.5, 0.0],

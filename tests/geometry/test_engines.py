@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from modeling_ulip2.geometry import Camera, Material, Mesh, Renderer, camera_ring
+from modeling_ulip2.geometry.cameras import PUBLISHED_RING
 from modeling_ulip2.geometry.raster_egl import EglRasterizer, EglUnavailableError
 
 from .builders import CUBE_FACES, CUBE_VERTICES, quad, sphere
@@ -59,7 +60,23 @@ def glass_box() -> Mesh:
     return Mesh(vertices, faces, [Material(base_color=np.array([0.8, 0.2, 0.1, 1], np.float32)), glass], index)
 
 
+def lamp() -> Mesh:
+    """A ball whose texture is its emission, behind a pane that shines, too."""
+    ball = textured()
+    material = Material(emission_texture=ball.materials[0].texture, emission=np.array([0.6, 2.0, 0.3], np.float32))
+    pane = Material(
+        base_color=np.array([0.9, 0.8, 0.1, 0.3], np.float32),
+        alpha_mode="BLEND",
+        emission=np.array([0.1, 0, 0.2], np.float32),
+    )
+    vertices = np.concatenate([ball.vertices, CUBE_VERTICES * [0.2, 1.5, 1.2]])
+    faces = np.concatenate([ball.faces, CUBE_FACES + len(ball.vertices)])
+    uv = np.concatenate([ball.uv, np.zeros((8, 2))])
+    return Mesh(vertices, faces, [material, pane], np.repeat([0, 1], [len(ball.faces), 12]), uv=uv)
+
+
 SCENES = {
+    "lamp": lamp,
     "smooth and vertex colours": knot,
     "flat": lambda: Mesh(
         CUBE_VERTICES * [1, 2, 0.5], CUBE_FACES, face_colors=np.random.default_rng(2).random((12, 3))
@@ -77,6 +94,7 @@ SCENES = {
 def test_pictures_agree(engines, name):
     mesh = SCENES[name]()
     cameras = [*camera_ring(5), Camera(10, elevation=70, fov=60), Camera(100, elevation=-30, distance=6.0)]
+    cameras += [*camera_ring(2, **PUBLISHED_RING), Camera(30, distance=8.0, shift=(0.5, -0.2))]
     ours, theirs = (engine.render(mesh, cameras) for engine in engines)
     covered = (ours.alpha > 0) | (theirs.alpha > 0)
     both = (ours.alpha > 127) & (theirs.alpha > 127)

@@ -4,7 +4,7 @@ import struct
 import numpy as np
 import pytest
 
-from modeling_ulip2.geometry import MeshError, read_mesh, sample_points
+from modeling_ulip2.geometry import Camera, MeshError, Renderer, read_mesh, sample_points
 from modeling_ulip2.geometry.colors import linear_to_srgb, to_uint8
 
 from .builders import TRIANGLE, TRIANGLE_UV, Gltf, png, triangle_gltf
@@ -145,7 +145,96 @@ def test_a_black_surface_that_shines_has_the_colour_of_its_light(tmp_path):
         assert only_color(gltf.write(tmp_path / "a.glb")) == expected
     gltf.header["materials"][0]["pbrMetallicRoughness"]["baseColorFactor"] = [1, 0, 0, 1]
     gltf.header["materials"][0]["emissiveFactor"] = [0, 1, 0]
-    assert only_color(gltf.write(tmp_path / "a.glb")) == [255, 0, 0]
+    assert only_color(gltf.write(tmp_path / "a.glb")) == [255, 255, 0]
+
+
+def colored_triangle(tmp_path, **material) -> list[int]:
+    gltf = Gltf()
+    gltf.node(mesh=gltf.mesh({"POSITION": TRIANGLE}, material=gltf.material(**material)))
+    return only_color(gltf.write(tmp_path / "a.glb"))
+
+
+@pytest.mark.parametrize(
+    ("glossy", "expected"),
+    [
+        ({"diffuseFactor": [0, 0, 0, 1], "specularFactor": [1.0, 0.6, 0.033105]}, [255, 203, 51]),  # gold
+        ({"diffuseFactor": [0, 0, 0, 1]}, [255, 255, 255]),  # the default: a mirror
+        ({"diffuseFactor": [0, 0, 0, 1], "specularFactor": [0.04, 0.04, 0.04]}, [0, 0, 0]),  # black plastic
+        ({"diffuseFactor": [1, 0, 0, 1], "specularFactor": [0.04, 0.04, 0.04]}, [255, 0, 0]),
+        ({"diffuseFactor": [0, 1, 0, 1]}, [0, 255, 0]),
+    ],
+)
+def test_metals_of_specular_glossiness_take_their_specular_color(tmp_path, glossy, expected):
+    assert colored_triangle(tmp_path, extensions={"KHR_materials_pbrSpecularGlossiness": glossy}) == expected
+
+
+def test_metal_parts_of_a_specular_texture(tmp_path):
+    """Left: no diffuse color, golden. Right: red paint, whose specular color counts for nothing."""
+    gltf = Gltf()
+    diffuse = gltf.texture(png([[[0, 0, 0], [200, 0, 0]]] * 2))
+    specular = gltf.texture(png([[[255, 204, 51], [56, 56, 56]]] * 2))
+    glossy = {"diffuseTexture": {"index": diffuse}, "specularGlossinessTexture": {"index": specular}}
+    material = gltf.material(extensions={"KHR_materials_pbrSpecularGlossiness": glossy})
+    uv = np.array([[0.25, 0.5], [0.25, 0.4], [0.25, 0.6]], np.float32)
+    gltf.node(mesh=gltf.mesh({"POSITION": TRIANGLE, "TEXCOORD_0": uv}, material=material))
+    assert only_color(gltf.write(tmp_path / "a.glb")) == [255, 204, 51]
+    gltf.header["meshes"][0]["primitives"][0]["attributes"]["TEXCOORD_0"] = gltf.accessor(uv + np.float32([0.5, 0]))
+    assert only_color(gltf.write(tmp_path / "b.glb")) == [200, 0, 0]
+
+
+def test_metals_keep_their_base_color(tmp_path):
+    pbr = {"baseColorFactor": [1.0, 0.5, 0.0, 1.0], "metallicFactor": 1.0, "roughnessFactor": 0.0}
+    assert colored_triangle(tmp_path, pbrMetallicRoughness=pbr) == [255, 188, 0]
+
+
+@pytest.mark.parametrize(
+    "material",
+    [
+        {"extensions": {"KHR_materials_transmission": {"transmissionFactor": 1.0}}},
+        {"alphaMode": "BLEND", "pbrMetallicRoughness": {"baseColorFactor": [1, 1, 1, 0.3]}},
+        {
+            "alphaMode": "BLEND",
+            "extensions": {"KHR_materials_pbrSpecularGlossiness": {"diffuseFactor": [0, 0, 0, 0.2]}},
+        },
+    ],
+)
+def test_glass_is_seen_through_and_pale_in_points(tmp_path, material):
+    assert min(colored_triangle(tmp_path, **material)) > 200
+    mesh = read_mesh(tmp_path / "a.glb")
+    alpha = Renderer(size=32).render(mesh, [Camera(0, 0)]).alpha
+    assert 40 < alpha.max() < 130
+    if "KHR_materials_transmission" in material.get("extensions", {}):
+        blue = {"baseColorFactor": [0.0, 0.1, 0.8, 1.0]}
+        (red, _, blue) = colored_triangle(tmp_path, **material, pbrMetallicRoughness=blue)
+        assert blue > red + 10
+
+
+def test_emission_has_a_strength_and_a_texture_of_its_own(tmp_path):
+    strong = {"KHR_materials_emissive_strength": {"emissiveStrength": 4.0}}
+    black = {"baseColorFactor": [0, 0, 0, 1]}
+    lamp = {"pbrMetallicRoughness": black, "emissiveFactor": [0.1, 0.05, 0.0], "extensions": strong}
+    assert colored_triangle(tmp_path, **lamp) == [170, 124, 0]  # 0.4 and 0.2, linear
+    strong["KHR_materials_emissive_strength"]["emissiveStrength"] = 1000.0
+    assert colored_triangle(tmp_path, **lamp) == [255, 188, 0]  # as bright as a byte holds, the same hue
+    strong["KHR_materials_emissive_strength"]["emissiveStrength"] = float("inf")
+    with pytest.raises(MeshError, match="emissive strength"):
+        colored_triangle(tmp_path, **lamp)
+
+    gltf = Gltf()
+    screen = gltf.texture(png([[[10, 200, 30]]]))
+    material = gltf.material(
+        pbrMetallicRoughness=black, emissiveFactor=[1, 1, 1], emissiveTexture={"index": screen, "texCoord": 1}
+    )
+    attributes = {"POSITION": TRIANGLE, "TEXCOORD_1": TRIANGLE_UV}
+    gltf.node(mesh=gltf.mesh(attributes, material=material))
+    assert only_color(gltf.write(tmp_path / "c.glb")) == [10, 200, 30]
+    # with coordinates other than the color's: its mean, and a warning
+    dark = gltf.texture(png([[[0, 0, 0]]]))
+    pbr = {"baseColorTexture": {"index": dark}}
+    gltf.header["materials"][0]["pbrMetallicRoughness"] = pbr
+    gltf.header["meshes"][0]["primitives"][0]["attributes"]["TEXCOORD_0"] = gltf.accessor(TRIANGLE_UV)
+    assert only_color(gltf.write(tmp_path / "d.glb")) == [10, 200, 30]
+    assert any("texture coordinates of its own" in warning for warning in read_mesh(tmp_path / "d.glb").warnings)
 
 
 def test_transforms_multiply_down_the_tree(tmp_path):

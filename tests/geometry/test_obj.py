@@ -58,17 +58,37 @@ def test_relative_indices_count_from_their_own_line(tmp_path):
 TOP_RED = png([[[255, 0, 0]], [[0, 0, 255]]])
 
 
-def test_texture_stands_upright_and_kd_tints_it(tmp_path):
+def test_texture_stands_upright_and_replaces_kd(tmp_path):
     obj = "mtllib a.mtl\nusemtl m\n" + SQUARE + SQUARE_UV + "f 1/1 2/2 3/3 4/4\n"
     mesh = read_mesh(write(tmp_path, obj, "newmtl m\nKd 1 1 1\nmap_Kd t.png\n", t_png=TOP_RED))
     xyz, rgb = sample_points(mesh, 1000, 0)
     assert (rgb[(xyz[:, 1] > 0.55) & (xyz[:, 1] < 0.7), 0] > 200).all()
     assert (rgb[(xyz[:, 1] < 0.45) & (xyz[:, 1] > 0.3), 2] > 200).all()
 
-    mesh = read_mesh(write(tmp_path, obj, "newmtl m\nKd 0 0 0\nmap_Kd t.png\n", t_png=png([[[9, 99, 199]]])))
-    assert colors(mesh) == [[9, 99, 199]]
-    mesh = read_mesh(write(tmp_path, obj, "newmtl m\nKd 0.6 1 1\nmap_Kd t.png\n", t_png=png([[[255, 255, 255]]])))
-    assert colors(mesh) == [[153, 255, 255]]
+    for before in ("0 0 0", "0.64 0.64 0.64", "0.52 0.25 0.15", "1 1 1"):  # what exporters write beside a texture
+        mtl = f"newmtl m\nKd {before}\nmap_Kd t.png\n"
+        assert colors(read_mesh(write(tmp_path, obj, mtl, t_png=png([[[9, 99, 199]]])))) == [[9, 99, 199]]
+    (tmp_path / "t.png").unlink()
+    assert colors(read_mesh(write(tmp_path, obj, "newmtl m\nKd 1 0 0\nmap_Kd t.png\n"), strict=False)) == [[255, 0, 0]]
+
+
+def test_what_shines_adds_its_light(tmp_path):
+    obj = "mtllib a.mtl\nusemtl m\n" + SQUARE + SQUARE_UV + "f 1/1 2/2 3/3 4/4\n"
+    assert colors(read_mesh(write(tmp_path, obj, "newmtl m\nKd 0 0 0\nKe 1 0.5 0\n"))) == [[255, 128, 0]]
+    assert colors(read_mesh(write(tmp_path, obj, "newmtl m\nKd 1 0 0\nKe 0 0 1\n"))) == [[255, 0, 255]]
+    mtl = "newmtl m\nKd 0 0 0\nmap_Ke t.png\n"
+    assert colors(read_mesh(write(tmp_path, obj, mtl, t_png=png([[[9, 99, 199]]])))) == [[9, 99, 199]]
+    bare = obj.replace("1/1 2/2 3/3 4/4", "1 2 3 4")
+    assert colors(read_mesh(write(tmp_path, bare, mtl))) == [[0, 0, 0]]
+
+
+@pytest.mark.parametrize("statement", ["d 0.3", "Tr 0.7", "d 0.05"])
+def test_glass_is_pale_and_tinted_in_points(tmp_path, statement):
+    obj = "mtllib a.mtl\nusemtl m\n" + SQUARE + "f 1 2 3 4\n"
+    (clear,) = colors(read_mesh(write(tmp_path, obj, f"newmtl m\nKd 0.4 0.4 0.4\n{statement}\n")))
+    assert min(clear) > 170 and np.ptp(clear) < 25  # neither the gray of its Kd nor white
+    (green,) = colors(read_mesh(write(tmp_path, obj, f"newmtl m\nKd 0 0.5 0\n{statement}\n")))
+    assert green[1] > green[0] + 1 and green[1] > green[2] - 3
 
 
 def test_uv_outside_the_image_repeats_unless_clamped(tmp_path):
@@ -107,10 +127,11 @@ def test_faces_without_texture_coordinates_show_the_plain_colour(tmp_path):
     obj = "mtllib a.mtl\nusemtl m\n" + SQUARE + SQUARE_UV + "f 1/1 2/2 3/3\nf 1 3 4\n"
     mesh = read_mesh(write(tmp_path, obj, "newmtl m\nKd 1 0 0\nmap_Kd t.png\n", t_png=png([[[255, 255, 255]]])))
     xyz, rgb = sample_points(mesh, 300, 0)
-    assert (rgb == [255, 0, 0]).all()  # white times red, and red
+    assert (rgb[xyz[:, 0] > xyz[:, 1]] == [255, 255, 255]).all()
+    assert (rgb[xyz[:, 0] < xyz[:, 1]] == [255, 0, 0]).all()
     mesh = read_mesh(write(tmp_path, obj, "newmtl m\nKd 1 0 0\nmap_Kd t.png\n", t_png=png([[[0, 255, 255]]])))
     xyz, rgb = sample_points(mesh, 300, 0)
-    np.testing.assert_array_equal(rgb[xyz[:, 0] > xyz[:, 1]], np.tile([0, 0, 0], ((xyz[:, 0] > xyz[:, 1]).sum(), 1)))
+    assert (rgb[xyz[:, 0] > xyz[:, 1]] == [0, 255, 255]).all()
     assert (rgb[xyz[:, 0] < xyz[:, 1]] == [255, 0, 0]).all()
 
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from modeling_ulip2.geometry import Camera, Material, Mesh, Renderer, camera_ring, sample_points
-from modeling_ulip2.geometry.colors import linear_to_srgb, to_uint8
-from modeling_ulip2.geometry.scene import AMBIENT, GLOSS, KEY, KEY_DIRECTION, SKY
+from modeling_ulip2.geometry.colors import linear_to_srgb, srgb_to_linear, to_uint8
+from modeling_ulip2.geometry.light import CEILING, KEY_DIRECTION, OUTLINE_CONTRAST
+from modeling_ulip2.geometry.light import lit as seen_of
+from modeling_ulip2.geometry.raster_egl import EglUnavailableError
 
 from .builders import CUBE_FACES, CUBE_VERTICES, cube, quad, sphere
 
@@ -23,11 +25,14 @@ def colored(red: float, green: float, blue: float, alpha: float = 1.0, **setting
     return Material(base_color=np.array([red, green, blue, alpha], np.float32), **settings)
 
 
-def lit(color: tuple[float, float, float], normal=(0.0, 0.0, 1.0)) -> np.ndarray:
-    """What the light makes of a linear colour, seen by `FRONT`; bytes as floats."""
-    key = max(0.0, float(np.dot(normal, KEY_DIRECTION)))
-    light = AMBIENT + KEY * key + SKY * (1 + normal[1]) / 2
-    return 255 * linear_to_srgb(GLOSS + (1 - GLOSS) * np.array(color)) * light
+def linear_light(color: tuple[float, ...], normal=(0.0, 0.0, 1.0)) -> np.ndarray:
+    """What `FRONT` sees of a linear colour in the middle of the picture, linear."""
+    return seen_of(np.array(color), np.array(normal), np.array([0.0, 0.0, 1.0]), FRONT.rotation)
+
+
+def lit(color: tuple[float, ...], normal=(0.0, 0.0, 1.0)) -> np.ndarray:
+    """The same in bytes as floats."""
+    return 255 * linear_to_srgb(linear_light(color, normal))
 
 
 def test_shapes_types_and_background():
@@ -102,12 +107,97 @@ def test_flat_light_on_a_facing_square(color):
     np.testing.assert_allclose(rgb, lit(color), atol=1)
 
 
-def test_light_leaves_white_below_95_percent_and_black_visible():
-    white, black = (
-        render(Mesh(sphere(32).vertices, sphere(32).faces, [colored(c, c, c)]), *camera_ring(4)) for c in (1, 0)
-    )
-    assert white.rgb.max() < 0.95 * 255
-    assert black.rgb[black.alpha == 255].min() > 15
+PATCHES = {
+    "white": (255, 255, 255), "mid-gray": (128, 128, 128), "gold": (212, 175, 55), "red": (200, 30, 30),
+    "blue": (30, 60, 200), "near-black": (20, 20, 20), "pure red": (255, 0, 0), "pale green": (200, 240, 200),
+}  # fmt: skip
+
+
+def painted_sphere(color: tuple[int, int, int]) -> Mesh:
+    ball = sphere(24)
+    return Mesh(ball.vertices, ball.faces, [colored(*srgb_to_linear(np.array(color) / 255))], normals=ball.normals)
+
+
+def median_on_the_lit_side(renderer: Renderer, mesh: Mesh, least: float) -> np.ndarray:
+    """(3,) sRGB bytes: of the pixels whose normal makes a cosine above `least` with the key light."""
+    camera = Camera(0, elevation=0, fov=10, distance=15.0)
+    picture = renderer.render(mesh, [camera])
+    across = ((np.arange(renderer.size) + 0.5) * 2 / renderer.size - 1) * np.tan(np.radians(5)) * 15.0
+    x, y = np.meshgrid(across, -across)
+    z = np.sqrt(np.maximum(0.0, 1.0 - x * x - y * y))
+    lit_side = (x * x + y * y < 0.95) & (np.stack([x, y, z], axis=-1) @ KEY_DIRECTION > least)
+    return np.median(picture.rgb[0][lit_side], axis=0)
+
+
+@pytest.fixture(scope="module", params=["numba", "egl"])
+def renderer_on(request):
+    def make(background):
+        try:
+            return Renderer(request.param, size=96, background=background)
+        except EglUnavailableError as error:
+            pytest.skip(f"no EGL here: {error}")
+
+    return make
+
+
+@pytest.mark.parametrize("name", PATCHES)
+def test_a_lit_sphere_has_the_color_of_its_material(renderer_on, name):
+    renderer = renderer_on((0, 0, 0))
+    for least in (0.0, 0.5, 0.7):
+        median = median_on_the_lit_side(renderer, painted_sphere(PATCHES[name]), least)
+        np.testing.assert_allclose(median, PATCHES[name], rtol=0.08, atol=1.5 if min(PATCHES[name]) < 16 else 0)
+
+
+def test_lit_faces_differ_and_white_stays_below_95_percent(renderer_on):
+    for mesh in (painted_sphere((255, 255, 255)), cube()):
+        picture = renderer_on((0, 0, 0)).render(mesh, camera_ring(4, azimuth=30))
+        assert picture.rgb.max() < 0.95 * 255
+    corner = picture.rgb[0][picture.alpha[0] == 255][:, 0]  # the cube's top and two sides
+    shades, counts = np.unique(corner, return_counts=True)
+    faces = np.sort(shades[np.argsort(counts)[-3:]]).astype(int)
+    assert counts[np.argsort(counts)[-3:]].min() > 300 and (np.diff(faces) >= 5).all() and np.ptp(faces) > 35
+
+
+@pytest.mark.parametrize("tone", [(255, 255, 255), (0, 0, 0), (248, 250, 252)])
+@pytest.mark.parametrize("shape", ["sphere", "square", "pane"])
+def test_an_outline_is_seen_against_a_background_of_the_same_color(renderer_on, tone, shape):
+    linear = srgb_to_linear(np.array(tone) / 255)
+    mesh = {
+        "sphere": painted_sphere(tone),
+        "square": quad(colored(*linear)),
+        "pane": quad(colored(*linear, 0.15, alpha_mode="BLEND")),
+    }[shape]
+    picture = renderer_on(tone).render(mesh, [Camera(20, elevation=10)])
+    covered = picture.alpha[0] > 0
+    inner = covered[1:-1, 1:-1] & covered[:-2, 1:-1] & covered[2:, 1:-1] & covered[1:-1, :-2] & covered[1:-1, 2:]
+    silhouette = covered.copy()
+    silhouette[1:-1, 1:-1] &= ~inner
+    contrast = np.abs(picture.rgb[0][silhouette].astype(int) - tone).max(axis=1)
+    assert contrast.min() >= round(255 * OUTLINE_CONTRAST) - 2
+    np.testing.assert_array_equal(picture.rgb[0][~covered], np.broadcast_to(tone, picture.rgb[0][~covered].shape))
+
+
+def test_what_stands_out_has_no_line_drawn_around_it():
+    red = quad(colored(0.5, 0.02, 0.02))
+    picture = render(red, Camera(0, 0, distance=5.0), background=(255, 255, 255))
+    whole = picture.alpha[0] == 255
+    assert (np.ptp(picture.rgb[0][whole].astype(int), axis=0) <= 3).all()
+
+
+def test_a_lamp_shines_and_keeps_its_hue(renderer_on):
+    """Emission is added to the lit color; what grows brighter than white is compressed without losing its hue."""
+    texture = np.full((4, 4, 4), 255, np.uint8)
+    texture[:, :2, :3] = 0
+    screen = quad(
+        Material(base_color=np.array([0, 0, 0, 1], np.float32), emission=np.array([0.0, 0.5, 0.1], np.float32),
+                 emission_texture=texture)
+    )  # fmt: skip
+    middle = renderer_on((0, 0, 0)).render(screen, [FRONT]).rgb[0][48]
+    np.testing.assert_allclose(middle[70], 255 * linear_to_srgb(np.array([0, 0.5, 0.1])), atol=2)
+    assert middle[25].max() < 5
+    flame = quad(colored(1, 1, 1, emission=np.array([30.0, 10.0, 1.0], np.float32)))
+    rgb = srgb_to_linear(renderer_on((0, 0, 0)).render(flame, [FRONT]).rgb[0][48, 48] / 255)
+    assert rgb[0] == pytest.approx(CEILING, abs=0.01) and 0.3 < rgb[1] / rgb[0] < 0.4 and rgb[2] / rgb[0] < 0.08
 
 
 def test_smooth_normals_only_where_the_file_has_them():
@@ -116,7 +206,7 @@ def test_smooth_normals_only_where_the_file_has_them():
     def distinct(output) -> int:
         return len(np.unique(output.rgb[0][output.alpha[0] == 255][:, 0]))
 
-    assert distinct(smooth) > 2 * distinct(rough)
+    assert distinct(smooth) > 1.5 * distinct(rough)
     # A smooth sphere's brightness follows its exact normals.
     fine = render(sphere(48, smooth=True), Camera(0, 0, fov=10, distance=50.0), supersampling=1)
     scale = np.tan(np.radians(5)) * 50.0
@@ -211,8 +301,9 @@ def test_glass_shows_what_is_behind_it_from_both_sides():
     glass = [colored(1, 0, 0, 0.5, alpha_mode="BLEND"), colored(0, 0, 1, 0.5, alpha_mode="BLEND")]
     mesh = Mesh(vertices, faces, [colored(0, 1, 0), *glass], np.array([0, 0, 1, 1, 2, 2]))
     front, back = render(mesh, FRONT, Camera(180, 0)).rgb[:, SIZE // 2, SIZE // 2].astype(float)
-    np.testing.assert_allclose(front, (lit((0, 1, 0)) + lit((1, 0, 0))) / 2, atol=2)
-    np.testing.assert_allclose(back, (lit((0, 1, 0)) + lit((0, 0, 1))) / 2, atol=2)
+    halves = [linear_light(color) / 2 for color in ((0, 1, 0), (1, 0, 0), (0, 0, 1))]
+    np.testing.assert_allclose(front, 255 * linear_to_srgb(halves[0] + halves[1]), atol=2)
+    np.testing.assert_allclose(back, 255 * linear_to_srgb(halves[0] + halves[2]), atol=2)
 
 
 def test_panes_of_glass_are_blended_from_back_to_front():
@@ -220,7 +311,7 @@ def test_panes_of_glass_are_blended_from_back_to_front():
     vertices = np.concatenate([quad(z=0.5).vertices, quad(z=0.0).vertices])
     faces = np.array([[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]])
     output = render(Mesh(vertices, faces, [near, far], np.array([0, 0, 1, 1])), background=(0, 0, 0))
-    expected = 0.5 * lit((1, 0, 0)) + 0.25 * lit((0, 0, 1))
+    expected = 255 * linear_to_srgb(0.5 * linear_light((1, 0, 0)) + 0.25 * linear_light((0, 0, 1)))
     np.testing.assert_allclose(output.rgb[0, SIZE // 2, SIZE // 2], expected, atol=2)
     assert output.alpha[0, SIZE // 2, SIZE // 2] == pytest.approx(191, abs=1)
 
@@ -273,7 +364,7 @@ def test_machine_code_is_kept_or_made_anew_where_nothing_can_be_written(tmp_path
         "from modeling_ulip2.geometry import raster_numba\n"
         "import numpy as np\n"
         "screen, inverse_depth = np.zeros((1, 2), int), np.zeros(1)\n"
-        "raster_numba._project(np.zeros((1, 3)), np.eye(3), 4.0, 1.0, 8, screen, inverse_depth)\n"
+        "raster_numba._project(np.zeros((1, 3)), np.eye(3), 4.0, np.zeros(2), 1.0, 8, screen, inverse_depth)\n"
         "print(screen.tolist(), inverse_depth.tolist(), type(raster_numba._project._cache).__name__)\n"
     )
     result = subprocess.run(

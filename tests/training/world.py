@@ -51,6 +51,7 @@ def triplet_rows(shapes: int = 16, depth: bool = False, seed: int = 0) -> list[d
             "azimuths": [0.0, 120.0, 240.0],
             "elevations": [15.0] * NUM_VIEWS,
             "distances": [4.0] * NUM_VIEWS,
+            "shifts": [[0.0, 0.0]] * NUM_VIEWS,
             "fov": 40.0,
             "size": SIZE,
             "target": [0.0, 0.5, 0.0],

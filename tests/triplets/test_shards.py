@@ -36,6 +36,7 @@ def make_row(index: int) -> dict:
         "azimuths": [0.0, 120.0, 240.0],
         "elevations": [15.0] * VIEWS,
         "distances": [4.0] * VIEWS,
+        "shifts": [[0.0, 0.0]] * VIEWS,
         "fov": 40.0,
         "size": 16,
         "target": [0.0, 0.5, 0.0],
