@@ -31,7 +31,7 @@ from .configuration_captioning_ulip2 import Ulip2CaptioningConfig
 from .configuration_ulip2 import Ulip2Config
 from .feature_extraction_ulip2 import Ulip2FeatureExtractor
 from .labels import check_labels, check_top_k, ranked
-from .places import find_model
+from .places import PlaceError, find_model
 from .shape_loop import (
     Reading,
     ShapeEmbeddings,
@@ -126,7 +126,11 @@ class Ulip2Embedder:
                 "`ulip2 caption` or the pipeline point-cloud-to-text, or pass its point model here."
             )
         if tower is not None and hasattr(config, "clip_name_or_path"):
-            kwargs = kwargs | {"clip_name_or_path": os.fspath(tower)}
+            tower = os.fspath(tower)
+            # in a configuration "./" means beside the model, here it means where we are
+            here = os.path.isdir(tower) or tower.startswith((".", "~"))
+            tower = os.path.abspath(os.path.expanduser(tower)) if here else tower
+            kwargs = kwargs | {"clip_name_or_path": tower}
         model = AutoModel.from_pretrained(place, dtype=dtype or torch.float32, **kwargs)
         kwargs.pop("clip_name_or_path", None)
         if not hasattr(getattr(model, "config", None), "point_config") and not hasattr(model.config, "output_dim"):
@@ -147,6 +151,16 @@ class Ulip2Embedder:
     def dim(self) -> int:
         """Width D of the shared space."""
         return self.model.config.projection_dim
+
+    @property
+    def tower_name(self) -> str:
+        """What cards call the image-text model; it is not loaded for that."""
+        if hasattr(self._tower, "encode_text"):
+            return self._tower.name  # type: ignore[union-attr]
+        name = getattr(self.model.config, "clip_name_or_path", None)
+        if name is None:
+            return self.name
+        return Path(name).resolve().name if Path(name).is_dir() else name
 
     # --- shapes ------------------------------------------------------------------------------------------------------
 
@@ -214,6 +228,7 @@ class Ulip2Embedder:
         batch_size: int | None = None,
         num_workers: int | None = None,
         progress: bool | None = None,
+        keep: bool = False,
     ) -> Iterator[ShapeRecord]:
         """A record for each shape in turn: its vector or the reason why there is none, and warnings.
 
@@ -231,6 +246,7 @@ class Ulip2Embedder:
             seed: of that draw; default: the feature extractor's.
             batch_size, num_workers: default: the object's.
             progress: show a bar; default: on long lists.
+            keep: hand on what was read of a sequence that reads shapes itself, as `shape` of each record.
         """
         check_evaluating(self.model)
         reading = self.reading(root=root, up_axis=up_axis, num_points=num_points, seed=seed)
@@ -243,6 +259,7 @@ class Ulip2Embedder:
             batch_size=self.batch_size if batch_size is None else batch_size,
             num_workers=self.num_workers if num_workers is None else num_workers,
             progress=progress,
+            keep=keep,
         )
 
     def reading(
@@ -411,6 +428,8 @@ def load_tower_of(model: Any, name: str | Path, tower: str | Path | None = None)
     reference = tower or model.config.clip_name_or_path
     if reference is not None:
         try:
+            if os.path.isabs(reference) and not os.path.isdir(reference):
+                raise PlaceError("there is no such folder.")
             return load_tower(reference, model.device)
         except (OSError, ValueError) as error:
             raise OSError(

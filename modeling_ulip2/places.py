@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 CONFIG_FILE = "config.json"
+NOWHERE = "no such folder, nor on the hub"
 # As the hub allows them: a name, or an owner and a name.
 _HUB_NAME = re.compile(r"(?!.*(\.\.|--))[\w.-]{1,96}(/[\w.-]{1,96})?")
 
@@ -70,7 +71,7 @@ def _from_hub(name: str, repo_type: str, file: str | None, options: dict[str, An
         RevisionNotFoundError,
     )
 
-    nowhere = f"{name}: no such folder, nor on the hub"
+    nowhere = f"{name}: {NOWHERE}"
     if not is_hub_name(name):
         raise PlaceError(nowhere)
     try:

@@ -66,6 +66,7 @@ class ShapeRecord:
         embed: (D,) float32 on the CPU, or (G, C) tokens; None if the shape cannot be used.
         warnings: what had to be left out or guessed, one sentence each.
         error: why it cannot be used.
+        shape: what was read, if it was asked for and can be used.
     """
 
     position: int
@@ -73,6 +74,7 @@ class ShapeRecord:
     embed: Tensor | None
     warnings: tuple[str, ...] = ()
     error: Exception | None = None
+    shape: Any = None
 
     @property
     def failure(self) -> ShapeFailure | None:
@@ -171,21 +173,20 @@ def read_cloud(
         ValueError: `shape` is none of these.
     """
     if isinstance(shape, (str, os.PathLike)):
-        from inspect import signature
-
-        from .geometry import read_mesh
         from .geometry.folders import ShapeFile
         from .geometry.shapes import read_shape
 
-        if root is None and isinstance(shape, ShapeFile) and "root" in signature(read_mesh).parameters:
+        if root is None and isinstance(shape, ShapeFile):
             root = shape.root
         place = None if root is None else os.fspath(root)
         read = read_shape(os.fspath(shape), num_points, root=place, up_axis=up_axis, seed=seed)
         return read.cloud, list(read.warnings)
+    warnings: list[str] = []
     if isinstance(shape, Mapping):
         if "xyz" not in shape:
             raise ValueError(f"A shape given as a mapping needs 'xyz' and perhaps 'rgb', got {sorted(shape)}.")
-        cloud = dict(shape)
+        cloud = {name: shape[name] for name in ("xyz", "rgb", "up_axis") if shape.get(name) is not None}
+        warnings = list(shape.get("warnings") or [])
     elif getattr(shape, "ndim", None) == 2:
         if shape.shape[-1] not in (3, 6):
             return shape, []  # which the extractor refuses in its own words
@@ -197,24 +198,35 @@ def read_cloud(
         )
     if up_axis is not None:
         cloud.setdefault("up_axis", up_axis)
-    return cloud, []
+    return cloud, warnings
+
+
+@dataclass
+class Prepared:
+    """What `Reading` makes of a shape, or the error."""
+
+    values: np.ndarray | None = None
+    warnings: list[str] = field(default_factory=list)
+    error: Exception | None = None
+    shape: Any = None
 
 
 class PreparedShapes(TorchDataset):
-    """What `Reading` makes of each shape, or the error, in the process that asks."""
+    """What `Reading` makes of each shape, in the process that asks; with `keep` the shapes beside it."""
 
-    def __init__(self, shapes: Sequence[Any], reading: Reading) -> None:
-        self.shapes, self.reading = shapes, reading
+    def __init__(self, shapes: Sequence[Any], reading: Reading, keep: bool = False) -> None:
+        self.shapes, self.reading, self.keep = shapes, reading, keep
 
     def __len__(self) -> int:
         return len(self.shapes)
 
-    def __getitem__(self, position: int) -> tuple[np.ndarray | None, list[str], Exception | None]:
+    def __getitem__(self, position: int) -> Prepared:
         try:
-            values, warnings = self.reading(self.shapes[position])
-            return values, warnings, None
+            shape = self.shapes[position]
+            values, warnings = self.reading(shape)
+            return Prepared(values, warnings, None, shape if self.keep else None)
         except SHAPE_ERRORS as error:
-            return None, [], error
+            return Prepared(error=error)
 
 
 def choose_features(model: Any, features: str | None = None) -> str:
@@ -276,6 +288,7 @@ def run(
     batch_size: int,
     num_workers: int | None,
     progress: bool | None,
+    keep: bool = False,
 ) -> Iterator[ShapeRecord]:
     """A record for each shape, in their order.
 
@@ -285,6 +298,7 @@ def run(
         num_workers: processes that read; None: none for a single batch or for shapes in memory, else what the machine
             has beside this process's own core.
         progress: show a bar; None: for more than two batches.
+        keep: hand on what was read, as `shape` of each record.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
@@ -292,7 +306,7 @@ def run(
         read = len(shapes) > batch_size and isinstance(shapes, (list, tuple)) and any(map(is_path, shapes))
         num_workers = min(default_workers(), -(-len(shapes) // batch_size)) if read else 0
     loader = DataLoader(
-        PreparedShapes(shapes, reading),
+        PreparedShapes(shapes, reading, keep),
         batch_size=batch_size,
         collate_fn=list,
         num_workers=num_workers,
@@ -303,11 +317,11 @@ def run(
     hidden = len(shapes) <= 2 * batch_size if progress is None else not progress
     with logging.tqdm(total=len(shapes), desc="shapes", unit="shape", disable=hidden) as bar:
         for batch in loader:
-            rows = iter(encode_batch(encode, [values for values, _, error in batch if error is None]))
-            for _, warnings, error in batch:
-                embed, error = (None, error) if error is not None else next(rows)
-                name = ids[position] if ids is not None else shape_id(shapes[position], position)
-                yield ShapeRecord(position, name, embed, tuple(warnings), error)
+            rows = iter(encode_batch(encode, [one.values for one in batch if one.error is None]))
+            for one in batch:
+                embed, error = (None, one.error) if one.error is not None else next(rows)
+                name = ids[position] if ids is not None else shape_id(shapes, position)
+                yield ShapeRecord(position, name, embed, tuple(one.warnings), error, one.shape)
                 position += 1
             bar.update(len(batch))
 
@@ -360,9 +374,10 @@ def is_path(shape: Any) -> bool:
     return isinstance(shape, (str, os.PathLike))
 
 
-def shape_id(shape: Any, position: int) -> str:
+def shape_id(shapes: Sequence[Any], position: int) -> str:
     """What a shape is called: its path, the `id` of a mapping, or its place in the list."""
-    if is_path(shape):
+    shape = shapes[position] if isinstance(shapes, (list, tuple)) else None
+    if isinstance(shape, (str, os.PathLike)):
         return os.fspath(shape)
     if isinstance(shape, Mapping) and isinstance(shape.get("id"), str):
         return shape["id"]

@@ -99,18 +99,19 @@ def launch_options() -> dict[str, Any]:
 
 def quickstart_index(model: Path, output_dir: Path) -> Path:
     """Indexes the quickstart's shapes; what is there already is not done again."""
-    from modeling_ulip2.evaluation.embeddings import load_for_evaluation
+    from modeling_ulip2.embedder import Ulip2Embedder
     from modeling_ulip2.evaluation.split import read_labels
-    from modeling_ulip2.search.build import Embedder, build_index
+    from modeling_ulip2.search.build import build_index
     from modeling_ulip2.search.sources import TripletSource
     from modeling_ulip2.training.data import read_triplets
 
     folder = output_dir / "index"
-    loaded, feature_extractor, tower = load_for_evaluation(model)
     source = TripletSource(
-        read_triplets(str(output_dir / "dataset")), read_labels(LABELS) if LABELS.is_file() else None
+        read_triplets(str(output_dir / "dataset")),
+        read_labels(LABELS) if LABELS.is_file() else None,
+        output_dir / "dataset",
     )
-    embedder = Embedder(loaded, feature_extractor, model.name, tower.name)
+    embedder = Ulip2Embedder.from_pretrained(model)
     try:
         build_index(source, folder, embedder)
     except ValueError:  # of another model or of other shapes, from an earlier quickstart

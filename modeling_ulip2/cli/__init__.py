@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         its exit status: 0; 1 where numbers deviate; 2 for bad input, or where no file could be used; 3 where some
         files could not be used; 130 where it was stopped.
     """
-    options = make_parser().parse_args(arguments)
+    options = make_parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
     try:
         return options.run(options)
     except _EXPECTED_ERRORS as error:
@@ -33,6 +33,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("ulip2: stopped", file=sys.stderr)
         return STOPPED
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """`--up-axis -z` as one word: argparse would take the value for an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        if argument == "-z" and joined and joined[-1] in ("--up-axis", "--up_axis"):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def make_parser() -> argparse.ArgumentParser:

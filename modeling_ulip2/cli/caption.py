@@ -72,13 +72,18 @@ def run(options: argparse.Namespace) -> int:
             print(f"{name}: ", end="", flush=True)
         set_seed(options.seed)
         tokenizer = captioner.processor.tokenizer
-        answer = captioner.answer(
-            cloud,
-            prompt=options.prompt,
-            chat_template="plain" if options.plain else None,
-            generate_kwargs=settings | {"do_sample": options.sample},
-            streamer=TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True) if streams else None,
-        )
+        try:
+            answer = captioner.answer(
+                cloud,
+                prompt=options.prompt,
+                chat_template="plain" if options.plain else None,
+                generate_kwargs=settings | {"do_sample": options.sample},
+                streamer=TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True) if streams else None,
+            )
+        except ValueError as error:  # a cloud that the encoder refuses
+            tell_failure(ShapeFailure.of(name, error))
+            failed += 1
+            continue
         if not streams:
             print(answer[0]["generated_text"])
     return status(failed, len(files))

@@ -5,7 +5,19 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .shared import DONE, add_batch_size, add_command, add_model, add_tower, tell
+from .shared import (
+    add_batch_size,
+    add_command,
+    add_device,
+    add_model,
+    add_reading,
+    add_tower,
+    check_root,
+    status,
+    tell,
+    tell_failure,
+    tell_warnings,
+)
 
 
 def register(commands: Any) -> None:
@@ -18,7 +30,9 @@ def register(commands: Any) -> None:
         "A file that cannot be used is listed in OUT/errors.parquet.",
     )
     parser.add_argument(
-        "dataset", metavar="DATASET_OR_FOLDER", help="a triplets dataset by folder or hub name, or a folder of meshes"
+        "dataset",
+        metavar="DATASET_OR_FOLDER",
+        help="a triplets dataset by folder or hub name, or a folder of meshes and point files",
     )
     parser.add_argument("output_dir", metavar="OUT", help="a new or empty folder; with --append an index")
     add_model(parser)
@@ -30,29 +44,56 @@ def register(commands: Any) -> None:
         "--factory",
         help="FAISS factory string, e.g. Flat (exact), HNSW32,SQfp16 or IVF1024,SQ8 (default: by size)",
     )
+    add_reading(parser)
     add_batch_size(parser)
+    add_device(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    from modeling_ulip2.evaluation.embeddings import load_for_evaluation
+    from modeling_ulip2 import Ulip2Embedder
     from modeling_ulip2.evaluation.split import read_labels
-    from modeling_ulip2.search.build import Embedder, build_index, read_errors
+    from modeling_ulip2.search.build import IndexReport, build_index
     from modeling_ulip2.search.index import read_info
     from modeling_ulip2.search.sources import open_source
 
+    check_root(options.root)
     labels = read_labels(options.labels_file) if options.labels_file else None
-    model, feature_extractor, tower = load_for_evaluation(options.model, options.tower)
-    num_points = read_info(options.output_dir)["num_points"] if options.append else feature_extractor.num_points
-    source = open_source(options.dataset, num_points, labels)
-    index = build_index(
-        source,
-        options.output_dir,
-        Embedder(model, feature_extractor, options.model, tower.name, options.batch_size),
-        factory=options.factory,
-        append=options.append,
-        overwrite=options.overwrite,
+    embedder = Ulip2Embedder.from_pretrained(
+        options.model, tower=options.tower, device=options.device, batch_size=options.batch_size
     )
+    extractor = embedder.feature_extractor
+    source = open_source(
+        options.dataset,
+        read_info(options.output_dir)["num_points"] if options.append else extractor.num_points,
+        labels,
+        root=options.root,
+        up_axis=options.up_axis,
+        sampling=extractor.sampling,
+    )
+    report = IndexReport()
+    try:
+        index = build_index(
+            source,
+            options.output_dir,
+            embedder,
+            factory=options.factory,
+            append=options.append,
+            overwrite=options.overwrite,
+            report=report,
+        )
+    finally:
+        for name, warnings in report.warnings.items():
+            tell_warnings(name, warnings)
+        for failure in report.failures:
+            tell_failure(failure)
+        for name, reason in report.skipped.items():
+            tell(f"{name}: skipped, {reason}")
     print(f"{len(index):,} shapes of {index.info['dim']} numbers in {options.output_dir} ({index.info['factory']})")
-    if errors := read_errors(options.output_dir):
-        tell(f"{len(errors):,} could not be used: see errors.parquet there")
-    return DONE
+    counts = {
+        "added": len(report.added),
+        "there already": report.present,
+        "could not be used (see errors.parquet there)": len(report.failures),
+        "skipped": len(report.skipped),
+    }
+    print("; ".join(f"{count:,} {what}" for what, count in counts.items() if count or what == "added"))
+    return status(len(report.failures), len(source.ids))

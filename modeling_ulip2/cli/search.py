@@ -5,7 +5,17 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .shared import DONE, add_command, add_device, add_model, add_reading, add_tower, check_root, positive
+from .shared import (
+    DONE,
+    add_command,
+    add_device,
+    add_model,
+    add_reading,
+    add_tower,
+    check_root,
+    positive,
+    tell_warnings,
+)
 
 
 def register(commands: Any) -> None:
@@ -28,24 +38,25 @@ def register(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from modeling_ulip2 import Ulip2Embedder
+    from modeling_ulip2.embedder import raised
     from modeling_ulip2.search.index import ShapeIndex, combine
 
     if not (options.text or options.image or options.shape):
         raise ValueError("give a TEXT, --image or --shape to search for")
     check_root(options.root)
     index = ShapeIndex.open(options.index)
-    embedder = Ulip2Embedder.from_pretrained(
-        options.model or index.info["model"], tower=options.tower, device=options.device
-    )
-    index.require_model(embedder.model, embedder.feature_extractor)
+    embedder = index.load_embedder(options.model, tower=options.tower, device=options.device)
     embeds = []
     if options.text:
         embeds.append(embedder.embed_texts(options.text)[0])
     if options.image:
         embeds.append(embedder.embed_images(options.image)[0])
     if options.shape:
-        embeds.append(embedder.embed_shapes(options.shape, root=options.root, up_axis=options.up_axis)[0])
+        (record,) = embedder.iter_shapes(options.shape, root=options.root, up_axis=options.up_axis)
+        tell_warnings(record.id, record.warnings)
+        if record.embed is None:
+            raise raised(record)
+        embeds.append(record.embed)
     for match in index.search(combine(embeds), options.top_k):
         row = index.shapes.select_columns(["id", "name"])[match.row]
         print(f"{match.score:.3f}  {row['name']}  ({row['id']})")

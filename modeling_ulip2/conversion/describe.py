@@ -12,6 +12,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, PreTrainedConfig
 
 from ..configuration_ulip2 import Ulip2Config
+from ..places import find_folder
 from .checkpoint import read_checkpoint
 from .convert import convert
 from .folder import release_of
@@ -19,16 +20,20 @@ from .verify import RECORD
 
 Rows = list[tuple[str, str]]
 
+# Names that end so are meant as files, whether they are there or not.
+CHECKPOINT_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".safetensors")
+
 
 def describe(path: str | os.PathLike[str]) -> Rows:
-    """Rows about a published checkpoint file or a folder that `save_pretrained` wrote.
+    """Rows about a published checkpoint file, or a model that `save_pretrained` wrote, by its folder or hub name.
 
     Raises:
-        FileNotFoundError: there is nothing, or a folder without config.json.
+        FileNotFoundError: there is nothing, neither here nor on the hub, or a folder without config.json.
         ValueError: the file is no checkpoint, or none of the published layouts; the message says why.
     """
-    path = Path(path)
-    return _describe_folder(path) if path.is_dir() else _describe_file(path)
+    if Path(path).is_file() or Path(path).suffix in CHECKPOINT_SUFFIXES:
+        return _describe_file(Path(path))
+    return _describe_folder(find_folder(os.fspath(path)))
 
 
 def _describe_file(path: Path) -> Rows:

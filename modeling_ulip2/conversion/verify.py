@@ -27,6 +27,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from ..configuration_ulip2 import POINT_ENCODERS
 from ..modeling_ulip2 import Ulip2Model
+from ..places import find_folder
 from ..towers.configuration_slip import SlipConfig
 from ..towers.modeling_slip import SlipModel
 
@@ -123,13 +124,16 @@ def verify_built_in(device: str | torch.device = "cpu", model_type: str | None =
 
 
 def verify_folder(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> list[Deviation]:
-    """Runs the package's cases of a folder's kind of model, and compares the folder's model with its own record.
+    """Runs the package's cases of a model's kind, and compares the model with its own record.
+
+    Args:
+        folder: of the model, or its name on the hub.
 
     Raises:
-        FileNotFoundError: the folder holds no configuration.
+        FileNotFoundError: there is no such folder, nor on the hub, or it holds no configuration.
         ValueError: it is no model of this package.
     """
-    folder = Path(folder)
+    folder = find_folder(os.fspath(folder))
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} holds no config.json: it is no model folder.")
     config = AutoConfig.from_pretrained(folder)

@@ -85,8 +85,7 @@ def read_shape(
         raise MeshError("unsupported", f"{suffix or 'no suffix'} is none of {', '.join(SHAPE_SUFFIXES)}", path)
     if suffix in MESH_SUFFIXES:
         try:
-            options: dict[str, Any] = {} if root is None else {"root": root}
-            mesh = read_mesh(path, max_faces=max_faces, max_bytes=max_bytes, strict=False, **options)
+            mesh = read_mesh(path, root, max_faces=max_faces, max_bytes=max_bytes, strict=False)
             if up is not None:
                 mesh = turn_mesh(mesh, up)
             xyz, rgb = sample_points(mesh, num_points, seed)

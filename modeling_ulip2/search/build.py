@@ -13,7 +13,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,14 @@ from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock, Timeout
 from transformers.utils.logging import tqdm
 
-from modeling_ulip2.evaluation.embeddings import embed_points
-from modeling_ulip2.feature_extraction_ulip2 import Ulip2FeatureExtractor
-from modeling_ulip2.geometry import MeshError
+from modeling_ulip2.embedder import Ulip2Embedder
+from modeling_ulip2.shape_loop import ShapeFailure, default_workers
 from modeling_ulip2.triplets.schema import error_features
 from modeling_ulip2.triplets.shards import read_parquet, write_parquet, write_text
 
 from .faiss_index import choose_factory, update_faiss
 from .index import ShapeIndex, agree, read_shapes, require_model
+from .locations import found_place, stored_place
 from .schema import CONFIG, EMBEDS, ERRORS_FILE, FAISS_FILE, FORMAT, INFO_FILE, index_card, index_features, shard_path
 from .sources import Row, Source
 
@@ -40,38 +40,36 @@ SHARD_SIZE = 500
 _LOCK = ".lock"
 
 
-@dataclass(frozen=True)
-class Embedder:
-    """The model that embeds the shapes of an index.
+@dataclass
+class IndexReport:
+    """What became of the shapes of one call of `build_index`.
 
     Attributes:
-        model: a `Ulip2Model` in evaluation mode.
-        name, tower_name: what the folder's card calls the model and the image-text model of its space.
-        batch_size: clouds a forward pass.
+        added: ids of the shapes that it wrote, as the index calls them.
+        present: how many were in the index already.
+        failures: those that cannot be used.
+        warnings: of shapes that were written, by id.
+        skipped: files of the folder that hold no shape that is read, with the reason.
     """
 
-    model: Any
-    feature_extractor: Ulip2FeatureExtractor
-    name: str
-    tower_name: str
-    batch_size: int = 16
-
-    def __call__(self, rows: Sequence[Row]) -> np.ndarray:
-        """(n, D) float32, L2-normalised."""
-        clouds = [{"xyz": row["xyz"], "rgb": row["rgb"]} for row in rows]
-        return embed_points(self.model, self.feature_extractor, clouds, self.batch_size, progress=False).numpy()
+    added: list[str] = field(default_factory=list)
+    present: int = 0
+    failures: list[ShapeFailure] = field(default_factory=list)
+    warnings: dict[str, list[str]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
 
 
 def build_index(
     source: Source,
     output_dir: str | Path,
-    embedder: Embedder,
+    embedder: Ulip2Embedder,
     *,
     factory: str | None = None,
     shard_size: int = SHARD_SIZE,
     append: bool = False,
     overwrite: bool = False,
     progress: bool = True,
+    report: IndexReport | None = None,
 ) -> ShapeIndex:
     """Embeds shapes and writes them, a picture and the points of each, with a FAISS index over the embeddings.
 
@@ -80,10 +78,14 @@ def build_index(
     Args:
         source: the shapes.
         output_dir: a new or empty folder, one where the same build was stopped, or with `append` an index.
+        embedder: of a `Ulip2Model`; the index remembers it by its name, see `locations.stored_place`.
         factory: a FAISS factory string, e.g. "Flat" (exact), "IVF1024,SQ8"; default: `choose_factory`, by size.
         shard_size: rows of a file; a build that is stopped loses no more than these.
-        append: add those shapes whose id is not in the index yet.
+        append: add those shapes that are not in the index yet. A shape is there already if its collection and its id
+            are, or, for another collection, if a shape of the same id has the same points; a shape that shares no more
+            than the id is called `COLLECTION/ID`.
         overwrite: delete an index that is in `output_dir`.
+        report: is told what becomes of the shapes.
 
     Raises:
         ValueError: no shape can be used; `output_dir` holds something else, is in use, or was made from other shapes
@@ -96,11 +98,17 @@ def build_index(
     if len(set(source.ids)) < len(source.ids):
         twice, _ = Counter(source.ids).most_common(1)[0]
         raise ValueError(f"the id {twice!r} is there twice; an index knows its shapes by id")
-    folder = Path(output_dir)
+    folder, report = Path(output_dir), IndexReport() if report is None else report
+    report.skipped.update(source.skipped)
     with _locked(folder):
         info = _begin(folder, source, embedder, factory, shard_size, append, overwrite)
         present = _check_present(folder, info, source, embedder, append)
-        _write_shards(folder, info, source, present, embedder, progress)
+        collection = _add_collection(info, source, folder)
+        write_info(folder, info)
+        ids = _Ids(folder, collection, source, append)
+        todo = [position for position in range(len(source.ids)) if ids.name(position) not in present]
+        report.present += len(source.ids) - len(todo)
+        _write_shards(folder, info, source, todo, ids, embedder, progress, report)
         return _finish(folder, info, len(source.ids), progress)
 
 
@@ -123,7 +131,7 @@ def _locked(folder: Path) -> Iterator[None]:
 def _begin(
     folder: Path,
     source: Source,
-    embedder: Embedder,
+    embedder: Ulip2Embedder,
     factory: str | None,
     shard_size: int,
     append: bool,
@@ -135,13 +143,14 @@ def _begin(
     """
     info = {
         "format": FORMAT,
-        "dim": int(embedder.model.config.projection_dim),
+        "dim": embedder.dim,
         "num_points": source.num_points,
         "factory": factory or choose_factory(len(source.ids)),
         "factory_by_size": factory is None,
         "shard_size": shard_size,
-        "model": embedder.name,
+        "model": stored_place(embedder.name, folder),
         "tower": embedder.tower_name,
+        "collections": [],
     }
     present = sorted(path.name for path in folder.iterdir() if path.name != _LOCK)
     if present and INFO_FILE not in present:
@@ -152,11 +161,11 @@ def _begin(
         for name in present:
             path = folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        write_text(folder / INFO_FILE, json.dumps(info, indent=2) + "\n")
+        write_info(folder, info)
         return info
     before = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
     # what an index is called and how it is cut matters to nobody who adds to it
-    compared = ["format", "dim", "num_points"] if append else list(info)
+    compared = ["format", "dim", "num_points"] if append else [name for name in info if name != "collections"]
     changed = [
         f"{name} was {before.get(name)!r}, now {info[name]!r}"
         for name in compared
@@ -167,8 +176,90 @@ def _begin(
     return before
 
 
+def write_info(folder: Path, info: Mapping[str, Any]) -> None:
+    write_text(folder / INFO_FILE, json.dumps(info, indent=2) + "\n")
+
+
+def _add_collection(info: dict[str, Any], source: Source, folder: Path) -> str:
+    """What the index calls the collection of a source, which is entered unless it is known."""
+    collections = info.setdefault("collections", [])
+    known = _collection(info, source, folder)
+    if known is not None:
+        return known
+    taken = {entry["name"] for entry in collections}
+    names = [source.name, "/".join(Path(source.place or source.name).parts[-2:]).lstrip("/")]
+    names += [f"{source.name}-{number}" for number in range(2, len(taken) + 3)]
+    place = None if source.place is None else stored_place(source.place, folder)
+    collections.append({"name": next(name for name in names if name not in taken), "place": place})
+    return collections[-1]["name"]
+
+
+def _collection(info: Mapping[str, Any], source: Source, folder: Path) -> str | None:
+    """What the index calls the collection of a source, None if it does not know it."""
+    for entry in info.get("collections", []):
+        if source.place is None:
+            if entry["place"] is None and entry["name"] == source.name:
+                return entry["name"]
+        elif entry["place"] is not None and found_place(entry["place"], folder) == source.place:
+            return entry["name"]
+    return None
+
+
+class _Ids:
+    """What the index calls the shapes of a source.
+
+    Shapes of one collection are told apart by their ids, and known again by them. A shape of another collection that
+    has an id which is taken gets `COLLECTION/ID`, unless it is the same shape.
+    """
+
+    def __init__(self, folder: Path, collection: str, source: Source, append: bool) -> None:
+        self.collection, self._source = collection, source
+        self._ids = set(source.ids)
+        self._shapes: Dataset | None = None
+        self._rows: dict[str, int] = {}  # by id, of what was there before
+        self._own: set[str] = set()  # ids of this collection among them
+        if any((folder / CONFIG).glob("train-*.arrow")):
+            self._shapes = read_shapes(folder)
+            self._rows = {name: row for row, name in enumerate(self._shapes["id"])}
+            if not append:  # the same build goes on
+                self._own = set(self._rows)
+            elif source.place is not None and "collection" in self._shapes.column_names:
+                owners = zip(self._shapes["id"], self._shapes["collection"], strict=True)
+                self._own = {name for name, owner in owners if owner == collection}
+
+    def name(self, position: int) -> str:
+        """The id under which a shape is in the index, or will be unless it is one of another collection."""
+        name = self._source.ids[position]
+        if name in self._own:
+            return name
+        qualified = self._qualified(name)
+        return name if name not in self._rows and qualified not in self._own else qualified
+
+    def _qualified(self, name: str) -> str:
+        number = 1
+        while True:
+            prefix = self.collection if number == 1 else f"{self.collection}-{number}"
+            qualified = f"{prefix}/{name}"  # which may also be the path of another shape
+            if qualified not in self._ids and (qualified not in self._rows or qualified in self._own):
+                return qualified
+            number += 1
+
+    def same(self, position: int, row: Row) -> bool:
+        """Whether a shape of this id with the same points is there, of another collection or an unknown one."""
+        name = self._source.ids[position]
+        for known in (name, f"{self.collection}/{name}"):
+            if self._shapes is None or known in self._own or known not in self._rows:
+                continue
+            there = self._shapes.select_columns(["xyz", "rgb"]).with_format("numpy")[self._rows[known]]
+            if np.array_equal(np.float16(there["xyz"]), np.float16(row["xyz"])) and np.array_equal(
+                np.uint8(there["rgb"]), np.uint8(row["rgb"])
+            ):
+                return True
+        return False
+
+
 def _check_present(
-    folder: Path, info: Mapping[str, Any], source: Source, embedder: Embedder, append: bool
+    folder: Path, info: Mapping[str, Any], source: Source, embedder: Ulip2Embedder, append: bool
 ) -> set[str]:
     """The ids that are in the folder. Raises ValueError unless they belong together with the source and the model."""
     if not any((folder / CONFIG).glob("train-*.arrow")):
@@ -192,64 +283,88 @@ def _check_present(
     place = {name: position for position, name in enumerate(source.ids)}
     for shard in sorted((folder / CONFIG).glob("train-*.arrow")):
         first = Dataset.from_file(str(shard)).select_columns(["id", EMBEDS])[0]
-        embed = embedder([source.read(place[first["id"]])])[0]
+        embed = embedder.embed_shapes([source[place[first["id"]]]])[0].numpy()
         if not agree(embed, np.array(first[EMBEDS], dtype=np.float32)):
             raise ValueError(f"{folder} was begun with other shapes of these names; --overwrite begins again")
     return present
 
 
 def _write_shards(
-    folder: Path, info: Mapping[str, Any], source: Source, present: set[str], embedder: Embedder, progress: bool
+    folder: Path,
+    info: Mapping[str, Any],
+    source: Source,
+    todo: Sequence[int],
+    ids: _Ids,
+    embedder: Ulip2Embedder,
+    progress: bool,
+    report: IndexReport,
 ) -> None:
-    """Writes the shapes that are not present, in shards behind those that are there."""
-    todo = [position for position, name in enumerate(source.ids) if name not in present]
+    """Writes the shapes at the positions `todo`, in shards behind those that are there."""
     features = index_features(info["num_points"], info["dim"])
     (folder / CONFIG).mkdir(exist_ok=True)
     for leftover in (folder / CONFIG).glob(".*.part"):
         leftover.unlink()
     shard = len(list((folder / CONFIG).glob("train-*.arrow")))
+    workers = embedder.num_workers
+    if workers is None:
+        workers = default_workers() if len(todo) > embedder.batch_size else 0
     tried, errors = set[str](), list[dict[str, Any]]()
+    bar = tqdm(total=len(source.ids), initial=len(source.ids) - len(todo), unit="shape", disable=not progress)
     try:
-        with tqdm(
-            total=len(source.ids), initial=len(source.ids) - len(todo), unit="shape", disable=not progress
-        ) as bar:
-            for start in range(0, len(todo), info["shard_size"]):
-                positions = todo[start : start + info["shard_size"]]
-                path = shard_path(folder, shard)
-                partial = path.with_name(f".{path.name}.part")
-                own: list[dict[str, str]] = []
-                with ArrowWriter(features=features, path=str(partial)) as writer:
-                    written = 0
-                    for first in range(0, len(positions), embedder.batch_size):
-                        batch = positions[first : first + embedder.batch_size]
-                        rows = list(_usable(source, batch, own))
-                        for row, embed in zip(rows, embedder(rows) if rows else (), strict=True):
-                            writer.write(row | {EMBEDS: embed})
-                        written += len(rows)
-                        bar.update(len(batch))
-                    if written:
-                        writer.finalize()
-                tried.update(source.ids[position] for position in positions)
-                errors += [{**row, "shard": shard} for row in own]
-                if written:
-                    partial.replace(path)
-                    shard += 1
-                else:
-                    partial.unlink(missing_ok=True)
+        for start in range(0, len(todo), info["shard_size"]):
+            positions = todo[start : start + info["shard_size"]]
+            path = shard_path(folder, shard)
+            partial = path.with_name(f".{path.name}.part")
+            names = [ids.name(position) for position in positions]
+            records = embedder.iter_shapes(
+                Rows(source, positions), ids=names, features="embeds", num_workers=workers, progress=False, keep=True
+            )
+            failures: list[ShapeFailure] = []
+            added: list[str] = []
+            with ArrowWriter(features=features, path=str(partial)) as writer:
+                for position, record in zip(positions, records, strict=True):
+                    bar.update()
+                    if record.failure is not None:
+                        failures.append(record.failure)
+                        continue
+                    if ids.same(position, record.shape):
+                        report.present += 1
+                        continue
+                    assert record.embed is not None
+                    told = {"id": record.id, "collection": ids.collection, EMBEDS: record.embed.numpy()}
+                    writer.write({**record.shape, **told, "warnings": list(record.warnings)})
+                    added.append(record.id)
+                    if record.warnings:
+                        report.warnings[record.id] = list(record.warnings)
+                if added:
+                    writer.finalize()
+            tried.update(names)
+            errors += [
+                {"id": one.id, "reason": one.reason, "message": one.message, "shard": shard} for one in failures
+            ]
+            report.failures += failures
+            report.added += added
+            if added:
+                partial.replace(path)
+                shard += 1
+            else:
+                partial.unlink(missing_ok=True)
     finally:  # once, also when it is stopped; after a kill the next call tries those shapes again
+        bar.close()
         _record_errors(folder, tried, errors)
 
 
-def _usable(source: Source, positions: Sequence[int], errors: list[dict[str, str]]) -> Iterator[Row]:
-    """The rows that can be read; of the others, `errors` tells why not."""
-    for position in positions:
-        try:
-            yield source.read(position)
-        except (ValueError, OSError, MemoryError) as error:
-            reason = error.reason if isinstance(error, MeshError) else "unusable"
-            # without the path, which `str` of a MeshError begins with
-            message = str(error.args[0]) if isinstance(error, MeshError) else str(error) or type(error).__name__
-            errors.append({"id": source.ids[position], "reason": reason, "message": message})
+class Rows(Sequence[Row]):
+    """Some of the shapes of a source, read when they are asked for."""
+
+    def __init__(self, source: Source, positions: Sequence[int]) -> None:
+        self._source, self._positions = source, positions
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._source[self._positions[index]]
 
 
 def _record_errors(folder: Path, tried: set[str], errors: Sequence[Mapping[str, Any]]) -> None:
@@ -277,6 +392,6 @@ def _finish(folder: Path, info: dict[str, Any], asked: int, progress: bool) -> S
         info = info | {"factory": by_size}
         logger.info("%d shapes are indexed by %s from now on", len(shapes), by_size)
     update_faiss(folder, shapes, info["factory"], rebuild=outgrown, progress=progress)
-    write_text(folder / INFO_FILE, json.dumps(info, indent=2) + "\n")
+    write_info(folder, info)
     write_text(folder / "README.md", index_card(info, len(shapes), Counter(shapes["license"][:])))
     return ShapeIndex.open(folder)

@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset, concatenate_datasets
-from huggingface_hub import snapshot_download
 from torch import Tensor
 from torch.nn import functional as F
 
-from modeling_ulip2.evaluation.embeddings import embed_points
+from modeling_ulip2.embedder import Ulip2Embedder
 from modeling_ulip2.evaluation.zero_shot import finite
 from modeling_ulip2.feature_extraction_ulip2 import Ulip2FeatureExtractor
+from modeling_ulip2.places import PlaceError, find_folder
 
 from .faiss_index import EmbedRows, is_exact, open_faiss
+from .locations import found_place
 from .schema import CONFIG, FAISS_FILE, FORMAT, INFO_FILE
 
 logger = logging.getLogger(__name__)
@@ -46,10 +47,11 @@ class ShapeIndex:
         shapes: N rows, see `schema.index_features`.
         info: settings of the build: `model`, `tower`, `dim`, `num_points`, `factory`, …
         embeds: their embeddings, `embeds[rows]` is (n, D) float32.
+        folder: where it lies.
     """
 
-    def __init__(self, shapes: Dataset, info: dict[str, Any], faiss_index: Any) -> None:
-        self.shapes, self.info = shapes, info
+    def __init__(self, shapes: Dataset, info: dict[str, Any], faiss_index: Any, folder: str | Path = ".") -> None:
+        self.shapes, self.info, self.folder = shapes, info, Path(folder)
         self.embeds = EmbedRows(shapes)
         self._faiss = faiss_index
 
@@ -62,11 +64,10 @@ class ShapeIndex:
             ValueError: written by another version of this package, or damaged.
         """
         name = str(name_or_path)
-        folder = Path(name).expanduser()
-        if not folder.is_dir():
-            if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-                raise FileNotFoundError(f"{name} is not a folder; build an index with `ulip2 index DATASET {name}`")
-            folder = Path(snapshot_download(name, repo_type="dataset"))
+        try:
+            folder = find_folder(name, "dataset")
+        except PlaceError as error:
+            raise PlaceError(f"{error}; build an index with `ulip2 index DATASET {name}`") from error
         missing = [file for file in (INFO_FILE, FAISS_FILE) if not (folder / file).is_file()]
         if missing:
             raise FileNotFoundError(f"{name} holds no {missing[0]}: no index, or its build was stopped; run it again")
@@ -81,7 +82,33 @@ class ShapeIndex:
             more = len(shapes) - faiss_index.ntotal
             logger.warning("%s: %d shapes are not indexed yet; `ulip2 index … --append` completes it", name, more)
             shapes = shapes.select(range(faiss_index.ntotal))
-        return cls(shapes, info, faiss_index)
+        return cls(shapes, info, faiss_index, folder)
+
+    @property
+    def model(self) -> str:
+        """The model that made it: the path of a folder, as it is seen from where the index lies now, or a hub name."""
+        return found_place(self.info["model"], self.folder)
+
+    def load_embedder(self, model: str | Path | None = None, **options: Any) -> Ulip2Embedder:
+        """The model that made this index, or the one that is given; `options` of `Ulip2Embedder.from_pretrained`.
+
+        Raises:
+            FileNotFoundError: it does not lie where the index knows it; the message says where that is.
+            ValueError: another model made this index.
+        """
+        try:
+            embedder = Ulip2Embedder.from_pretrained(model or self.model, **options)
+        except PlaceError as error:
+            if model is not None:
+                raise
+            stored = self.info["model"]
+            seen = f" ({stored!r} seen from {self.folder})" if stored != self.model else ""
+            raise PlaceError(
+                f"the index was made by the model {self.model}{seen}, which is not there: {error}. Say where it lies "
+                "now: --model (model=...)"
+            ) from error
+        self.require_model(embedder.model, embedder.feature_extractor)
+        return embedder
 
     def __len__(self) -> int:
         return len(self.shapes)
@@ -134,7 +161,7 @@ def require_model(
 ) -> None:
     """Raises ValueError unless `model` embeds the first shape as its row says."""
     if model.config.projection_dim == info["dim"]:
-        embed = embed_points(model, feature_extractor, [_cloud(shapes, 0)], progress=False)[0]
+        embed = Ulip2Embedder(model, feature_extractor).embed_shapes([_cloud(shapes, 0)])[0]
         if agree(embed.numpy(), EmbedRows(shapes.select([0]))[[0]][0]):
             return
     raise ValueError(

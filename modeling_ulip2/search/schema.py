@@ -10,6 +10,8 @@ from typing import Any
 from datasets import Array2D, Features, Image, List, Value
 from huggingface_hub import DatasetCardData
 
+from modeling_ulip2.places import is_hub_name
+
 FORMAT = 2
 CONFIG = "shapes"
 EMBEDS = "point_embeds"
@@ -25,7 +27,9 @@ def index_features(num_points: int, dim: int) -> Features:
     - `id`, `source`, `name`, `license`, `creator`: as in the triplets; `category`: string, "" where unknown
     - `image`: one encoded view, from the front and a little from the side
     - `xyz` (num_points, 3) float16 and `rgb` (num_points, 3) uint8: as in the triplets
-    - `point_embeds` [dim] float32, L2-normalised
+    - `point_embeds` [dim] float32, L2-normalized
+    - `warnings` [string]: what had to be left out or guessed when the shape was read
+    - `collection`: string, what `index.json` calls the dataset or folder that the shape came from
     """
     return Features(
         {
@@ -34,6 +38,8 @@ def index_features(num_points: int, dim: int) -> Features:
             "xyz": Array2D((num_points, 3), "float16"),
             "rgb": Array2D((num_points, 3), "uint8"),
             EMBEDS: List(Value("float32"), length=dim),
+            "warnings": List(Value("string")),
+            "collection": Value("string"),
         }
     )
 
@@ -41,6 +47,11 @@ def index_features(num_points: int, dim: int) -> Features:
 def shard_path(folder: Path, shard: int) -> Path:
     """Without a total in its name, since shards are added."""
     return folder / CONFIG / f"train-{shard:05d}.arrow"
+
+
+def model_name(stored: str) -> str:
+    """What a card calls a model: its hub name, or the name of its folder, but no path of the author's machine."""
+    return stored if is_hub_name(stored) else Path(stored).name
 
 
 def index_card(info: Mapping[str, Any], num_shapes: int, licenses: Counter[str]) -> str:
@@ -58,7 +69,7 @@ def index_card(info: Mapping[str, Any], num_shapes: int, licenses: Counter[str])
 
 # Search index of {num_shapes:,} shapes
 
-Point embeddings of size {info["dim"]} by `{info["model"]}`, in the space of the image-text model
+Point embeddings of size {info["dim"]} by `{model_name(info["model"])}`, in the space of the image-text model
 `{info["tower"]}`, with a FAISS index (`{info["factory"]}`, inner product) over the column `{EMBEDS}`.
 
 ```python

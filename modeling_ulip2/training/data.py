@@ -16,8 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, IterableDataset, load_dataset, load_dataset_builder
+from datasets.exceptions import DatasetNotFoundError
 from torch.utils.data import Dataset as TorchDataset
 
+from modeling_ulip2.places import NOWHERE, PlaceError, is_hub_name
 from modeling_ulip2.triplets.schema import TRIPLETS_CONFIG
 
 logger = logging.getLogger(__name__)
@@ -38,15 +40,20 @@ def read_triplets(dataset: str, streaming: bool = False) -> Dataset | IterableDa
     """The `triplets` config of a dataset folder or of a hub repository; all its rows.
 
     Raises:
-        FileNotFoundError: `dataset` looks like a path and is not a folder, or holds no triplets.
+        FileNotFoundError: there is no such folder, nor on the hub, or it holds no triplets.
     """
-    looks_local = dataset.startswith((".", "/", "~")) or Path(dataset).exists()
     folder = Path(dataset).expanduser()
-    if looks_local and not folder.is_dir():
-        raise FileNotFoundError(f"{dataset} is not a folder; build one with dataset_scripts/build_triplets.py")
-    if looks_local and not any(folder.glob("**/*.parquet")):
-        raise FileNotFoundError(f"{dataset} holds no parquet shard: not a triplets folder, or not built yet")
-    return load_config(str(folder) if looks_local else dataset, TRIPLETS_CONFIG, streaming)
+    if folder.is_dir():
+        if not any(folder.glob("**/*.parquet")):
+            raise FileNotFoundError(f"{dataset} holds no parquet shard: not a triplets folder, or not built yet")
+        return load_config(str(folder), TRIPLETS_CONFIG, streaming)
+    build = "build one with dataset_scripts/build_triplets.py"
+    if folder.exists() or not is_hub_name(dataset):
+        raise PlaceError(f"{dataset}: {'a file' if folder.exists() else NOWHERE}; {build}")
+    try:
+        return load_config(dataset, TRIPLETS_CONFIG, streaming)
+    except (ConnectionError, DatasetNotFoundError) as error:
+        raise PlaceError(f"{dataset}: {NOWHERE} ({error}); {build}") from error
 
 
 def load_config(dataset: str, config: str, streaming: bool = False) -> Dataset | IterableDataset:

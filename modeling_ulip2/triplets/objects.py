@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from modeling_ulip2.geometry import MESH_SUFFIXES, Mesh
 from modeling_ulip2.geometry.axes import rotate_mesh
+from modeling_ulip2.geometry.folders import walk
+from modeling_ulip2.geometry.shapes import SHAPE_SUFFIXES
 
 OBJECT_COLUMNS = ["path", "id", "name", "tags", "category", "group", "creator", "license", "source", "rotation"]
 OBJECTS_FILE = "objects.csv"
@@ -24,12 +26,12 @@ class FolderError(ValueError):
     """The folder of meshes cannot be used; the message says what to do."""
 
 
-def list_objects(folder: Path, table: Path | None = None) -> list[dict[str, str]]:
+def list_objects(folder: Path, table: Path | None = None, files: Sequence[str] | None = None) -> list[dict[str, str]]:
     """One row per mesh with the columns `OBJECT_COLUMNS`, all strings, "" where unknown.
 
     The table decides, by default the folder's `objects.csv` where there is one: its rows, in its order, with at least
     the column `path`, relative to the folder. Otherwise every mesh file below the folder is an object, sorted by path
-    and named after its file.
+    and named after its file; `files` are other ones to take without a table, relative to the folder.
     `id` is the path with `/` unless the table has ids of its own.
 
     Raises:
@@ -40,11 +42,11 @@ def list_objects(folder: Path, table: Path | None = None) -> list[dict[str, str]
     if table is not None and not table.is_file():
         raise FolderError(f"there is no table {table}")
     table = table or folder / OBJECTS_FILE
-    rows = _read_table(table) if table.is_file() else _walk(folder)
+    rows = _read_table(table) if table.is_file() else _rows(_meshes(folder) if files is None else files)
     if not rows:
-        raise FolderError(
-            f"{table} has no rows" if table.is_file() else f"{folder} has no mesh ({', '.join(MESH_SUFFIXES)})"
-        )
+        what, suffixes = ("mesh", MESH_SUFFIXES) if files is None else ("mesh or point file", SHAPE_SUFFIXES)
+        nothing = f"{folder} has no {what} ({', '.join(suffixes)})"
+        raise FolderError(f"{table} has no rows" if table.is_file() else nothing)
     return rows
 
 
@@ -110,13 +112,11 @@ def _read_table(table: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _walk(folder: Path) -> list[dict[str, str]]:
-    paths = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in MESH_SUFFIXES:
-                paths.append(Path(parent, name).relative_to(folder).as_posix())
+def _meshes(folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in walk(folder) if path.suffix.lower() in MESH_SUFFIXES]
+
+
+def _rows(paths: Iterable[str]) -> list[dict[str, str]]:
     blank = dict.fromkeys(OBJECT_COLUMNS, "")
     return [blank | {"path": path, "id": path, "name": name_from_path(path)} for path in sorted(paths)]
 
@@ -140,7 +140,12 @@ def name_from_path(path: str) -> str:
 
 
 def rotate(mesh: Mesh, rotation: str) -> Mesh:
-    """Turn a mesh by an object's `rotation`: a row-major matrix, given as nine numbers in a string.
+    """Turn a mesh by an object's `rotation`; see `rotation_matrix`."""
+    return rotate_mesh(mesh, rotation_matrix(rotation))
+
+
+def rotation_matrix(rotation: str) -> np.ndarray:
+    """An object's `rotation`, nine numbers of a row-major matrix in a string, as the matrix (3, 3).
 
     Raises:
         ValueError: it is no rotation matrix.
@@ -151,4 +156,4 @@ def rotate(mesh: Mesh, rotation: str) -> Mesh:
         raise ValueError(f"expected nine numbers as rotation, got {rotation!r}") from None
     if not np.allclose(matrix @ matrix.T, np.eye(3), atol=1e-3) or np.linalg.det(matrix) < 0:
         raise ValueError(f"{rotation!r} is no rotation matrix")
-    return rotate_mesh(mesh, matrix)
+    return matrix

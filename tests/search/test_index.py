@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset, load_dataset
 
+from modeling_ulip2.embedder import Ulip2Embedder
 from modeling_ulip2.evaluation.embeddings import embed_points, load_for_evaluation
 from modeling_ulip2.evaluation.split import read_labels
 from modeling_ulip2.training.data import read_triplets
@@ -16,12 +18,12 @@ from tests.evaluation.world import NUM_POINTS, World, build_world
 
 pytest.importorskip("faiss", reason="searching needs faiss-cpu")
 
-from modeling_ulip2.search import build, faiss_index, index as index_module  # noqa: E402, I001
-from modeling_ulip2.search.build import Embedder, build_index, read_errors  # noqa: E402
+from modeling_ulip2.search import build, faiss_index  # noqa: E402
+from modeling_ulip2.search.build import build_index, read_errors  # noqa: E402
 from modeling_ulip2.search.faiss_index import choose_factory, open_faiss  # noqa: E402
 from modeling_ulip2.search.index import Match, ShapeIndex, combine  # noqa: E402
 from modeling_ulip2.search.schema import FAISS_FILE, INFO_FILE  # noqa: E402
-from modeling_ulip2.search.sources import MeshSource, TripletSource  # noqa: E402
+from modeling_ulip2.search.sources import FolderSource, TripletSource  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +41,10 @@ def triplets(world: World) -> Dataset:
     return read_triplets(str(world.dataset))
 
 
-def build_small(folder: Path, shapes: Dataset | MeshSource, loaded, labels=None, **options) -> ShapeIndex:
+def build_small(folder: Path, shapes: Dataset | FolderSource, loaded, labels=None, **options) -> ShapeIndex:
     model, feature_extractor, tower = loaded
     source = TripletSource(shapes, labels) if isinstance(shapes, Dataset) else shapes
-    embedder = Embedder(model, feature_extractor, "model", tower.name)
+    embedder = Ulip2Embedder(model, feature_extractor, tower, name="model")
     return build_index(source, folder, embedder, progress=False, **options)
 
 
@@ -137,15 +139,16 @@ def test_vectors_are_mapped_and_not_read(tmp_path: Path):
 
 def test_a_stopped_build_goes_on(triplets: Dataset, loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     calls = []
+    read = TripletSource.__getitem__
 
-    def stop_in_the_second_shard(*arguments, **options):
-        calls.append(arguments)
-        if len(calls) == 2:
+    def stop_in_the_second_shard(self, position):
+        calls.append(position)
+        if len(calls) == 7:
             raise KeyboardInterrupt
-        return embed_points(*arguments, **options)
+        return read(self, position)
 
     with monkeypatch.context() as patch:
-        patch.setattr(build, "embed_points", stop_in_the_second_shard)
+        patch.setattr(TripletSource, "__getitem__", stop_in_the_second_shard)
         with pytest.raises(KeyboardInterrupt):
             build_small(tmp_path / "index", triplets, loaded, shard_size=5)
     with pytest.raises(FileNotFoundError, match="was stopped"):
@@ -241,7 +244,7 @@ def test_a_folder_of_meshes(loaded, tmp_path: Path):
     for number, size in enumerate([(1, 1, 1), (1, 3, 1), (2, 1, 0.2)]):
         write_box(meshes / "boxes" / f"red_box_{number}.obj", size, color=(1, 0, 0))
     bad = write_bad_meshes(meshes / "bad")
-    built = build_small(tmp_path / "index", MeshSource(meshes, NUM_POINTS), loaded, shard_size=2)
+    built = build_small(tmp_path / "index", FolderSource(meshes, NUM_POINTS), loaded, shard_size=2)
     assert built.shapes["id"][:] == [f"boxes/red_box_{number}.obj" for number in range(3)]
     assert built.shapes["name"][:] == ["red box"] * 3
     assert {row["id"]: row["reason"] for row in read_errors(tmp_path / "index")} == {
@@ -262,7 +265,7 @@ def test_a_folder_of_meshes(loaded, tmp_path: Path):
         f"bad/{mended.name},a green box,Ada,CC0,box,1 0 0 0 0 -1 0 1 0\n"
         "../upload/box.obj,,,,,\n"
     )
-    grown = build_small(tmp_path / "index", MeshSource(meshes, NUM_POINTS), loaded, append=True)
+    grown = build_small(tmp_path / "index", FolderSource(meshes, NUM_POINTS), loaded, append=True)
     row = grown.shapes[3]
     assert (row["name"], row["creator"], row["license"], row["category"]) == ("a green box", "Ada", "CC0", "box")
     reasons = {row["id"]: row["reason"] for row in read_errors(tmp_path / "index")}
@@ -272,7 +275,7 @@ def test_a_folder_of_meshes(loaded, tmp_path: Path):
 def test_a_folder_without_a_usable_mesh(loaded, tmp_path: Path):
     write_bad_meshes(tmp_path / "meshes")
     with pytest.raises(ValueError, match="none of the 5 shapes can be used; .*errors.parquet"):
-        build_small(tmp_path / "index", MeshSource(tmp_path / "meshes", NUM_POINTS), loaded)
+        build_small(tmp_path / "index", FolderSource(tmp_path / "meshes", NUM_POINTS), loaded)
 
 
 def test_bad_folders(index: ShapeIndex, triplets: Dataset, loaded, tmp_path: Path):
@@ -305,7 +308,7 @@ def test_an_index_of_the_hub(triplets: Dataset, loaded, tmp_path: Path, monkeypa
         asked.append((name, repo_type))
         return str(tmp_path / "index")
 
-    monkeypatch.setattr(index_module, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert len(ShapeIndex.open("someone/furniture-index")) == 4
     assert asked == [("someone/furniture-index", "dataset")]
 

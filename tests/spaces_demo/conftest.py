@@ -31,16 +31,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture(scope="session")
 def index_folder(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from modeling_ulip2.evaluation.embeddings import load_for_evaluation
+    from modeling_ulip2.embedder import Ulip2Embedder
     from modeling_ulip2.evaluation.split import read_labels
-    from modeling_ulip2.search.build import Embedder, build_index
+    from modeling_ulip2.search.build import build_index
     from modeling_ulip2.search.sources import TripletSource
     from modeling_ulip2.training.data import read_triplets
 
     folder = tmp_path_factory.mktemp("index") / "index"
-    model, feature_extractor, tower = load_for_evaluation(world.model)
     source = TripletSource(read_triplets(str(world.dataset)), read_labels(world.labels_file))
-    build_index(source, folder, Embedder(model, feature_extractor, "tiny", tower.name), progress=False)
+    build_index(source, folder, Ulip2Embedder.from_pretrained(world.model), progress=False)
     return folder
 
 

@@ -115,7 +115,7 @@ def test_split_files(tmp_path):
 
 
 def test_folders_that_are_no_dataset(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is not a folder"):
+    with pytest.raises(FileNotFoundError, match="nor on the hub"):
         read_triplets(str(tmp_path / "missing"))
     with pytest.raises(FileNotFoundError, match="holds no parquet shard"):
         read_triplets(str(tmp_path))
