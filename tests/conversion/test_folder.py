@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from modeling_ulip2 import PointBertModel, PpatConfig, Ulip2Model
 from modeling_ulip2.conversion import ConversionError, PublishedCheckpoint, convert
 from modeling_ulip2.conversion import folder as folders
 from modeling_ulip2.conversion.encoders import expected_shapes
-from modeling_ulip2.conversion.folder import convert_to_folder, release_of
+from modeling_ulip2.conversion.folder import convert_to_folder, feature_extractor_of, release_of
 from modeling_ulip2.conversion.releases import RELEASES, find_release
 from modeling_ulip2.towers import SlipModel, load_tower
 from tests.conversion import published
@@ -280,3 +282,27 @@ def test_tower_inside_a_hub_repository_is_found(ulip1: Path, tmp_path: Path, mon
     tower = load_tower("someone/ulip1/tower", device="cpu")
     assert isinstance(tower.model, SlipModel) and tower.name == "someone/ulip1/tower"
     assert tower.fingerprint == load_tower(ulip1 / "tower", device="cpu").fingerprint
+
+
+@pytest.mark.parametrize("release", [own for own in RELEASES if own.model_type], ids=lambda release: release.title)
+def test_extractors_carry_what_a_release_says_of_its_clouds(release: Any) -> None:
+    """OpenShape's bigG model alone was trained with y and z exchanged, and ULIP thins by farthest points."""
+    channels = release.fields.get("in_channels", 6)
+    conversion: Any = SimpleNamespace(model=SimpleNamespace(config=SimpleNamespace(in_channels=channels)))
+    made = feature_extractor_of(conversion, SimpleNamespace(args={}), release)  # type: ignore[arg-type]
+    assert made.axes == ("xzy" if release.title.endswith("ViT-bigG-14") else "xyz")
+    assert made.sampling == ("fps" if release.layout == "ULIP" else "random")
+    assert (made.num_points, made.in_channels, made.normalize, made.up_axis) == (
+        release.num_points,
+        channels,
+        True,
+        "y",
+    )
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.title)
+def test_figures_of_a_release_are_the_published_ones(release: Any) -> None:
+    for task, figures in release.accuracy:
+        assert task and re.fullmatch(r"\d+\.\d( / \d+\.\d)?", figures)
+    published = {release.title: release.accuracy for release in RELEASES}
+    assert len(published["ULIP-2 Point-BERT, 10k coloured points"]) == 2  # of its own pre-training alone
