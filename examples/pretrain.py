@@ -119,7 +119,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     if features is None and not (isinstance(train, TripletStream) and train.has_features):
         # one copy in memory serves evaluation and training
         reference = model.config.clip_name_or_path
-        model.set_clip_model(tower.model)
+        model.set_clip_model(tower.pretrained_model)
         model.config.clip_name_or_path = reference
 
     trainer = Ulip2Trainer(

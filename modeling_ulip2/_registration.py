@@ -42,7 +42,6 @@ def register() -> None:
     from .pipelines import register as register_pipelines
     from .processing_captioning_ulip2 import Ulip2CaptioningProcessor
     from .processing_ulip2 import Ulip2Processor
-    from .towers import register as register_towers
 
     for model_class in POINT_MODELS:
         AutoConfig.register(model_class.config_class.model_type, model_class.config_class)
@@ -57,7 +56,6 @@ def register() -> None:
     AutoModelForMultimodalLM.register(Ulip2CaptioningConfig, Ulip2ForConditionalGeneration)
     AutoFeatureExtractor.register(Ulip2CaptioningConfig, Ulip2FeatureExtractor)
     AutoProcessor.register(Ulip2CaptioningConfig, Ulip2CaptioningProcessor)
-    register_towers()
     register_pipelines()
     register_captioning()
 

@@ -8,6 +8,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, InstructBlipQFormerConfig, 
 
 from .configuration_pointconv_ulip2 import check_counts
 from .configuration_ulip2 import Ulip2Config
+from .references_ulip2 import ReferringConfigMixin
 
 # What the connector reads of a cloud: one vector a patch, the encoder's own vector, or the vector in the shared space.
 POINT_FEATURE_TYPES = ("tokens", "pooled", "embeds")
@@ -15,7 +16,7 @@ CONNECTORS = ("qformer", "mlp")
 COMPRESSIONS = ("pool", "resample")
 
 
-class Ulip2CaptioningConfig(PreTrainedConfig):
+class Ulip2CaptioningConfig(ReferringConfigMixin, PreTrainedConfig):
     """Configuration of `Ulip2ForConditionalGeneration`. The defaults of the connector are those of X-InstructBLIP.
 
     The frozen parts are named, not contained: the point encoder is any ULIP-2 checkpoint, the language model any
@@ -49,6 +50,10 @@ class Ulip2CaptioningConfig(PreTrainedConfig):
         "point_model_config": Ulip2Config,
         "qformer_config": InstructBlipQFormerConfig,
         "text_config": AutoConfig,
+    }
+    references = {
+        "point_model_name_or_path": ("point_model_config", "include_point_model"),
+        "language_model_name_or_path": ("text_config", "include_language_model"),
     }
 
     point_model_name_or_path: str | None = None

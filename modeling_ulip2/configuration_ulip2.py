@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
+from .configuration_conse_ulip2 import ConseConfig
 from .configuration_pointconv_ulip2 import (
     POINTMLP_ELITE,
     POINTNET2_MSG,
@@ -19,6 +20,8 @@ from .configuration_pointconv_ulip2 import (
     check_counts,
     check_shares,
 )
+from .configuration_slip_ulip2 import SlipConfig
+from .references_ulip2 import ReferringConfigMixin
 
 
 def _check_heads(config: Any) -> None:
@@ -263,7 +266,7 @@ def register_point_encoder(
     POINT_ENCODERS[model_type] = PointEncoderClasses(config_class, model_class)
 
 
-class Ulip2Config(PreTrainedConfig):
+class Ulip2Config(ReferringConfigMixin, PreTrainedConfig):
     """Configuration of `Ulip2Model`. The defaults are those of the released ULIP-2 Point-BERT (10k coloured points).
 
     The frozen image-text model ("tower") is named, not contained: `clip_name_or_path` is a hub name or folder of any
@@ -291,6 +294,7 @@ class Ulip2Config(PreTrainedConfig):
 
     model_type = "ulip2"
     sub_configs = {"point_config": PreTrainedConfig, "clip_config": AutoConfig}
+    references = {"clip_name_or_path": ("clip_config", "include_towers")}
 
     point_config: dict | PreTrainedConfig | None = None
     projection_dim: int = 1280
@@ -334,9 +338,18 @@ def _point_config(value: dict | PreTrainedConfig | None) -> PreTrainedConfig:
     return POINT_ENCODERS[model_type].config_class(**fields)
 
 
+# AutoConfig learns of these with the model's code; a configuration may be read without it.
+_OWN_TOWERS: dict[str, type[PreTrainedConfig]] = {
+    ConseConfig.model_type: ConseConfig,
+    SlipConfig.model_type: SlipConfig,
+}
+
+
 def _clip_config(value: dict) -> PreTrainedConfig:
     fields = dict(value)
     model_type = fields.pop("model_type", None)
+    if model_type in _OWN_TOWERS:
+        return _OWN_TOWERS[model_type](**fields)
     if model_type not in CONFIG_MAPPING:
         raise ValueError(
             f"clip_config.model_type is {model_type!r}, which transformers does not know. Import the package that "

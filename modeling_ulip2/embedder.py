@@ -32,6 +32,7 @@ from .configuration_ulip2 import Ulip2Config
 from .feature_extraction_ulip2 import Ulip2FeatureExtractor
 from .labels import check_labels, check_top_k, ranked
 from .places import PlaceError, find_model
+from .references_ulip2 import missing_reference
 from .shape_loop import (
     Reading,
     ShapeEmbeddings,
@@ -418,26 +419,27 @@ def load_tower_of(model: Any, name: str | Path, tower: str | Path | None = None)
     Raises:
         ValueError: the model reads neither texts nor images.
     """
-    from .towers import Tower, load_tower
+    from .towers import TransformersTower, load_tower
 
     if not (isinstance(getattr(model, "config", None), Ulip2Config) and hasattr(model, "get_clip_model")):
         raise ValueError(
             f"a {type(model).__name__} reads neither texts nor images, and so has nothing to compare shapes with: "
             "a Ulip2Model is needed."
         )
-    reference = tower or model.config.clip_name_or_path
+    reference, options = tower, {}
+    if reference is None and model.config.clip_config is None:
+        reference, options = model.config.clip_name_or_path, model.tower_options()
     if reference is not None:
         try:
             if os.path.isabs(reference) and not os.path.isdir(reference):
                 raise PlaceError("there is no such folder.")
             return load_tower(reference, model.device)
         except (OSError, ValueError) as error:
-            raise OSError(
-                f"The image-text tower {str(reference)!r} of the model {name} could not be loaded: {error} If it lies "
-                "elsewhere, name it: tower=... or --tower."
-            ) from error
-    processor = AutoProcessor.from_pretrained(str(name))
-    return Tower(model.get_clip_model(), processor.tokenizer, processor.image_processor, str(name))
+            what = f"image-text tower of {name}:"
+            remedy = " Or name it to this command or function: --tower, tower=...."
+            raise missing_reference(error, str(reference), "clip_name_or_path", what, remedy) from error
+    processor = AutoProcessor.from_pretrained(str(name), **model._origin.options)
+    return TransformersTower(model.get_clip_model(), processor.tokenizer, processor.image_processor, str(name))
 
 
 def as_rows(embeds: Any) -> Tensor:

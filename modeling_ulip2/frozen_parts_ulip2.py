@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -12,13 +12,14 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from .language_ulip2 import LORA_MARK, add_lora, load_language_model, lora_tensors
 from .modeling_ulip2 import Ulip2PointModel, Ulip2PointModelWithProjection
-from .tower_ulip2 import tower_location
+from .references_ulip2 import is_path, missing_reference, model_location
+from .referring_ulip2 import ReferringModelMixin
 
-# What of `from_pretrained`'s arguments says where a checkpoint lies.
-_PLACE = ("subfolder", "revision", "token", "cache_dir", "force_download", "local_files_only")
+# What of `from_pretrained`'s arguments says where an adapter's files lie.
+_PLACE = ("revision", "token", "cache_dir", "force_download", "local_files_only")
 
 
-class FrozenPartsMixin(PreTrainedModel):
+class FrozenPartsMixin(ReferringModelMixin):
     """For models whose configuration is a `Ulip2CaptioningConfig`.
 
     `point_model` and `language_model` are ordinary submodules, so that they follow the model to a device. They never
@@ -65,7 +66,8 @@ class FrozenPartsMixin(PreTrainedModel):
                     "This model has no language model: set config.language_model_name_or_path or call "
                     "set_language_model."
                 )
-            self.set_language_model(load_language_model(name, **(language_model_kwargs or {})))
+            kwargs = self._origin.options_for(name) | (language_model_kwargs or {})
+            self.set_language_model(load_language_model(name, **kwargs))
 
     def _load_point_model(self, kwargs: dict[str, Any]) -> PreTrainedModel:
         name = self.config.point_model_name_or_path
@@ -73,7 +75,7 @@ class FrozenPartsMixin(PreTrainedModel):
             raise ValueError(
                 "This model has no point encoder: set config.point_model_name_or_path or call set_point_model."
             )
-        return load_point_model(name, self.config.point_feature_type, **kwargs)
+        return load_point_model(name, self.config.point_feature_type, **self._origin.options_for(name) | kwargs)
 
     def set_point_model(self, point_model: PreTrainedModel) -> None:
         """Uses a `Ulip2PointModel` (or, for "embeds", a `Ulip2PointModelWithProjection`); its weights are frozen."""
@@ -152,15 +154,12 @@ class FrozenPartsMixin(PreTrainedModel):
         """
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
-        for field in ("point_model_name_or_path", "language_model_name_or_path"):
-            name = getattr(model.config, field)
-            if name is not None and name.startswith("./"):  # beside this checkpoint
-                setattr(model.config, field, f"{model.name_or_path}/{name[2:]}")
         embeds_language_model = model.language_model is not None
         dtype = {} if kwargs.get("dtype") is None else {"dtype": kwargs["dtype"]}
         model.load_parts(dtype | (point_model_kwargs or {}), dtype | (language_model_kwargs or {}))
         if model.config.lora_config is not None and not embeds_language_model:
-            place = {name: kwargs[name] for name in _PLACE if name in kwargs}
+            place = {name: value for name, value in model._origin.options.items() if name in _PLACE}
+            place["subfolder"] = model._origin.subfolder
             model._load_adapter(pretrained_model_name_or_path, **place)
         model._freeze()
         return loaded
@@ -195,16 +194,33 @@ class FrozenPartsMixin(PreTrainedModel):
 
         Args:
             include_point_model, include_language_model: True embeds the weights of the part; False leaves a
-                reference to its name. Default: embed it only if it has no name to refer to and would be lost.
+                reference to its name. Default: embed it only if it would be lost, because it has no name to refer to
+                or nothing is there any more.
             kwargs: as in `PreTrainedModel.save_pretrained`.
         """
-        config = self.config
-        if include_point_model is None:
-            include_point_model = config.point_model_name_or_path is None and self.point_model is not None
-        if include_language_model is None:
-            include_language_model = config.language_model_name_or_path is None and self.language_model is not None
-        with self._saved_with(include_point_model, include_language_model):
+        own = self._includes()
+        point_model, language_model = "point_model_name_or_path", "language_model_name_or_path"
+        included = {
+            point_model: own[point_model] if include_point_model is None else include_point_model,
+            language_model: own[language_model] if include_language_model is None else include_language_model,
+        }
+        with (
+            self._upload(included) if kwargs.get("push_to_hub") else nullcontext(),
+            self._saved_with(included[point_model], included[language_model]),
+        ):
             super().save_pretrained(save_directory, **kwargs)
+
+    def _includes(self) -> dict[str, bool]:
+        parts = {"point_model_name_or_path": self.point_model, "language_model_name_or_path": self.language_model}
+        included = {}
+        for field, part in parts.items():
+            name = getattr(self.config, field)
+            lost = name is None or (is_path(name) and not os.path.exists(name))
+            included[field] = self._uploading.get(field, lost and part is not None)
+        return included
+
+    def _fetch(self, name: str) -> None:
+        self.load_parts()
 
     @contextmanager
     def _saved_with(self, point_model: bool, language_model: bool) -> Iterator[None]:
@@ -236,14 +252,12 @@ def load_point_model(name: str, feature_type: str, **kwargs: Any) -> Any:
     Raises:
         OSError: it cannot be loaded.
     """
-    place, inside = tower_location(name)
+    place, inside = model_location(name)
     try:
         return _point_model_class(feature_type).from_pretrained(place, **inside, **kwargs)
     except (OSError, ValueError) as error:
-        raise OSError(
-            f"The point encoder {name!r} (point_model_name_or_path) could not be loaded: {error} If it lies elsewhere,"
-            " pass point_model_name_or_path=... to from_pretrained."
-        ) from error
+        remedy = " Saved with include_point_model=True, a checkpoint holds its point encoder."
+        raise missing_reference(error, name, "point_model_name_or_path", "point encoder", remedy) from error
 
 
 def check_language_model(language_model: Any, config: Any) -> None:

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.modeling_utils import load_state_dict
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
-from .tower_ulip2 import tower_location
+from .references_ulip2 import missing_reference, model_location
 
 # What marks the parameters of an adapter in peft's names.
 LORA_MARK = ".lora_"
@@ -32,7 +32,7 @@ def language_location(name: str) -> tuple[str, dict[str, str]]:
     if name.lower().endswith(".gguf"):
         place, file = os.path.split(name)
         return place or ".", {"gguf_file": file}
-    return tower_location(name)
+    return model_location(name)
 
 
 def load_language_model(name: str, **kwargs: Any) -> Any:
@@ -42,25 +42,23 @@ def load_language_model(name: str, **kwargs: Any) -> Any:
         OSError: it cannot be loaded.
     """
     place, inside = language_location(name)
+    kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))  # None would ask at the terminal
     try:
         return AutoModelForCausalLM.from_pretrained(place, **inside, **kwargs)
     except (OSError, ValueError, ImportError) as error:
         hint = ' GGUF files need: pip install "modeling-ulip2[caption]".' if "gguf_file" in inside else ""
-        raise OSError(
-            f"The language model {name!r} (language_model_name_or_path) could not be loaded: {error} If it lies "
-            f"elsewhere, pass language_model_name_or_path=... to from_pretrained.{hint}"
-        ) from error
+        raise missing_reference(error, name, "language_model_name_or_path", "language model", hint) from error
 
 
-def load_language_tokenizer(name: str) -> Any:
-    """The tokenizer of the language model called `name`.
+def load_language_tokenizer(name: str, **kwargs: Any) -> Any:
+    """The tokenizer of the language model called `name`; `kwargs` go to `AutoTokenizer.from_pretrained`.
 
     Raises:
         OSError: there is none.
     """
     place, inside = language_location(name)
     try:
-        return AutoTokenizer.from_pretrained(place, **inside)
+        return AutoTokenizer.from_pretrained(place, **inside, **kwargs)
     except (OSError, ValueError, ImportError) as error:
         raise OSError(f"The tokenizer of the language model {name!r} could not be loaded: {error}") from error
 

@@ -26,6 +26,8 @@ from .pointmlp_ulip2 import PointMLPModel
 from .pointnet2_ulip2 import PointNet2Model
 from .pointnext_ulip2 import PointNextModel
 from .ppat_ulip2 import PpatModel
+from .referring_ulip2 import ReferringModelMixin
+from .tower_inputs_ulip2 import image_inputs, sort_inputs, text_inputs
 from .tower_ulip2 import FrozenTowerMixin
 from .uni3d_ulip2 import Uni3dModel
 
@@ -71,7 +73,7 @@ class Ulip2Output(ModelOutput):
     point_model_output: PointEncoderOutput | None = None
 
 
-class Ulip2PreTrainedModel(ModelCardMixin, PreTrainedModel):
+class Ulip2PreTrainedModel(ReferringModelMixin, ModelCardMixin, PreTrainedModel):
     config_class = Ulip2Config
     base_model_prefix = ""
     main_input_name = "point_values"
@@ -184,20 +186,36 @@ class Ulip2Model(FrozenTowerMixin, Ulip2PreTrainedModel):
         )
 
     def get_text_features(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **tower_inputs: Any
     ) -> BaseModelOutputWithPooling:
-        """`pooler_output` (B, projection_dim), not normalised, of token ids (B, L), by the tower."""
-        mask = {} if attention_mask is None else {"attention_mask": attention_mask}
-        return self._checked("text", self.get_clip_model().get_text_features(input_ids=input_ids, **mask))
+        """`pooler_output` (B, projection_dim), not normalised, of token ids (B, L), by the tower.
 
-    def get_image_features(self, pixel_values: torch.Tensor) -> BaseModelOutputWithPooling:
-        """`pooler_output` (B, projection_dim), not normalised, of images (B, 3, H, W), by the tower."""
-        return self._checked("image", self.get_clip_model().get_image_features(pixel_values=pixel_values))
+        tower_inputs: what else a tokenizer makes, such as `token_type_ids`; given to towers that take it.
+        """
+        tower = self.get_clip_model()
+        given = text_inputs(tower, {"input_ids": input_ids, "attention_mask": attention_mask, **tower_inputs})
+        return self._checked("text", tower.get_text_features(**given))
+
+    def get_image_features(self, pixel_values: torch.Tensor, **tower_inputs: Any) -> BaseModelOutputWithPooling:
+        """`pooler_output` (B, projection_dim), not normalised, of images, by the tower.
+
+        pixel_values: (B, 3, H, W), or as the tower's image processor makes them. tower_inputs: what else it makes,
+            such as SigLIP 2's `pixel_attention_mask` and `spatial_shapes`.
+        """
+        tower = self.get_clip_model()
+        given = image_inputs(tower, {"pixel_values": pixel_values, **tower_inputs})
+        return self._checked("image", tower.get_image_features(**given))
 
     def _checked(self, modality: str, features: Any) -> BaseModelOutputWithPooling:
         if isinstance(features, torch.Tensor):  # what transformers 4 returned, and what many custom models still do
             features = BaseModelOutputWithPooling(pooler_output=features)
-        self._check_width(f"the tower's {modality} features", features.pooler_output)
+        pooled = features.pooler_output
+        if pooled.ndim != 2:
+            raise ValueError(
+                f"The image-text tower {type(self.get_clip_model()).__name__} makes {modality} features of shape "
+                f"{tuple(pooled.shape)}, where one vector for each {modality} is needed: (batch, channels)."
+            )
+        self._check_width(f"the tower's {modality} features", pooled)
         return features
 
     def _check_width(self, what: str, embeds: torch.Tensor) -> None:
@@ -208,12 +226,16 @@ class Ulip2Model(FrozenTowerMixin, Ulip2PreTrainedModel):
             )
 
     def _caption_features(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, text_mask: torch.Tensor | None
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        text_mask: torch.Tensor | None,
+        tower_inputs: dict[str, Any],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Token ids (B, L) -> (B, D), None; (B, K, L) -> (B, K, D) and the mask (B, K) of captions that are there."""
         features: Any
         if input_ids.ndim == 2:
-            features = self.get_text_features(input_ids, attention_mask).pooler_output
+            features = self.get_text_features(input_ids, attention_mask, **tower_inputs).pooler_output
             return features, None
         present = torch.ones_like(input_ids[..., 0], dtype=torch.bool)  # (B, K)
         if text_mask is not None:
@@ -221,7 +243,11 @@ class Ulip2Model(FrozenTowerMixin, Ulip2PreTrainedModel):
         elif attention_mask is not None:
             present = attention_mask.bool().any(dim=-1)
         tokens_mask = None if attention_mask is None else attention_mask[present]  # (captions, L)
-        features = self.get_text_features(input_ids[present], tokens_mask).pooler_output  # (captions, D)
+        tower_inputs = {
+            name: value[present] if isinstance(value, torch.Tensor) and value.ndim >= 3 else value
+            for name, value in tower_inputs.items()
+        }  # (captions, L)
+        features = self.get_text_features(input_ids[present], tokens_mask, **tower_inputs).pooler_output
         padded = features.new_zeros(*present.shape, features.shape[-1])  # (B, K, D)
         padded[present] = features
         return padded, present
@@ -238,6 +264,7 @@ class Ulip2Model(FrozenTowerMixin, Ulip2PreTrainedModel):
         return_loss: bool | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
+        **tower_inputs: Any,
     ) -> Ulip2Output:
         """Embeds any subset of the three modalities and compares points with the other two.
 
@@ -251,7 +278,14 @@ class Ulip2Model(FrozenTowerMixin, Ulip2PreTrainedModel):
             text_mask: (B, K), true for captions that are there, beside (B, K, L) or (B, K, D).
             return_loss: compute the contrastive loss (needs points, and texts or images).
             output_hidden_states, output_attentions: of the point encoder.
+            tower_inputs: what else the tower's tokenizer and image processor make, such as `token_type_ids`, of the
+                shape of `input_ids`, and SigLIP 2's `pixel_attention_mask` and `spatial_shapes`.
+
+        Raises:
+            TypeError: neither the model nor its tower takes an input of that name.
+            ValueError: nothing to embed, or features of another width than `projection_dim`.
         """
+        of_texts, of_images = sort_inputs(self.get_clip_model, tower_inputs)
         encoded, point_embeds = None, None
         if point_values is not None:
             encoded = self.point_model(
@@ -259,12 +293,12 @@ class Ulip2Model(FrozenTowerMixin, Ulip2PreTrainedModel):
             )
             point_embeds = F.normalize(self.point_projection(encoded.pooled).float(), dim=-1)  # (B, D)
         if image_embeds is None and pixel_values is not None:
-            image_embeds = self.get_image_features(pixel_values).pooler_output
+            image_embeds = self.get_image_features(pixel_values, **of_images).pooler_output
         if image_embeds is not None:
             self._check_width("image_embeds", image_embeds)
             image_embeds = F.normalize(image_embeds.float(), dim=-1)  # (B, D)
         if text_embeds is None and input_ids is not None:
-            text_embeds, text_mask = self._caption_features(input_ids, attention_mask, text_mask)
+            text_embeds, text_mask = self._caption_features(input_ids, attention_mask, text_mask, of_texts)
         if text_embeds is not None:
             self._check_width("text_embeds", text_embeds)
             text_embeds = average_captions(text_embeds, text_mask)  # (B, D)

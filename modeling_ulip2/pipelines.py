@@ -26,8 +26,8 @@ from transformers.pipelines.base import Pipeline
 from .auto import AutoModelForPointCloudClassification
 from .embedder import Ulip2Embedder
 from .labels import check_labels, check_top_k, ranked
+from .references_ulip2 import model_location
 from .shape_loop import in_batches
-from .tower_ulip2 import tower_location
 from .towers.prompts import resolve_templates
 
 logger = logging.getLogger(__name__)
@@ -215,12 +215,12 @@ class ZeroShotPointCloudClassificationPipeline(PointCloudPipeline):
         return self.embedder.tower
 
     def _load_tower(self) -> Any:
-        from .towers import Tower
+        from .towers import TransformersTower
 
         model: Any = self.model
         tokenizer: Any = self.tokenizer
         name = model.config.clip_name_or_path or model.name_or_path
-        return Tower(model.get_clip_model(), tokenizer or _tokenizer(name), _no_images, name)
+        return TransformersTower(model.get_clip_model(), tokenizer or _tokenizer(name), _no_images, name)
 
 
 class PointCloudClassificationPipeline(PointCloudPipeline):
@@ -264,7 +264,7 @@ def _no_images(*_: Any, **__: Any) -> Any:
 
 
 def _tokenizer(name: str) -> Any:
-    place, inside = tower_location(name)
+    place, inside = model_location(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, **inside)
         # without its files transformers makes some tokenizers of nothing but special tokens

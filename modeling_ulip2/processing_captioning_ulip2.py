@@ -20,7 +20,7 @@ from .chat_ulip2 import (
     read_message,
 )
 from .language_ulip2 import POINT_TOKEN, add_point_token, load_language_tokenizer
-from .tower_ulip2 import tower_location
+from .references_ulip2 import model_location
 
 _QFORMER_TOKENIZER = "qformer_tokenizer"
 
@@ -81,12 +81,15 @@ class Ulip2CaptioningProcessor(CaptioningProcessorCardMixin, ProcessorMixin):
             if own is None and getattr(config, name) is None:
                 raise ValueError(f"The model's configuration has no {name}: pass {given}.")
         if tokenizer is None:
-            tokenizer = load_language_tokenizer(config.language_model_name_or_path)
+            name = config.language_model_name_or_path
+            tokenizer = load_language_tokenizer(name, **model._origin.options_for(name))
         if feature_extractor is None:
-            place, inside = tower_location(config.point_model_name_or_path)
-            feature_extractor = AutoFeatureExtractor.from_pretrained(place, **inside)
+            name = config.point_model_name_or_path
+            place, inside = model_location(name)
+            options = model._origin.options_for(name)
+            feature_extractor = AutoFeatureExtractor.from_pretrained(place, **inside, **options)
         if isinstance(qformer_tokenizer, (str, os.PathLike)):
-            place, inside = tower_location(os.fspath(qformer_tokenizer))
+            place, inside = model_location(os.fspath(qformer_tokenizer))
             qformer_tokenizer = AutoTokenizer.from_pretrained(place, **inside)
         if config.reads_instructions:
             _check_qformer_tokenizer(qformer_tokenizer, config.qformer_config)

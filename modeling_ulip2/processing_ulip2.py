@@ -11,6 +11,7 @@ from transformers import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
 from .card_ulip2 import ProcessorCardMixin
+from .tower_inputs_ulip2 import pads_to_full_length
 
 
 class Ulip2Processor(ProcessorCardMixin, ProcessorMixin):
@@ -42,8 +43,8 @@ class Ulip2Processor(ProcessorCardMixin, ProcessorMixin):
             images: see the image processor of the tower.
             return_tensors: "pt" or "np".
             text_kwargs: to the tokenizer. By default captions are cut to what the tower reads, and padded to the
-                longest; to the tower's length where it was trained so, that is where its tokenizer makes no attention
-                mask.
+                longest; to the tower's length, without a mask, where it was trained so: where its tokenizer makes no
+                attention mask, and for SigLIP.
 
         Returns:
             BatchFeature with `point_values`; `input_ids` and what else the tokenizer makes, (B, L) or, for lists of
@@ -75,8 +76,9 @@ class Ulip2Processor(ProcessorCardMixin, ProcessorMixin):
                 raise ValueError(f"Caption {index} is empty or no string: {caption!r}. Leave it out.")
         if not flat:
             raise ValueError("text holds no caption.")
-        masked = "attention_mask" in self.tokenizer.model_input_names
-        kwargs = {"padding": True if masked else "max_length", "truncation": True, **kwargs}
+        if pads_to_full_length(self.tokenizer, self.image_processor):
+            kwargs = {"padding": "max_length", "return_attention_mask": False, **kwargs}
+        kwargs = {"padding": True, "truncation": True, **kwargs}
         tokens = self.tokenizer(flat, return_tensors=return_tensors, **kwargs)
         if not nested:
             return dict(tokens)

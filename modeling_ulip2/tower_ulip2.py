@@ -4,25 +4,62 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+
+from .modeling_conse_ulip2 import ConseModel
+from .modeling_slip_ulip2 import SlipModel
+from .references_ulip2 import is_path, missing_reference, model_location
+from .referring_ulip2 import ReferringModelMixin
+
+# What calls open_clip, in names of towers.
+OPEN_CLIP_PREFIX = "open_clip:"
+
+# The towers of the package: their files travel with every checkpoint, and whoever trusts those trusts these.
+_OWN_TOWERS: dict[str, Any] = {model.config_class.model_type: model for model in (ConseModel, SlipModel)}
+for _model_class in _OWN_TOWERS.values():
+    AutoConfig.register(_model_class.config_class.model_type, _model_class.config_class, exist_ok=True)
+    AutoModel.register(_model_class.config_class, _model_class, exist_ok=True)
+    _model_class.config_class.register_for_auto_class()
+    _model_class.register_for_auto_class("AutoModel")
 
 
-def tower_location(name: str) -> tuple[str, dict[str, str]]:
-    """What `from_pretrained` takes for a tower: a folder or hub name, and `subfolder` where it lies in a repository.
+def load_tower_model(name: str, **kwargs: Any) -> Any:
+    """The image-text model called `name`: a hub name, a folder, `owner/repository/folder`, or `open_clip:MODEL/TAG`.
 
-    Hub names have at most two parts, so that the rest of `owner/repository/folder` is a folder.
+    Args:
+        kwargs: to `AutoModel.from_pretrained`; of an open_clip model `dtype` alone has a meaning.
+
+    Raises:
+        OSError, ValueError: it cannot be loaded. Nothing is asked of the person at the terminal.
     """
-    parts = name.split("/")
-    if len(parts) < 3 or os.path.isdir(name) or os.path.isabs(name):
-        return name, {}
-    return "/".join(parts[:2]), {"subfolder": "/".join(parts[2:])}
+    if name.startswith(OPEN_CLIP_PREFIX):
+        try:
+            from modeling_ulip2.towers.open_clip import clip_from_open_clip_name
+        except ImportError as error:
+            raise OSError(
+                f'open_clip\'s models need more than the checkpoint ({error}): pip install "modeling-ulip2[openclip]"'
+            ) from error
+        return clip_from_open_clip_name(name.removeprefix(OPEN_CLIP_PREFIX), kwargs.get("dtype"))
+    place, inside = model_location(name)
+    kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))  # None would ask, in the middle of a forward
+    return AutoModel.from_pretrained(place, **inside, **kwargs)
 
 
-class FrozenTowerMixin(PreTrainedModel):
+def make_tower_model(config: Any) -> Any:
+    """The image-text model of a configuration, with random weights."""
+    own = _OWN_TOWERS.get(config.model_type)
+    if own is None:
+        return AutoModel.from_config(config)
+    # remote code may be there in several copies, and the configuration comes from another than this
+    known = config if isinstance(config, own.config_class) else own.config_class.from_dict(config.to_dict())
+    return own._from_config(known)
+
+
+class FrozenTowerMixin(ReferringModelMixin):
     """For models whose configuration has `clip_name_or_path` and `clip_config`.
 
     The tower follows the model's device, never trains and is no part of `state_dict()`. Only in a model whose
@@ -33,8 +70,9 @@ class FrozenTowerMixin(PreTrainedModel):
         """To be called at the end of `__init__`, before `post_init`."""
         # a list hides a module from torch: this is the tower by reference
         self._referenced_tower: list[Any] = []
+        self._tower_dtype: Any = None
         if self.config.clip_config is not None:
-            self.clip_model = AutoModel.from_config(self.config.clip_config)
+            self.clip_model = make_tower_model(self.config.clip_config)
             self._freeze_tower()
 
     def get_clip_model(self) -> Any:
@@ -50,7 +88,13 @@ class FrozenTowerMixin(PreTrainedModel):
         return tower
 
     def load_clip_model(self, **kwargs: Any) -> None:
-        """Loads the tower named by `config.clip_name_or_path`; `kwargs` go to `AutoModel.from_pretrained`."""
+        """Loads the tower named by `config.clip_name_or_path`.
+
+        Args:
+            kwargs: to `AutoModel.from_pretrained`. Default: what this model was loaded with, as far as it holds for
+                the tower: `token`, `cache_dir`, `local_files_only`, `trust_remote_code`, `dtype`; and `revision` if
+                the tower lies in the same repository.
+        """
         name = self.config.clip_name_or_path
         if name is None:
             raise ValueError(
@@ -58,14 +102,17 @@ class FrozenTowerMixin(PreTrainedModel):
                 "set_clip_model, or pass precomputed text_embeds and image_embeds."
             )
         try:
-            name_or_path, inside = tower_location(name)
-            tower = AutoModel.from_pretrained(name_or_path, **inside, **kwargs)
-        except (OSError, ValueError) as error:
-            raise OSError(
-                f"The image-text tower {name!r} (clip_name_or_path of the configuration) could not be loaded: {error} "
-                "If it lies elsewhere, pass clip_name_or_path=... to from_pretrained."
-            ) from error
+            tower = load_tower_model(name, **self.tower_options() | kwargs)
+        except (OSError, ValueError, ImportError) as error:
+            remedy = " Saved with include_towers=True, a checkpoint holds its tower."
+            raise missing_reference(error, name, "clip_name_or_path", "image-text tower", remedy) from error
         self._refer_to(tower)
+
+    def tower_options(self) -> dict[str, Any]:
+        """Arguments with which the tower, its tokenizer and its image processor are loaded; see `load_clip_model`."""
+        name = self.config.clip_name_or_path
+        options = self._origin.options_for(name) if name else {}
+        return options if self._tower_dtype is None else options | {"dtype": self._tower_dtype}
 
     def set_clip_model(self, tower: PreTrainedModel) -> None:
         """Uses an image-text model that is already in memory; checkpoints refer to it by its `name_or_path`."""
@@ -87,15 +134,14 @@ class FrozenTowerMixin(PreTrainedModel):
                 tower.requires_grad_(False).eval()
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers; a tower that the checkpoint holds comes frozen."""
-        loaded = super().from_pretrained(*args, **kwargs)
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; a tower that the checkpoint holds comes frozen, one beside it is found there."""
+        dtype = kwargs.get("dtype")
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         # loading replaces parameters by new ones, which require gradients
         model._freeze_tower()
-        name = model.config.clip_name_or_path
-        if name is not None and name.startswith("./"):  # beside this checkpoint; from elsewhere it needs its full name
-            model.config.clip_name_or_path = f"{model.name_or_path}/{name[2:]}"
+        model._tower_dtype = dtype
         return loaded
 
     def train(self, mode: bool = True) -> FrozenTowerMixin:
@@ -115,19 +161,34 @@ class FrozenTowerMixin(PreTrainedModel):
 
         Args:
             include_towers: True embeds the tower (loading it if need be); False leaves a reference to
-                `config.clip_name_or_path`. Default: embed it only if it has no name to refer to and would be lost.
+                `config.clip_name_or_path`. Default: embed it only if it would be lost, because it has no name to refer
+                to or nothing is there any more.
             state_dict, kwargs: as in `PreTrainedModel.save_pretrained`.
         """
-        embedded = "clip_model" in self._modules
         if include_towers is None:
-            include_towers = self.config.clip_name_or_path is None and (embedded or bool(self._referenced_tower))
+            include_towers = self._includes()["clip_name_or_path"]
         if state_dict is not None:
             state_dict = {name: value for name, value in state_dict.items() if not name.startswith("clip_model.")}
             if include_towers:
                 tower = self.get_clip_model().state_dict()
                 state_dict |= {f"clip_model.{name}": value for name, value in tower.items()}
-        with self._saved_with_tower(include_towers):
+        uploads = kwargs.get("push_to_hub")
+        with (
+            self._upload({"clip_name_or_path": include_towers}) if uploads else nullcontext(),
+            self._saved_with_tower(include_towers),
+        ):
             super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
+
+    def _includes(self) -> dict[str, bool]:
+        said = self._uploading.get("clip_name_or_path")
+        if said is None:
+            name = self.config.clip_name_or_path
+            lost = name is None or (is_path(name) and not os.path.exists(name))
+            said = lost and ("clip_model" in self._modules or bool(self._referenced_tower))
+        return {"clip_name_or_path": said}
+
+    def _fetch(self, name: str) -> None:
+        self.get_clip_model()
 
     @contextmanager
     def _saved_with_tower(self, included: bool) -> Iterator[None]:
@@ -146,4 +207,4 @@ class FrozenTowerMixin(PreTrainedModel):
             self.config.clip_config = config
 
 
-__all__ = ["FrozenTowerMixin", "tower_location"]
+__all__ = ["OPEN_CLIP_PREFIX", "FrozenTowerMixin", "load_tower_model"]

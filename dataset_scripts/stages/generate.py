@@ -24,7 +24,7 @@ from transformers import (
     BlipForConditionalGeneration,
 )
 
-from modeling_ulip2.towers.loading import model_digest
+from modeling_ulip2.towers.fingerprint import model_digest
 from modeling_ulip2.triplets.images import open_view
 
 from .base import Batch, local_name, object_seed
@@ -107,7 +107,7 @@ class GeneratingCaptioner(Captioner):
     def describe(self) -> dict[str, Any]:
         return {
             "model": local_name(self.name),
-            "weights": model_digest(self.model, self.processor.image_processor),
+            "weights": model_digest(self.model, self.processor.tokenizer, self.processor.image_processor),
             "precision": str(self.dtype).removeprefix("torch."),
             "prompt": self.prompt,
             **asdict(self.decoding),

@@ -16,7 +16,7 @@ from transformers import AutoConfig
 
 from modeling_ulip2.connectors_ulip2 import QFormerConnector
 from modeling_ulip2.language_ulip2 import checkpoint_files
-from modeling_ulip2.tower_ulip2 import tower_location
+from modeling_ulip2.references_ulip2 import model_location
 
 _KINDS = ("blip-2", "instructblip")
 
@@ -44,7 +44,7 @@ def qformer_config_of(name: str) -> dict[str, Any]:
     Raises:
         ValueError: it is neither.
     """
-    place, inside = tower_location(name)
+    place, inside = model_location(name)
     config = AutoConfig.from_pretrained(place, **inside)
     if config.model_type not in _KINDS:
         raise ValueError(f"{name} is a {config.model_type}, which has no Q-Former: it must be one of {_KINDS}.")
@@ -106,7 +106,7 @@ def _query_layer(key: str) -> str:
 
 def _published(name: str) -> Iterator[tuple[str, torch.Tensor]]:
     """The tensors of a Q-Former, by their names in a `QFormerConnector`."""
-    place, inside = tower_location(name)
+    place, inside = model_location(name)
     for path in checkpoint_files(place, lambda key: _own_name(key) is not None, **inside):
         with safe_open(path, framework="pt") as tensors:
             for key in tensors.keys():

@@ -7,8 +7,8 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from ..card_ulip2 import LIBRARY, PIPELINE_TAG, TAGS, point_usage, table
+from ..modeling_slip_ulip2 import SlipModel
 from ..modeling_ulip2 import Ulip2Model
-from ..towers.modeling_slip import SlipModel
 from .checkpoint import PublishedCheckpoint
 from .convert import Conversion
 from .releases import Release

@@ -11,8 +11,8 @@ import torch
 from transformers import PreTrainedModel
 
 from ..configuration_ulip2 import POINT_ENCODERS, Ulip2Config
+from ..modeling_slip_ulip2 import SlipModel
 from ..modeling_ulip2 import Ulip2Model
-from ..towers.modeling_slip import SlipModel
 from ..towers.slip import slip_from_published
 from .checkpoint import PublishedCheckpoint, read_checkpoint
 from .encoders import ConversionError, EncoderLayout, encoder_config, recognise_encoder, without_unused

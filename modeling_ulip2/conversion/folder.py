@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from transformers import PreTrainedModel
 
 from ..checksums import sha256_of
 from ..feature_extraction_ulip2 import Ulip2FeatureExtractor
+from ..modeling_slip_ulip2 import SlipModel
 from ..modeling_ulip2 import Ulip2Model
 from ..processing_ulip2 import Ulip2Processor
-from ..towers.modeling_slip import SlipModel
 from ..towers.slip import slip_processor
 from .card import model_card
 from .checkpoint import PublishedCheckpoint, read_checkpoint
@@ -67,12 +67,15 @@ def convert_to_folder(
         )
     # written beside its place and moved there whole: a folder that exists is complete
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as directory:
-        folder = Path(directory) / "model"
+    # (next to it: what is written relative to the one holds for the other)
+    folder = output.with_name(f".{output.name}-{uuid4().hex[:8]}")
+    try:
         _write(conversion, checkpoint, release, Path(file), folder)
         if output.exists():
             output.rmdir()
         folder.rename(output)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     return conversion, release
 
 
@@ -81,6 +84,8 @@ def _write(
 ) -> None:
     model: Any = conversion.model
     tower: Any = conversion.tower
+    if tower is not None:  # first, as the model refers to it
+        _save(tower, folder / TOWER_FOLDER)
     _save(model, folder)
     if isinstance(model, SlipModel):
         slip_processor(model.config).save_pretrained(folder)  # type: ignore[arg-type]
@@ -88,12 +93,9 @@ def _write(
         features = feature_extractor_of(conversion, checkpoint, release)
         features.save_pretrained(folder)
     if tower is not None:
-        _save(tower, folder / TOWER_FOLDER)
         processor: Any = slip_processor(tower.config)
         processor.save_pretrained(folder / TOWER_FOLDER)
         Ulip2Processor(features, processor.tokenizer, processor.image_processor).save_pretrained(folder)
-        for code in (folder / TOWER_FOLDER).glob("*.py"):  # where the hub looks for the code of a subfolder
-            shutil.copy(code, folder / code.name)
     recorded = not isinstance(model, SlipModel) and model.num_parameters() <= _LARGEST_RECORDED
     if recorded:
         record(model, folder)

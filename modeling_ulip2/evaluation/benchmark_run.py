@@ -38,6 +38,7 @@ from modeling_ulip2.evaluation.protocols import Protocol, find_protocol
 from modeling_ulip2.evaluation.report import class_table, environment, figure_table, format_duration, markdown_table
 from modeling_ulip2.evaluation.zero_shot import ZeroShotResult
 from modeling_ulip2.feature_extraction_ulip2 import Ulip2FeatureExtractor
+from modeling_ulip2.references_ulip2 import Origin
 from modeling_ulip2.towers import Tower
 from modeling_ulip2.triplets.shards import write_text
 
@@ -100,7 +101,7 @@ class BenchmarkRun:
             raise ValueError(f"{model} holds a {type(model_config).__name__}, not a Ulip2Config")
         chosen = find_protocol(protocol, encoder.model_type)
         own = AutoFeatureExtractor.from_pretrained(model)
-        reference = tower or model_config.clip_name_or_path
+        reference = tower or Origin(str(model)).resolve(model_config.clip_name_or_path)
         source = manifest["configs"][config]["splits"][split]
         return cls(
             model,

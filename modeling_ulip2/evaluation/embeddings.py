@@ -17,7 +17,7 @@ from modeling_ulip2.configuration_ulip2 import Ulip2Config
 from modeling_ulip2.embedder import Ulip2Embedder, load_tower_of
 from modeling_ulip2.feature_extraction_ulip2 import Ulip2FeatureExtractor
 from modeling_ulip2.modeling_ulip2 import Ulip2Model
-from modeling_ulip2.towers import Tower, register
+from modeling_ulip2.towers import Tower
 from modeling_ulip2.training.data import check_views, decode_row
 from modeling_ulip2.triplets.images import open_view
 
@@ -43,7 +43,6 @@ def load_point_model(
     model: str | Path, device: str | torch.device | None = None
 ) -> tuple[Ulip2Model, Ulip2FeatureExtractor]:
     """As `load_for_evaluation`, without the tower."""
-    register()
     embedder = Ulip2Embedder.from_pretrained(model, device=device)
     if not isinstance(embedder.model.config, Ulip2Config) or not hasattr(embedder.model, "get_point_features"):
         raise ValueError(f"{model} holds a {type(embedder.model).__name__}, not a Ulip2Model")

@@ -20,8 +20,8 @@ from transformers import (
     VisionTextDualEncoderProcessor,
 )
 
-from .configuration_conse import ConseConfig
-from .modeling_conse import ConseModel
+from ..configuration_conse_ulip2 import ConseConfig
+from ..modeling_conse_ulip2 import ConseModel
 from .packages import require_package
 
 ARCHITECTURE = "tf_efficientnet_lite2"

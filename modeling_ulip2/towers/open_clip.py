@@ -42,6 +42,7 @@ _IN_BLOCK = {
     "mlp.c_fc": "mlp.fc1",
     "mlp.c_proj": "mlp.fc2",
 }
+_SCHEMAS = ("hf-hub:", "local-dir:")
 # Constants that old checkpoints store beside the weights.
 _IGNORED = {"attn_mask", "input_resolution", "context_length", "vocab_size"}
 
@@ -87,6 +88,41 @@ def clip_from_open_clip_model(model: nn.Module) -> CLIPModel:
     if any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")):
         raise ValueError(f"open_clip's weights do not fit the CLIPModel made for them: {info}")
     return clip.to(state["visual_projection.weight"].device).eval()
+
+
+def create_open_clip(name: str) -> tuple[Any, Any, Any]:
+    """The open_clip model, evaluation transform and tokenizer called `MODEL/TAG`, `hf-hub:…` or `local-dir:…`.
+
+    Raises:
+        ImportError: open_clip is not installed.
+        ValueError: no such model or tag, or no tag.
+        OSError: the weights cannot be fetched.
+    """
+    open_clip = require_package("open_clip", extra="openclip")
+    model_name, _, tag = (name, "", "") if name.startswith(_SCHEMAS) else name.partition("/")
+    if not name.startswith(_SCHEMAS):
+        tags = open_clip.list_pretrained_tags_by_model(model_name)
+        if model_name not in open_clip.list_models():
+            raise ValueError(f"open_clip has no model {model_name!r}; open_clip.list_models() names them")
+        if tag not in tags and not Path(tag).is_file():
+            raise ValueError(f"{model_name!r} needs a tag after '/', one of {', '.join(tags)}; got {tag!r}")
+    try:
+        model, _, transform = open_clip.create_model_and_transforms(
+            model_name, pretrained=tag or None, **activation_of_tag(model_name, tag)
+        )
+    except RuntimeError as error:  # open_clip's name for a download that failed
+        raise OSError(f"open_clip cannot load {name!r}: {error}") from error
+    return model, transform, open_clip.get_tokenizer(model_name)
+
+
+def clip_from_open_clip_name(name: str, dtype: torch.dtype | None = None) -> CLIPModel:
+    """The `CLIPModel` made of what `create_open_clip(name)` loads; float32 unless asked.
+
+    Raises:
+        ValueError: the model has an option that `CLIPModel` cannot express; or as in `create_open_clip`.
+    """
+    clip = clip_from_open_clip_model(create_open_clip(name)[0])
+    return clip.to(dtype if isinstance(dtype, torch.dtype) else torch.float32)  # type: ignore[arg-type]
 
 
 def save_clip_from_open_clip(

@@ -1,39 +1,95 @@
 """An open_clip model called directly, as a tower: `load_tower("open_clip:ViT-L-14/openai")`."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from .loading import ImageLike, Tower, as_rgb, model_digest
-from .open_clip import activation_of_tag
-from .packages import require_package
-
-OPEN_CLIP_PREFIX = "open_clip:"
-_SCHEMAS = ("hf-hub:", "local-dir:")
+from ..tower_ulip2 import OPEN_CLIP_PREFIX
+from .base import ImageLike, Tower, as_rgb
+from .fingerprint import tower_fingerprint
+from .open_clip import (
+    clip_config_from_open_clip_model,
+    clip_from_open_clip_model,
+    create_open_clip,
+    open_clip_state_dict_to_clip,
+)
+from .open_clip_processing import image_processor_from_open_clip, tokenizer_from_open_clip
 
 
 class OpenClipTower(Tower):
     """A frozen open_clip model with its tokenizer and image transform.
 
-    Its embeddings are those of the `CLIPModel` that `clip_from_open_clip` makes of it, where one can be made.
+    Its embeddings and its fingerprint are those of the `CLIPModel` that `clip_from_open_clip` makes of it, where one
+    can be made; only such a model can be trained against without stored features.
 
     Args:
         model: as `open_clip.create_model` gives it.
         tokenizer: texts -> (n, L) token ids.
         transform: PIL image -> (3, H, W).
         name: what cards and reports call it.
+        reference: the name by which it is loaded again.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Callable[[list[str]], Tensor], transform: Callable[[Any], Tensor], name: str
+        self,
+        model: Any,
+        tokenizer: Callable[[list[str]], Tensor],
+        transform: Callable[[Any], Tensor],
+        name: str,
+        reference: str | None = None,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.open_clip_tokenizer, self.transform, self.name = tokenizer, transform, name
-        self.fingerprint = f"{self.model_type}-{model_digest(model, _Preprocessing(model))}"
+        self._reference = name if reference is None else reference
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        return tokenizer_from_open_clip(self.open_clip_tokenizer)
+
+    @cached_property
+    def image_processor(self) -> Any:
+        return image_processor_from_open_clip(self._preprocessing)
+
+    @property
+    def _preprocessing(self) -> Any:
+        return getattr(self.model.visual, "preprocess_cfg", {})
+
+    @cached_property
+    def pretrained_model(self) -> Any:
+        clip = clip_from_open_clip_model(self.model).requires_grad_(False)
+        clip.config.name_or_path = self._reference
+        clip.name_or_path = self._reference
+        return clip
+
+    @cached_property
+    def fingerprint(self) -> str:
+        config: Any
+        try:
+            kind, config = "clip", clip_config_from_open_clip_model(self.model)
+            weights = open_clip_state_dict_to_clip(self.model.state_dict())
+        except ValueError:  # no CLIPModel: a function that open_clip alone computes
+            kind, weights = self.model_type, self.model.state_dict()
+            config = {"modules": [type(module).__name__ for module in self.model.modules()]}
+        tokenizer = self._or_none("tokenizer") or self.open_clip_tokenizer
+        pixels = self._or_none("image_processor") or _Settings(self._preprocessing)
+        return tower_fingerprint(kind, weights, config, tokenizer, pixels, self._tokenize)
+
+    def _or_none(self, part: str) -> Any:
+        try:
+            return getattr(self, part)
+        except (ValueError, KeyError):
+            return None
+
+    def _tokenize(self, texts: list[str]) -> dict[str, Tensor]:
+        tokenizer = self._or_none("tokenizer")
+        if tokenizer is None:
+            return {"input_ids": self.open_clip_tokenizer(texts)}  # (n, L)
+        return tokenizer(texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt")
 
     @property
     def model_type(self) -> str:
@@ -62,15 +118,14 @@ class OpenClipTower(Tower):
         return F.normalize(self.model.encode_image(pixels.to(self.device, self.dtype)).float(), dim=-1).cpu()  # (B, D)
 
 
-class _Preprocessing:
-    """What tells one image transform from another, under the names by which towers are compared."""
+class _Settings:
+    """An image transform that transformers cannot express, by what it says of itself."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self.settings: Any = getattr(model.visual, "preprocess_cfg", {})
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings
 
     def to_dict(self) -> dict[str, Any]:
-        names = {"size": "size", "image_mean": "mean", "image_std": "std", "resample": "interpolation"}
-        return {ours: self.settings.get(theirs) for ours, theirs in names.items()}
+        return dict(self.settings)
 
 
 def load_open_clip_tower(
@@ -84,23 +139,18 @@ def load_open_clip_tower(
         ValueError: no such model or tag, or no tag.
         OSError: the weights cannot be fetched.
     """
-    open_clip = require_package("open_clip", extra="openclip")
     name = name.removeprefix(OPEN_CLIP_PREFIX)
-    model_name, _, tag = (name, "", "") if name.startswith(_SCHEMAS) else name.partition("/")
-    if not name.startswith(_SCHEMAS):
-        tags = open_clip.list_pretrained_tags_by_model(model_name)
-        if model_name not in open_clip.list_models():
-            raise ValueError(f"open_clip has no model {model_name!r}; open_clip.list_models() names them")
-        if tag not in tags and not Path(tag).is_file():
-            raise ValueError(f"{model_name!r} needs a tag after '/', one of {', '.join(tags)}; got {tag!r}")
-    try:
-        model, _, transform = open_clip.create_model_and_transforms(
-            model_name, pretrained=tag or None, **activation_of_tag(model_name, tag)
-        )
-    except RuntimeError as error:  # open_clip's name for a download that failed
-        raise OSError(f"open_clip cannot load {name!r}: {error}") from error
+    model, transform, tokenizer = create_open_clip(name)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     label = name if not name.startswith("local-dir:") else Path(name.removeprefix("local-dir:")).name
-    tokenizer = open_clip.get_tokenizer(model_name)
-    return OpenClipTower(model.to(device, dtype or torch.float32), tokenizer, transform, OPEN_CLIP_PREFIX + label)
+    tower = OpenClipTower(
+        model.to(device, dtype if dtype is torch.bfloat16 else torch.float32),
+        tokenizer,
+        transform,
+        OPEN_CLIP_PREFIX + label,
+        OPEN_CLIP_PREFIX + name,
+    )
+    if dtype not in (None, torch.float32, torch.bfloat16):
+        tower.to_dtype(dtype)
+    return tower

@@ -25,6 +25,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from tqdm.auto import tqdm
 
 from modeling_ulip2.towers import Tower
+from modeling_ulip2.towers.fingerprint import made_by_older_recipe
 from modeling_ulip2.training.data import check_views, config_files, load_config
 from modeling_ulip2.training.stream import joined_rows
 from modeling_ulip2.triplets.images import open_depth, open_view
@@ -112,6 +113,15 @@ def _made_by(dataset: str, tower: Tower) -> bool:
         return False
     made_by = read_features_maker(manifest)
     if made_by != {tower.fingerprint}:
+        old = sorted(filter(made_by_older_recipe, made_by))
+        if old:
+            logger.warning(
+                f"the features of {dataset} carry a fingerprint of an earlier version ({', '.join(old)}), which told "
+                f"neither activations nor tokenizers apart. Whether {tower.name} ({tower.fingerprint}) made them "
+                "cannot be said: they are not used. `dataset_scripts/embed_triplets.py FOLDER --tower TOWER "
+                "--replace` makes them anew."
+            )
+            return False
         other = ", ".join(sorted(made_by)) or "no tower"
         logger.info(f"the features of {dataset} come from {other}, not from {tower.fingerprint}: not used")
         return False
@@ -151,6 +161,12 @@ def computed_features(
     state = PartialState()
     missing = [shard for shard, path in enumerate(paths) if not (path.is_file() and is_parquet(path))]
     mine = missing[state.process_index :: state.num_processes]
+    older = [old for old in folder.parent.glob("*-*") if made_by_older_recipe(old.name.rpartition("-")[0])]
+    if missing and older:
+        logger.warning(
+            f"{len(older)} folders in {folder.parent}, such as {older[0].name}, hold features by fingerprints of an "
+            "earlier version and are no longer read: delete them if you like"
+        )
     if missing:
         logger.info(f"embedding {len(triplets)} triplets with {tower.name}: {len(missing)} shards into {folder}")
     else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,10 @@ def test_by_reference(captioner: tuple[Any, Any], parts: tuple[str, str], tmp_pa
 
     # the parts have moved
     config = json.loads((tmp_path / "config.json").read_text())
-    assert (config["point_model_name_or_path"], config["language_model_name_or_path"]) == parts
+    fields = ("point_model_name_or_path", "language_model_name_or_path")
+    assert all(config[field].startswith("../") for field in fields)  # both can be moved together
+    assert tuple(os.path.normpath(tmp_path / config[field]) for field in fields) == parts
+    assert (loaded.config.point_model_name_or_path, loaded.config.language_model_name_or_path) == parts
     config["language_model_name_or_path"] = "/nowhere/language"
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(OSError, match="(?s)'/nowhere/language' .* pass language_model_name_or_path="):
@@ -194,9 +199,26 @@ def test_cards(captioner: tuple[Any, Any], tmp_path: Path) -> None:
         model.config.language_model_name_or_path, model.config.point_model_name_or_path = names
 
 
-def test_push_to_hub(captioner: tuple[Any, Any], fake_hub: Hub) -> None:  # noqa: F811
+def test_push_to_hub(captioner: tuple[Any, Any], fake_hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     model, processor = captioner
+    with pytest.raises(
+        ValueError, match="point_model_name_or_path is '/.*', a path of this machine.*include_point_model"
+    ):
+        model.push_to_hub(NAME)
+    with pytest.raises(ValueError, match="language_model_name_or_path is '/.*include_language_model=True"):
+        model.push_to_hub(NAME, include_point_model=True)
+    assert not fake_hub.files
+    model.push_to_hub(NAME, include_point_model=True, include_language_model=True)
+    whole = json.loads(fake_hub.files["config.json"])
+    assert whole["point_model_config"] and whole["text_config"] and model.config.text_config is None
+    assert whole["point_model_name_or_path"] is None and whole["language_model_name_or_path"] is None
+    assert str(Path(model.config.language_model_name_or_path).parent) not in fake_hub.files["config.json"].decode()
+    fake_hub.files.clear()
+    named = {"point_model_name_or_path": "someone/points", "language_model_name_or_path": "someone/language"}
+    monkeypatch.setattr(model, "config", copy.deepcopy(model.config))
+    model.config.update(named)
     model.push_to_hub(NAME, tags=["mine"])
+    assert named.items() <= json.loads(fake_hub.files["config.json"]).items()
     data = ModelCard(fake_hub.text).data
     assert data.pipeline_tag == "any-to-any" and {"point-cloud", "qformer", "mine"} <= set(data.tags)
     assert {"model.safetensors", "config.json", "modeling_captioning_ulip2.py"} <= fake_hub.files.keys()

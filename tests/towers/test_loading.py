@@ -9,44 +9,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModel,
     BertConfig,
     BertModel,
-    PreTrainedTokenizerFast,
-    SiglipConfig,
-    SiglipImageProcessor,
-    SiglipModel,
-    SiglipProcessor,
-    SiglipTextConfig,
-    SiglipVisionConfig,
 )
 
-from modeling_ulip2.towers import Tower, load_tower
-from modeling_ulip2.towers.loading import fold_batch_norms
-from tests.towers.world import WORDS, tiny_conse
+from modeling_ulip2.towers import TransformersTower, load_tower
+from modeling_ulip2.towers.transformers_tower import fold_batch_norms
+from tests.towers.world import tiny_conse
 
 TEXTS = ["a chair", "a photo of a red wooden table", "cat", "a blue lamp"]
-
-
-@pytest.fixture(scope="module")
-def siglip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    vocabulary = {word: index for index, word in enumerate(["<pad>", "<eos>", "<unk>", *WORDS])}
-    common = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
-    text = SiglipTextConfig(**common, vocab_size=len(vocabulary), max_position_embeddings=8, projection_size=16)
-    vision = SiglipVisionConfig(**common, image_size=16, patch_size=8)
-    model = SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", model_max_length=8
-    )
-    folder = tmp_path_factory.mktemp("siglip")
-    model.save_pretrained(folder)
-    SiglipProcessor(SiglipImageProcessor(size={"height": 16, "width": 16}), tokenizer).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(params=["conse", "clip", "siglip"])
@@ -105,10 +78,12 @@ def test_name_scale_and_fingerprint(folder: Path, tmp_path: Path) -> None:
     changed = AutoModel.from_pretrained(folder)
     with torch.no_grad():
         list(changed.parameters())[-1].mul_(1.5).add_(0.1)
-    other = Tower(changed, tower.tokenizer, tower.image_processor, "other")
+    other = TransformersTower(changed, tower.tokenizer, tower.image_processor, "other")
     assert other.fingerprint != tower.fingerprint
     tower.image_processor.image_mean = [0.1, 0.2, 0.3]
-    assert Tower(tower.model, tower.tokenizer, tower.image_processor, "same").fingerprint != tower.fingerprint
+    assert (
+        TransformersTower(tower.model, tower.tokenizer, tower.image_processor, "same").fingerprint != tower.fingerprint
+    )
 
 
 def test_lower_precision_is_close(clip_folder: Path) -> None:
@@ -147,7 +122,7 @@ def test_other_bad_input(conse_folder: Path, tmp_path: Path) -> None:
         tower.encode_images(["path/to/image.png"])  # type: ignore[list-item]
     config = BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
     with pytest.raises(TypeError, match="BertModel has no get_text_features"):
-        Tower(BertModel(config), tower.tokenizer, tower.image_processor, "bert")
+        TransformersTower(BertModel(config), tower.tokenizer, tower.image_processor, "bert")
     with pytest.raises(OSError):
         load_tower(tmp_path / "nothing")
 

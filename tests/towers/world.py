@@ -6,15 +6,29 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BertConfig,
     BertTokenizer,
+    ChineseCLIPConfig,
+    ChineseCLIPModel,
     CLIPImageProcessor,
+    PreTrainedTokenizerFast,
+    Siglip2Config,
+    Siglip2ImageProcessor,
+    Siglip2Model,
+    Siglip2Processor,
+    SiglipConfig,
+    SiglipImageProcessor,
+    SiglipModel,
+    SiglipProcessor,
+    SiglipTextConfig,
+    SiglipVisionConfig,
     TimmWrapperConfig,
     VisionTextDualEncoderProcessor,
 )
 
-from modeling_ulip2.towers import ConseConfig, ConseModel
+from modeling_ulip2.towers import ConseConfig, ConseModel, SlipConfig, SlipModel
 
 WORDS = ["a", "photo", "of", ".", "chair", "table", "lamp", "red", "blue", "wooden", "cat", "dog"]
 CLASS_NAMES = ["chair", "table", "red lamp", "wooden cat", "blue dog"]
@@ -48,6 +62,70 @@ def tiny_conse() -> tuple[ConseModel, VisionTextDualEncoderProcessor]:
 def save_conse(folder: Path) -> Path:
     model, processor = tiny_conse()
     model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+_SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+
+
+def _word_tokenizer(length: int) -> PreTrainedTokenizerFast:
+    """Word by word, with a mask as most tokenizers make one."""
+    vocabulary = {word: index for index, word in enumerate(["<pad>", "<eos>", "<unk>", *WORDS])}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", model_max_length=length
+    )
+
+
+def save_siglip(folder: Path) -> Path:
+    torch.manual_seed(0)
+    text = SiglipTextConfig(**_SIZES, vocab_size=len(WORDS) + 3, max_position_embeddings=8, projection_size=16)
+    vision = SiglipVisionConfig(**_SIZES, image_size=16, patch_size=8)
+    SiglipModel(SiglipConfig(text_config=text, vision_config=vision)).save_pretrained(folder)
+    image_processor = SiglipImageProcessor(size={"height": 16, "width": 16})
+    SiglipProcessor(image_processor, _word_tokenizer(8)).save_pretrained(folder)
+    return folder
+
+
+def save_siglip2(folder: Path) -> Path:
+    """With images of any shape, as patches: `pixel_attention_mask` and `spatial_shapes` belong to the pixels."""
+    torch.manual_seed(0)
+    text = {**_SIZES, "vocab_size": len(WORDS) + 3, "max_position_embeddings": 8, "projection_size": 16}
+    vision = {**_SIZES, "num_patches": 16, "patch_size": 8}
+    Siglip2Model(Siglip2Config(text_config=text, vision_config=vision)).save_pretrained(folder)
+    image_processor = Siglip2ImageProcessor(patch_size=8, max_num_patches=16)
+    Siglip2Processor(image_processor, _word_tokenizer(8)).save_pretrained(folder)
+    return folder
+
+
+def save_chinese_clip(folder: Path) -> Path:
+    """A dual encoder of transformers with BERT's tokenizer, which makes `token_type_ids`."""
+    torch.manual_seed(0)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    text = {**_SIZES, "vocab_size": len(vocabulary), "max_position_embeddings": 16}
+    config = ChineseCLIPConfig(
+        text_config=text, vision_config={**_SIZES, "image_size": 16, "patch_size": 8}, projection_dim=12
+    )
+    model = ChineseCLIPModel(config)
+    torch.nn.init.normal_(model.text_model.embeddings.token_type_embeddings.weight)
+    model.save_pretrained(folder)
+    tokenizer = BertTokenizer(vocab={word: index for index, word in enumerate(vocabulary)}, model_max_length=16)
+    image_processor = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    VisionTextDualEncoderProcessor(image_processor, tokenizer).save_pretrained(folder)
+    return folder
+
+
+def save_slip(folder: Path) -> Path:
+    from modeling_ulip2.towers.slip import slip_processor
+
+    torch.manual_seed(0)
+    sizes = {f"{part}_{name}": _SIZES[name] for part in ("text", "vision") for name in tuple(_SIZES)[:3]}
+    config = SlipConfig(projection_dim=20, max_position_embeddings=12, image_size=16, patch_size=8, **sizes)
+    SlipModel(config).save_pretrained(folder)
+    processor = slip_processor(config)
+    processor.tokenizer.model_max_length = 12
     processor.save_pretrained(folder)
     return folder
 

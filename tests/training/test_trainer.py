@@ -143,7 +143,7 @@ def test_a_stream_trains_and_resumes_beyond_its_first_pass(dataset, tower, tmp_p
 
     def model(seed: int) -> Ulip2Model:
         own = tiny_model(seed)
-        own.set_clip_model(tower.model)
+        own.set_clip_model(tower.pretrained_model)
         return own
 
     settings = {"max_steps": 7, "save_strategy": "steps", "save_steps": 6}

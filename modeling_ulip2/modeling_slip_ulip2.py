@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput
 
-from .configuration_slip import SlipConfig
+from .configuration_slip_ulip2 import SlipConfig
 
 
 @dataclass

@@ -5,6 +5,7 @@ classifier sees in it, weighted by their probabilities (equation 3). What it kno
 set, so it is no substitute for a model trained on image-text pairs; it is real, small and needs no download.
 """
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput
 
-from .configuration_conse import ConseConfig
+from .configuration_conse_ulip2 import ConseConfig
 
 
 @dataclass
@@ -68,9 +69,15 @@ class ConseModel(PreTrainedModel):
             initialization.zeros_(module.class_embeds)
 
     def get_text_features(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        **kwargs: Any,
     ) -> BaseModelOutputWithPooling:
         """Sentence embeddings: the mean over the tokens. `input_ids` (B, L) -> `pooler_output` (B, D)."""
+        if token_type_ids is not None and "token_type_ids" in inspect.signature(self.text_model.forward).parameters:
+            kwargs["token_type_ids"] = token_type_ids  # a text is one sentence, so that these are zeros
         hidden = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
         if attention_mask is None:
             pooled = hidden.mean(1)  # (B, D)
