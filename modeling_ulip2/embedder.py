@@ -433,7 +433,7 @@ def load_tower_of(model: Any, name: str | Path, tower: str | Path | None = None)
         try:
             if os.path.isabs(reference) and not os.path.isdir(reference):
                 raise PlaceError("there is no such folder.")
-            return load_tower(reference, model.device)
+            return load_tower(reference, model.device, **options)
         except (OSError, ValueError) as error:
             what = f"image-text tower of {name}:"
             remedy = " Or name it to this command or function: --tower, tower=...."
