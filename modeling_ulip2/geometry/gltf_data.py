@@ -14,6 +14,7 @@ import numpy as np
 
 from .errors import MeshError
 from .sandbox import Sandbox
+from .text import plain_text
 
 # A glTF's JSON takes some twenty times its size in memory; real ones stay below a few megabytes.
 MAX_JSON_BYTES = 64 * 2**20
@@ -83,7 +84,7 @@ class GltfDocument:
         if len(text) > MAX_JSON_BYTES:
             raise MeshError("too_large", f"its JSON has {len(text)} bytes; at most {MAX_JSON_BYTES} are parsed")
         try:
-            header = json.loads(text)
+            header = json.loads(plain_text(text))
         except (ValueError, RecursionError) as error:
             raise MeshError("corrupt", f"its JSON cannot be parsed ({error})") from None
         if not isinstance(header, dict):

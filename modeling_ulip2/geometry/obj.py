@@ -17,7 +17,7 @@ from .colors import srgb_to_linear
 from .errors import MeshError
 from .mesh import Mesh, finite_colors
 from .mtl import MaterialLibrary, decode_name
-from .numbers import parse_numbers
+from .numbers import parse_numbers, without_no_numbers
 from .polygons import triangulate
 from .sandbox import Sandbox
 from .text import plain_text
@@ -30,7 +30,7 @@ _ABSENT = -np.inf
 
 def read_obj(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, strict: bool) -> Mesh:
     """Parse an OBJ file with its MTL files and textures; see `read_mesh` for the arguments' meaning."""
-    text = _Statements(plain_text(data), max_faces)
+    text = _Statements(without_no_numbers(plain_text(data)), max_faces)
     if text.positions.count == 0:
         raise MeshError("empty", "it holds no vertex")
     positions, uv, normals = text.positions.rows(), text.uv.rows(), text.normals.rows()

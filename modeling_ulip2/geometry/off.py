@@ -1,133 +1,208 @@
-"""OFF and its relatives. trimesh's loader drops the colours of faces (OFF) and of vertices (COFF), so this is ours."""
+"""OFF and its relatives. trimesh's loader drops the colors of faces (OFF) and of vertices (COFF), so this is ours."""
 
 from __future__ import annotations
 
 import re
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from .colors import srgb_to_linear
 from .errors import MeshError
-from .mesh import Mesh
-from .numbers import parse_numbers
+from .mesh import Mesh, finite_colors
+from .numbers import parse_numbers, without_no_numbers
 from .polygons import triangulate
 from .sandbox import Sandbox
+from .text import plain_text
 
-# Texture coordinates, colours, normals; then the dimensions that are not read. ModelNet glues the counts to the word.
-_HEADER = re.compile(r"\s*(ST)?(C)?(N)?(4)?(n)?OFF\b\s*(BINARY)?|\s*OFF(?=\d)")
+# Texture coordinates, colors, normals; then the dimensions that are not read. ModelNet glues the counts to the word.
+_HEADER = re.compile(rb"\s*(ST)?(C)?(N)?(4)?(n)?OFF\b\s*(BINARY)?|\s*OFF(?=\d)")
 
 
 def read_off(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, strict: bool) -> Mesh:
-    """Parse an OFF, COFF, NOFF, CNOFF or ST… file; see `read_mesh` for the arguments' meaning."""
-    if b"\0" in data[:65536]:
-        raise MeshError("unsupported", "it is a binary OFF file or none at all; only text is read")
-    text = re.sub(r"#[^\n]*", "", data.decode("utf-8", errors="replace"))
+    """Parse an OFF, COFF, NOFF, CNOFF or ST… file; see `read_mesh` for the arguments' meaning.
+
+    Numbers may stand on any lines (free form), but for a face's color, which by the format ends with its line.
+    """
+    text = re.sub(rb"#[^\n]*", b"", without_no_numbers(plain_text(data)))
     match = _HEADER.match(text)
     if match is None:
-        raise MeshError("unsupported", f"it does not begin with OFF but with {text[:20]!r}")
-    _, has_color, has_normal, four, n_dim, binary = match.groups()
+        raise MeshError("unsupported", f"it does not begin with OFF but with {text[:20].decode(errors='replace')!r}")
+    has_uv, has_color, has_normal, four, n_dim, binary = match.groups()
     if four or n_dim or binary:
         raise MeshError("unsupported", "it is a four- or n-dimensional or binary OFF file; only plain ones are read")
-    lines = [line for line in text[match.end() :].splitlines() if line.strip()]
-    try:
-        num_vertices, num_faces = (int(word) for word in lines[0].split()[:2])
-    except (IndexError, ValueError):
-        raise MeshError("corrupt" if lines else "truncated", "its vertex and face counts are missing") from None
+    lines = [line for line in text[match.end() :].split(b"\n") if line and not line.isspace()]
+    num_vertices, num_faces, lines = _counts(lines)
     if num_faces > max_faces:
         raise MeshError("too_many_faces", f"its header declares {num_faces} faces; at most {max_faces}")
-    if num_vertices < 0 or num_faces < 0 or len(lines) - 1 < num_vertices + num_faces:
+    # A digit and a blank each; a face of no corners is one number.
+    if num_vertices < 0 or num_faces < 0 or 2 * (3 * num_vertices + num_faces) > len(text) + 1:
         raise MeshError(
-            "truncated", f"it declares {num_vertices} vertices and {num_faces} faces and has {len(lines) - 1} lines"
+            "truncated", f"it declares {num_vertices} vertices and {num_faces} faces and has {len(lines)} lines"
         )
-    vertices, normals, vertex_colors = _vertices(lines[1 : num_vertices + 1], bool(has_color), bool(has_normal))
+    warnings: list[str] = []
+    table, lines = _vertex_table(
+        lines, num_vertices, 3 + 3 * bool(has_normal) + 4 * bool(has_color) + 2 * bool(has_uv)
+    )
+    vertices = table[:, :3]
+    sizes, corners, extra = _face_table(lines, num_faces, max_faces)
+    if corners.min(initial=0) < 0 or corners.max(initial=-1) >= len(vertices):
+        raise MeshError("corrupt", f"a face names vertex {corners.max()} of {len(vertices)}")
+    triangles, polygon = triangulate(vertices, corners, sizes)
+
+    vertex_colors = face_colors = None
+    behind = table[:, 6 if has_normal else 3 : table.shape[1] - 2 * bool(has_uv)]
+    # Some programs write colors behind a plain OFF's coordinates, too.
+    if behind.shape[1] >= 3 and (has_color or behind.shape[1] <= 4):
+        vertex_colors = finite_colors(_colors(behind[:, :4]), warnings)
+    elif behind.shape[1]:
+        warnings.append(f"{behind.shape[1]} numbers behind each vertex are no color that is read; they are left out")
+    colored = ~np.isnan(extra[:, 2]) if extra.shape[1] > 2 else np.zeros(len(extra), dtype=bool)
+    if colored.any():
+        colors = np.ones((len(extra), 4), dtype=np.float32)  # a face without color among colored ones is white
+        colors[colored] = _colors(extra[colored])
+        face_colors = finite_colors(colors[polygon], warnings)
+    elif extra.shape[1]:
+        warnings.append("its faces' colors are numbers of a palette, which is not read; they are left out")
+    return Mesh(
+        vertices=vertices,
+        faces=corners[triangles],
+        normals=table[:, 3:6] if has_normal else None,
+        vertex_colors=vertex_colors,
+        face_colors=face_colors,
+        warnings=warnings,
+    )
+
+
+def _counts(lines: list[bytes]) -> tuple[int, int, list[bytes]]:
+    """The numbers of vertices and faces, and the lines behind them; the number of edges says nothing."""
+    words: list[bytes] = []
+    used = 0
+    # Some files leave the number of edges out; where it follows on a line of its own, it stands alone there.
+    while used < len(lines) and (len(words) < 2 or (len(words) == 2 and len(lines[used].split()) == 1)):
+        words += lines[used].split()
+        used += 1
     try:
-        faces, face_colors = _faces(lines[num_vertices + 1 : num_vertices + num_faces + 1], vertices, max_faces)
-    except ValueError as error:
+        num_vertices, num_faces = int(words[0]), int(words[1])
+    except (IndexError, ValueError):
+        raise MeshError("corrupt" if words else "truncated", "its vertex and face counts are missing") from None
+    rest = [b" ".join(words[3:])] if len(words) > 3 else []
+    return num_vertices, num_faces, rest + lines[used:]
+
+
+def _vertex_table(lines: list[bytes], count: int, width: int) -> tuple[np.ndarray, list[bytes]]:
+    """(count, columns) of the vertices, and the lines behind them. `width` is what the format says of a row."""
+    if count == 0:
+        return np.zeros((0, width)), lines
+    widths = set(map(len, map(bytes.split, lines[:count])))
+    if len(widths) == 1 and len(lines) >= count and min(widths) >= 3:  # a line each, as nearly always
+        own = min(widths)
+        values = parse_numbers(b"\n".join(lines[:count]))
+        if values is not None and len(values) == own * count and own >= width - 1:  # a color may lack its alpha
+            return values.reshape(count, own), lines[count:]
+        if own >= width - 1:
+            raise MeshError("corrupt", "its vertices are not all numbers")
+    needed, position, used = width * count, 0, 0
+    while used < len(lines) and position < needed:
+        position += len(lines[used].split())
+        used += 1
+    values = parse_numbers(b"\n".join(lines[:used]))
+    if values is None or len(values) != position:
+        raise MeshError("corrupt", "its vertices are not all numbers")
+    if position < needed:
+        raise MeshError("truncated", f"it declares {count} vertices of {width} numbers and has {position} numbers")
+    rest = lines[used - 1].split()[len(lines[used - 1].split()) - (position - needed) :] if position > needed else []
+    if rest and len(widths) > 1 and lines[0].split()[width:]:
+        raise MeshError("corrupt", f"its vertices are not all {width} numbers")
+    return values[:needed].reshape(count, width), ([b" ".join(rest)] if rest else []) + lines[used:]
+
+
+def _face_table(lines: list[bytes], count: int, max_faces: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Corners of each face (count,), their vertices one face after the other, and up to four numbers behind each
+    (count, 0 to 4), NaN where a face has fewer."""
+    if count == 0:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros((0, 0))
+    values, width = parse_numbers(b"\n".join(lines[:count])), len(lines[0].split()) if lines else 0
+    if values is not None and len(lines) >= count and len(values) == width * count:
+        table = values.reshape(count, width)
+        size = table[0, 0]
+        if (
+            2 < size < width and (size - 2) * count <= max_faces and (table[:, 0] == size).all()
+        ):  # all alike, as nearly always
+            corners = table[:, 1 : int(size) + 1]
+            broken = np.flatnonzero((corners != np.floor(corners)).any(axis=1))
+            if len(broken) == 0 and size == int(size):
+                return (
+                    np.full(count, int(size)),
+                    corners.astype(np.int64).reshape(-1),
+                    table[:, int(size) + 1 : int(size) + 5],
+                )
+            raise MeshError("corrupt", f"face {broken[0] + 1 if len(broken) else 1} has numbers that are not whole")
+    try:
+        faces = _free_faces(lines, count, max_faces, colors=True)
+        faces = faces or _free_faces([b" ".join(lines)], count, max_faces, colors=False)
+    except (ValueError, OverflowError) as error:
         if isinstance(error, MeshError):
             raise
         raise MeshError("corrupt", f"its faces are not made of numbers as OFF has them ({error})") from None
-    return Mesh(vertices=vertices, faces=faces, normals=normals, vertex_colors=vertex_colors, face_colors=face_colors)
+    if faces is None:
+        raise MeshError("truncated", f"it declares {count} faces and ends before the last of them")
+    sizes = np.array([len(corners) for corners, _ in faces], dtype=np.int64)
+    extra = np.full((count, max(len(numbers) for _, numbers in faces)), np.nan)
+    for row, (_, numbers) in enumerate(faces):
+        extra[row, : len(numbers)] = [float(number) for number in numbers]
+    return sizes, np.array(list(chain.from_iterable(corners for corners, _ in faces)), dtype=np.int64), extra
 
 
-def _vertices(
-    lines: list[str], has_color: bool, has_normal: bool
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """Positions (V, 3), normals (V, 3) and linear colours (V, 4)."""
-    if not lines:
-        return np.zeros((0, 3)), None, None
-    values, width = parse_numbers("\n".join(lines).encode()), len(lines[0].split())
-    first = 6 if has_normal else 3
-    if values is None or len(values) != width * len(lines) or width < first:
-        raise MeshError("corrupt", f"its vertices are not all {max(width, first)} numbers")
-    table = values.reshape(len(lines), width)
-    normals = table[:, 3:6] if has_normal else None
-    # Some programs write colours behind a plain OFF's coordinates, too.
-    extra = width - first
-    if extra < 3 or (not has_color and extra > 4):
-        return table[:, :3], normals, None
-    fractions = any("." in word for line in lines[:100] for word in line.split()[first:])
-    return table[:, :3], normals, _colors(table[:, first : first + min(extra, 4)], fractions)
+def _free_faces(
+    lines: list[bytes], count: int, max_faces: int, colors: bool
+) -> list[tuple[list[int], list[bytes]]] | None:
+    """Corners and color of each face, whose numbers may stand on several lines; None if the lines end too early.
+
+    Where several faces share a line there are no colors: what would be one is the next face.
+    """
+    faces: list[tuple[list[int], list[bytes]]] = []
+    ahead = iter(lines)
+    words: list[bytes] = []
+    place = triangles = 0
+    while len(faces) < count:
+        while place >= len(words):
+            line = next(ahead, None)
+            if line is None:
+                return None
+            words, place = line.split(), 0
+        size = int(words[place])
+        if size < 0:
+            raise MeshError("corrupt", f"face {len(faces) + 1} has {size} corners")
+        triangles += max(size - 2, 0)
+        if triangles > max_faces:
+            raise MeshError("too_many_faces", f"its polygons hold more than {max_faces} triangles")
+        place += 1
+        corners: list[int] = []
+        while len(corners) < size:
+            corners += [int(word) for word in words[place : place + size - len(corners)]]
+            place += size
+            if len(corners) < size:
+                line = next(ahead, None)
+                if line is None:
+                    return None
+                words, place = line.split(), 0
+                size_left = size - len(corners)
+                corners += [int(word) for word in words[:size_left]]
+                place = size_left
+        behind = words[place:]
+        if colors and len(behind) <= 4:
+            faces.append((corners, behind))
+            place = len(words)
+        else:
+            faces.append((corners, []))
+    return faces
 
 
-def _faces(lines: list[str], vertices: np.ndarray, max_faces: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Triangles (F, 3) and their linear colours (F, 4); a face without colour among coloured ones is white."""
-    if not lines:
-        return np.zeros((0, 3), dtype=np.int64), None
-    fractions = any("." in word for line in lines[:100] for word in line.split())
-    values, width = parse_numbers("\n".join(lines).encode()), len(lines[0].split())
-    if values is not None and len(values) == width * len(lines):
-        table = values.reshape(len(lines), width)
-        size = int(table[0, 0])
-        if 3 <= size < width and (table[:, 0] == size).all():  # all alike, as nearly always
-            if len(lines) * (size - 2) > max_faces:
-                raise MeshError("too_many_faces", f"its polygons hold more than {max_faces} triangles")
-            corners = table[:, 1 : size + 1].astype(np.int64).reshape(-1)
-            _check_indices(corners, len(vertices))
-            triangles, polygon = triangulate(vertices, corners, np.full(len(lines), size))
-            faces = corners[triangles]
-            extra = table[:, size + 1 : size + 5]
-            return faces, _colors(extra, fractions)[polygon] if extra.shape[1] >= 3 else None
-    return _mixed_faces(lines, vertices, max_faces, fractions)
-
-
-def _check_indices(indices: np.ndarray, count: int) -> None:
-    if indices.min(initial=0) < 0 or indices.max(initial=-1) >= count:
-        raise MeshError("corrupt", f"a face names vertex {indices.max()} of {count}")
-
-
-def _mixed_faces(
-    lines: list[str], vertices: np.ndarray, max_faces: int, fractions: bool
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """As `_faces`, for polygons of several sizes, or with and without colours, line by line."""
-    rows = [line.split() for line in lines]
-    sizes = np.array([int(words[0]) for words in rows], dtype=np.int64)
-    if np.maximum(sizes - 2, 0).sum() > max_faces:
-        raise MeshError("too_many_faces", f"its polygons hold more than {max_faces} triangles")
-    for words, size in zip(rows, sizes, strict=True):
-        if size < 0 or len(words) < size + 1:
-            raise MeshError("truncated", f"a face of {size} corners has {len(words) - 1}")
-    corners = np.array(
-        [int(index) for words, size in zip(rows, sizes, strict=True) for index in words[1 : size + 1]], dtype=np.int64
-    )
-    _check_indices(corners, len(vertices))
-    triangles, polygon = triangulate(vertices, corners, sizes)
-    faces = corners[triangles].reshape(-1, 3)
-    extra = [words[size + 1 :] for words, size in zip(rows, sizes, strict=True)]
-    if not any(len(words) >= 3 for words in extra):
-        return faces, None
-    colors = np.ones((len(rows), 4), dtype=np.float32)
-    for width in (3, 4):
-        colored = [i for i, words in enumerate(extra) if min(len(words), 4) == width]
-        if colored:
-            values = np.array([extra[i][:width] for i in colored], dtype=np.float64)
-            colors[colored] = _colors(values, fractions)
-    return faces, colors[polygon]
-
-
-def _colors(values: np.ndarray, fractions: bool) -> np.ndarray:
-    """(N, 4) linear colours from (N, 3 or 4) sRGB: written as fractions if none exceeds 1, else as 0..255."""
-    if not (fractions and values.max(initial=0.0) <= 1.0):
+def _colors(values: np.ndarray) -> np.ndarray:
+    """(N, 4) linear colors from (N, 3 or 4) sRGB: fractions if none exceeds 1, else 0 to 255; no alpha is 1."""
+    if np.nanmax(values, initial=0.0) > 1.0:
         values = values / 255.0
-    alpha = values[:, 3] if values.shape[1] == 4 else np.ones(len(values))
+    alpha = np.ones(len(values)) if values.shape[1] < 4 else np.where(np.isnan(values[:, 3]), 1.0, values[:, 3])
     return np.column_stack([srgb_to_linear(values[:, :3]), alpha]).astype(np.float32)

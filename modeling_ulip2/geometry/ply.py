@@ -6,6 +6,8 @@ table as an empty one, and leaves vertex colours behind when it splits vertices 
 
 from __future__ import annotations
 
+import codecs
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,13 +15,16 @@ import numpy as np
 
 from .colors import srgb_to_linear, to_unit
 from .errors import MeshError
-from .numbers import parse_numbers
+from .numbers import ranges
+from .ply_text import read_rows
+from .text import plain_text
 
 _TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
     "uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4", "int64": "i8", "uint64": "u8",
     "float": "f4", "float32": "f4", "double": "f8", "float64": "f8",
 }  # fmt: skip
+_HEADER_END = re.compile(rb"(?:\r\n|\r|\n)end_header[ \t]*(\r\n|\r|\n|\Z)")
 _FORMATS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 
 
@@ -59,7 +64,7 @@ class PlyElement:
             return None
         rgb = to_unit(rgb)
         if not np.isfinite(rgb).all():
-            raise MeshError("non_finite", f"the colours of its {self.name} table are NaN or infinite")
+            raise MeshError("non_finite", f"the colors of its {self.name} table are NaN or infinite")
         rgb = rgb / 255.0 if rgb.max(initial=0.0) > 1.0 else rgb  # floats that count to 255
         alpha = self.columns.get("alpha")
         alpha = np.ones(self.count) if alpha is None else np.clip(to_unit(alpha), 0.0, 1.0)
@@ -68,10 +73,10 @@ class PlyElement:
 
 @dataclass
 class PlyFile:
-    """The tables of a PLY file and the image that its comments name."""
+    """The tables of a PLY file and the images that its comments name, in their order."""
 
     elements: dict[str, PlyElement]
-    texture: str | None = None
+    textures: list[str] = field(default_factory=list)
 
 
 def parse_ply(data: bytes, limits: dict[str, int]) -> PlyFile:
@@ -82,9 +87,10 @@ def parse_ply(data: bytes, limits: dict[str, int]) -> PlyFile:
         limits: largest number of rows of a table, by its name ("vertex", "face").
 
     Raises:
-        MeshError: "truncated" where the header declares more rows than the file can hold, before they are allocated.
+        MeshError: "truncated" where the header declares more rows than the file can hold, before they are allocated;
+            "corrupt" for a row of text that contradicts the header, with the number of its line.
     """
-    file, endian, body = _parse_header(data)
+    file, endian, body, first_line = _parse_header(data)
     for element in file.elements.values():
         limit = limits.get(element.name)
         if limit is not None and element.count > limit:
@@ -94,24 +100,28 @@ def parse_ply(data: bytes, limits: dict[str, int]) -> PlyFile:
             )
     _check_size(file, endian, len(body))
     if endian == "":
-        numbers = parse_numbers(body)
-        if numbers is None:
-            raise MeshError("corrupt", "its tables hold words that are no numbers")
-        _read_ascii(file, numbers)
+        read_rows(list(file.elements.values()), body, first_line)
     else:
         _read_binary(file, body)
     return file
 
 
-def _parse_header(data: bytes) -> tuple[PlyFile, str, bytes]:
-    end = data.find(b"end_header", 0, 2**20)
-    if not data.startswith(b"ply") or end < 0:
+def _parse_header(data: bytes) -> tuple[PlyFile, str, bytes, int]:
+    """The declared tables, the byte order ("" for text), the bytes behind the header and the number of their line."""
+    data = data.removeprefix(codecs.BOM_UTF8)
+    if not data.startswith(b"ply") and data[:64].count(0) > 16:  # UTF-16
+        data = plain_text(data)
+    end = _HEADER_END.search(data, 0, 2**20)
+    if not data.startswith(b"ply") or end is None:
         raise MeshError("corrupt" if data.startswith(b"ply") else "unsupported", "it has no complete PLY header")
-    newline = data.find(b"\n", end)
-    body = data[newline + 1 :] if newline >= 0 else b""
+    # Where lines end with CR alone, an LF behind the header belongs to the data.
+    cr_alone = data[3:4] == b"\r" and data[4:5] != b"\n"
+    body = data[end.start(1) + (1 if cr_alone else len(end.group(1))) :]
+    header = re.split(rb"\r\n|\r|\n", data[: end.start()])
     file, endian = PlyFile({}), None
     current: PlyElement | None = None
-    for line in data[:end].decode("utf-8", errors="replace").splitlines()[1:]:
+    for raw in header[1:]:
+        line = raw.decode("utf-8", errors="replace")
         words = line.split()
         try:
             if not words:
@@ -119,7 +129,7 @@ def _parse_header(data: bytes) -> tuple[PlyFile, str, bytes]:
             if words[0] == "format":
                 endian = _FORMATS[words[1]]
             elif words[0] == "comment" and len(words) > 2 and words[1].lower() == "texturefile":
-                file.texture = line.split(None, 2)[2].strip()
+                file.textures.append(line.split(None, 2)[2].strip())
             elif words[0] == "element":
                 current = PlyElement(words[1], int(words[2]))
                 if current.count < 0:
@@ -136,7 +146,7 @@ def _parse_header(data: bytes) -> tuple[PlyFile, str, bytes]:
             raise MeshError("corrupt", f"its PLY header has the line {line[:80]!r}") from None
     if endian is None:
         raise MeshError("corrupt", "its PLY header declares no format")
-    return file, endian, body
+    return file, endian, body, len(header) + 2
 
 
 def _check_size(file: PlyFile, endian: str, available: int) -> None:
@@ -150,64 +160,6 @@ def _check_size(file: PlyFile, endian: str, available: int) -> None:
         needed += element.count * row
     if needed > available + 1:
         raise MeshError("truncated", f"its header declares at least {needed} bytes of data and {available} follow")
-
-
-def _read_ascii(file: PlyFile, numbers: np.ndarray) -> None:
-    position = 0
-    for element in file.elements.values():
-        lists = [p for p in element.properties if p.length_dtype is not None]
-        width = len(element.properties)
-        lengths = np.zeros(0)
-        if lists and element.count:  # rows of one length are common: assume so, then look
-            at = [i for i, p in enumerate(element.properties) if p.length_dtype is not None]
-            if len(lists) == 1 and position + at[0] < len(numbers):
-                width += int(max(0.0, min(numbers[position + at[0]], 1e6)))
-                table = numbers[position : position + element.count * width]
-                lengths = table.reshape(-1, width)[:, at[0]] if len(table) == element.count * width else lengths
-            if not (len(lengths) and (lengths == lengths[0]).all() and lengths[0] == width - len(element.properties)):
-                position = _walk(element, numbers, position)
-                continue
-        table = numbers[position : position + element.count * width]
-        if len(table) < element.count * width:
-            raise _cut_off(element)
-        table = table.reshape(element.count, width)
-        position += table.size
-        column = 0
-        for p in element.properties:
-            if p.length_dtype is None:
-                element.columns[p.name] = _cast(table[:, column], p.dtype)
-                column += 1
-            else:
-                size = width - len(element.properties)
-                values = _cast(table[:, column + 1 : column + 1 + size].reshape(-1), p.dtype)
-                element.columns[p.name] = (values, np.full(element.count, size))
-                column += 1 + size
-
-
-def _walk(element: PlyElement, numbers: np.ndarray, position: int) -> int:
-    """Read rows whose lists differ in length, one by one; gives the position behind them."""
-    scalars: dict[str, list[float]] = {p.name: [] for p in element.properties}
-    pieces: dict[str, list[np.ndarray]] = {p.name: [] for p in element.properties}
-    for _ in range(element.count):
-        for p in element.properties:
-            if position >= len(numbers):
-                raise _cut_off(element)
-            if p.length_dtype is None:
-                scalars[p.name].append(numbers[position])
-                position += 1
-                continue
-            size = numbers[position]
-            if not 0 <= size <= len(numbers) - position - 1:
-                raise _cut_off(element)
-            pieces[p.name].append(numbers[position + 1 : position + 1 + int(size)])
-            position += 1 + int(size)
-    for p in element.properties:
-        if p.length_dtype is None:
-            element.columns[p.name] = _cast(np.array(scalars[p.name]), p.dtype)
-        else:
-            lengths = np.array([len(piece) for piece in pieces[p.name]])
-            element.columns[p.name] = (_cast(np.concatenate(pieces[p.name]), p.dtype), lengths)
-    return position
 
 
 def _read_binary(file: PlyFile, body: bytes) -> None:
@@ -280,23 +232,12 @@ def _walk_binary(element: PlyElement, body: bytes, position: int) -> int:
     raw = np.frombuffer(body, np.uint8)
     for p in element.properties:
         count = np.array(lengths[p.name])
-        start = np.repeat(np.array(places[p.name]), count)
-        within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-        at = start + within * p.dtype.itemsize  # first byte of each value
+        start = np.array(places[p.name])
+        # First byte of each value.
+        at = np.repeat(start, count) + ranges(np.zeros_like(start), count) * p.dtype.itemsize
         values = np.ascontiguousarray(raw[at[:, None] + np.arange(p.dtype.itemsize)]).view(p.dtype)[:, 0]
         element.columns[p.name] = values if p.length_dtype is None else (values, count)
     return position
-
-
-def _cast(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """ASCII numbers as the header's type; colours written as fractions under an integer type stay fractions."""
-    if dtype.kind == "f":
-        return values
-    rounded = np.nan_to_num(values)
-    if dtype.kind in "iu" and np.array_equal(rounded, np.round(rounded)):
-        info = np.iinfo(dtype)
-        return np.clip(rounded, info.min, info.max).astype(dtype)
-    return values
 
 
 def _cut_off(element: PlyElement) -> MeshError:

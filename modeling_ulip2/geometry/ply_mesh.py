@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from .errors import MeshError
-from .mesh import Material, Mesh
+from .mesh import AlphaMode, Material, Mesh
 from .ply import PlyElement, PlyFile, parse_ply
 from .polygons import triangulate
 from .sandbox import Sandbox
 from .textures import TextureLoader
+
+_INDEX_NAMES = ("vertex_indices", "vertex_index")
 
 
 def read_ply(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, strict: bool) -> Mesh:
@@ -26,10 +28,10 @@ def read_ply(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, stric
         raise MeshError("empty", "it holds points but no triangle; read_points reads point clouds")
     indices, positions_in_list = corners
     warnings: list[str] = []
-    material, uv_of_corner = _texture(file, positions_in_list, sandbox, strict, warnings)
     normals, colors = vertex.stack("nx", "ny", "nz"), _colors(vertex, warnings)
+    materials, face_material, uv_of_corner = _textures(file, polygon, positions_in_list, sandbox, strict, warnings)
     uv = None
-    if material.texture is not None:
+    if any(material.texture is not None for material in materials):
         uv = vertex_uv(vertex)
         if uv is not None:
             uv = uv.astype(np.float32)
@@ -41,14 +43,20 @@ def read_ply(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, stric
             indices = np.arange(len(take)).reshape(-1, 3)
         if uv is None:
             warnings.append("it names a texture but has no texture coordinates")
-            material = Material()
+            materials, face_material = [Material()], np.zeros(len(indices), dtype=np.int32)
         else:
-            uv = np.column_stack([uv[:, 0], 1.0 - uv[:, 1]])  # v = 0 is the image's last row
+            # A corner without coordinates shows no texture; v = 0 is the image's last row.
+            bare = np.isnan(uv[indices]).any(axis=(1, 2))
+            if bare.any():
+                face_material[bare] = len(materials)
+                materials.append(Material())
+            uv = np.column_stack([uv[:, 0], 1.0 - uv[:, 1]])
     face_colors = _colors(face, warnings) if face is not None else None
     return Mesh(
         vertices=positions,
         faces=indices,
-        materials=[material],
+        materials=materials,
+        face_material=face_material,
         normals=normals,
         uv=uv,
         vertex_colors=colors,
@@ -81,12 +89,9 @@ def _faces(
     file: PlyFile, positions: np.ndarray, max_faces: int
 ) -> tuple[tuple[np.ndarray, np.ndarray] | tuple[()], np.ndarray | None]:
     """((F, 3) vertex indices, (F, 3) positions among the corners), and (F,) the row of the face table."""
-    for table, names in (
-        ("face", ("vertex_indices", "vertex_index")),
-        ("tristrips", ("vertex_indices", "vertex_index")),
-    ):
+    for table in ("face", "tristrips"):
         element = file.elements.get(table)
-        column = next((element.columns[n] for n in names if n in element.columns), None) if element else None
+        column = next((element.columns[n] for n in _INDEX_NAMES if n in element.columns), None) if element else None
         if not isinstance(column, tuple) or element is None or element.count == 0:
             continue
         values, lengths = column[0].astype(np.int64), column[1]
@@ -128,23 +133,68 @@ def _strips(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return triangles[~broken]
 
 
-def _texture(
-    file: PlyFile, corners: np.ndarray, sandbox: Sandbox, strict: bool, warnings: list[str]
-) -> tuple[Material, np.ndarray | None]:
-    """The material of the image that the header names, and (3F, 2) texture coordinates stored with the faces."""
-    if file.texture is None:
-        return Material(), None
-    try:
-        image = TextureLoader(sandbox.read).load(file.texture, expected=1)
-    except MeshError as error:
-        if strict or error.reason in ("too_large", "texture_too_large"):
-            raise
-        warnings.append(f"{error}; the vertex colours or white are used")
-        return Material(), None
+def _textures(
+    file: PlyFile,
+    polygon: np.ndarray | None,
+    corners: np.ndarray,
+    sandbox: Sandbox,
+    strict: bool,
+    warnings: list[str],
+) -> tuple[list[Material], np.ndarray, np.ndarray | None]:
+    """A material for each image that the header names.
+
+    Args:
+        polygon: (F,) the row of the face table of each triangle; None for strips.
+        corners: (F, 3) positions of the triangles' corners among those of all rows.
+
+    Returns:
+        The materials, their index for each triangle (F,), and (3F, 2) texture coordinates stored with the faces, NaN
+        where a face has none; None if no face has any.
+    """
     face = file.elements.get("face")
+    number = np.zeros(len(corners), dtype=np.int64)
+    if len(file.textures) > 1:
+        column = None if face is None or polygon is None else face.columns.get("texnumber")
+        if isinstance(column, np.ndarray) and polygon is not None:
+            number = column[polygon].astype(np.int64)
+        else:
+            warnings.append(f"it names {len(file.textures)} textures but not which face has which; the first is used")
+    images = TextureLoader(sandbox.read)
+    materials: list[Material] = []
+    for index, name in enumerate(file.textures):
+        materials.append(Material())
+        if not (number == index).any():
+            continue
+        try:
+            image = images.load(name, expected=len(set(file.textures)))
+        except MeshError as error:
+            if strict or error.reason in ("too_large", "texture_too_large"):
+                raise
+            warnings.append(f"{error}; the vertex colors or white are used")
+            continue
+        mode: AlphaMode = "OPAQUE" if image[..., 3].min() >= 250 else "MASK"
+        materials[-1] = Material(texture=image, alpha_mode=mode)
+    # A number that stands for no image (MeshLab writes -1) means a face without one.
+    plain = (number < 0) | (number >= len(materials))
+    if plain.any():
+        number[plain] = len(materials)
+        materials.append(Material())
+    return materials, number.astype(np.int32), _corner_uv(face, polygon, corners)
+
+
+def _corner_uv(face: PlyElement | None, polygon: np.ndarray | None, corners: np.ndarray) -> np.ndarray | None:
+    """(3F, 2) texture coordinates that are stored with the faces, two numbers for each corner."""
     column = face.columns.get("texcoord") if face is not None else None
-    uv = None
-    if isinstance(column, tuple) and len(column[0]) == 2 * (int(corners.max()) + 1):
-        uv = column[0].reshape(-1, 2)[corners.reshape(-1)].astype(np.float32)
-    mode = "OPAQUE" if image[..., 3].min() >= 250 else "MASK"
-    return Material(texture=image, alpha_mode=mode), uv  # type: ignore[arg-type]
+    if polygon is None or face is None or not isinstance(column, tuple):
+        return None
+    sizes = next(face.columns[name][1] for name in _INDEX_NAMES if isinstance(face.columns.get(name), tuple))
+    values, counts = column
+    if not len(values):
+        return None
+    begin = (np.cumsum(counts) - counts)[polygon, None]  # (F, 1)
+    within = corners - (np.cumsum(sizes) - sizes)[polygon, None]  # (F, 3)
+    whole = (counts == 2 * sizes)[polygon]
+    uv = np.full((len(corners), 3, 2), np.nan, dtype=np.float32)
+    at = (begin + 2 * within)[whole]
+    uv[whole] = np.stack([values[at], values[at + 1]], axis=-1)
+    return uv.reshape(-1, 2)

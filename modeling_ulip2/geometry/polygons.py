@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .errors import MeshError
+from .numbers import ranges
 
 # Share of a polygon's area by which triangles may overlap before a fan is no triangulation of it.
 _OVERLAP = 1e-6
@@ -82,7 +83,7 @@ def triangulate(positions: np.ndarray, corners: np.ndarray, sizes: np.ndarray) -
 
 def _ranges(starts: np.ndarray, counts: np.ndarray, shift: int = 0) -> np.ndarray:
     """start, start + 1, ... of each of several ranges, joined; each is turned by `shift`."""
-    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    within = ranges(np.zeros_like(starts), counts)
     if shift:
         within = (within + shift) % np.repeat(counts, counts)
     return np.repeat(starts, counts) + within

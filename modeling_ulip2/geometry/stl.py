@@ -17,19 +17,21 @@ from .errors import MeshError
 from .mesh import Mesh
 from .numbers import parse_numbers
 from .sandbox import Sandbox
+from .text import plain_text
 
 _HEADER = 84  # bytes: 80 of anything, and the number of facets
 _FACET = np.dtype([("normal", "<f4", 3), ("vertices", "<f4", (3, 3)), ("attribute", "<u2")])
-_WORDS = (b"facet normal", b"outer loop", b"endloop", b"endfacet", b"vertex")
+# What stands before a facet's corners: its normal, which programs leave out or write as `-1.#IND00`, and is not used.
+_FACET_HEAD = re.compile(rb"\bfacet\b.*?\bouter\s+loop\b", re.DOTALL)
+_WORDS = (b"endloop", b"endfacet", b"vertex")
 
 
 def read_stl(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, strict: bool) -> Mesh:
     """Parse an STL file; see `read_mesh` for the arguments' meaning. Facets are flat-shaded, as STL has them."""
     declared = struct.unpack_from("<I", data, 80)[0] if len(data) >= _HEADER else 0
     expected = _HEADER + _FACET.itemsize * declared
-    is_text = data[:512].lstrip().lower().startswith(b"solid") and b"\0" not in data[:512]
-    if len(data) != expected and is_text:  # binary files may begin with "solid", too
-        return _read_ascii(data, max_faces)
+    if len(data) != expected and (text := _plain_solid(data)) is not None:  # binary ones may begin with "solid", too
+        return _read_ascii(text, max_faces)
     if len(data) < _HEADER:
         raise MeshError("truncated", f"it has {len(data)} bytes; an STL header alone has {_HEADER}")
     if declared > max_faces:
@@ -44,21 +46,30 @@ def read_stl(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, stric
     )
 
 
-def _read_ascii(data: bytes, max_faces: int) -> Mesh:
-    text = data.lower()
+def _plain_solid(data: bytes) -> bytes | None:
+    """The file as plain text if it is an ASCII STL file, else None."""
+    try:
+        text = plain_text(data)
+    except MeshError:
+        return None
+    return text if text[:512].lstrip().lower().startswith(b"solid") else None
+
+
+def _read_ascii(text: bytes, max_faces: int) -> Mesh:
+    text = text.lower()
     facets = text.count(b"endfacet")
     if facets > max_faces:
         raise MeshError("too_many_faces", f"it has {facets} facets; at most {max_faces}")
     if text.rfind(b"endsolid") <= text.rfind(b"endfacet"):
         raise MeshError("truncated", "its text ends before `endsolid`")
     text = re.sub(rb"(?m)^[ \t]*(end)?solid[^\n]*", b"", text)  # a solid's name may hold anything
-    text = re.sub(rb"facet[ \t]+normal", b"facet normal", re.sub(rb"outer[ \t]+loop", b"outer loop", text))
+    text = _FACET_HEAD.sub(b"", text)
     for word in _WORDS:
         text = text.replace(word, b"")
     numbers = parse_numbers(text)
-    if numbers is None or len(numbers) != 12 * facets:
-        raise MeshError("corrupt", f"its {facets} facets do not hold twelve numbers each")
-    vertices = numbers.reshape(-1, 12)[:, 3:].reshape(-1, 3)  # behind each normal
+    if numbers is None or len(numbers) != 9 * facets:
+        raise MeshError("corrupt", f"its {facets} facets do not hold three corners of three numbers each")
+    vertices = numbers.reshape(-1, 3)
     return Mesh(vertices=vertices, faces=np.arange(len(vertices)).reshape(-1, 3))
 
 
