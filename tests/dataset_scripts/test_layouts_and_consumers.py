@@ -26,9 +26,10 @@ import torch
 from convert_release import main as convert
 from PIL import Image
 
+from modeling_ulip2.embedder import Ulip2Embedder
 from modeling_ulip2.evaluation.embeddings import embed_points, embed_views
 from modeling_ulip2.evaluation.split import evaluate_split, search_shapes, write_sheet
-from modeling_ulip2.search.build import Embedder, build_index
+from modeling_ulip2.search.build import build_index
 from modeling_ulip2.search.sources import open_source
 from modeling_ulip2.towers import load_tower
 from modeling_ulip2.training.captions import CaptionCollator, CaptionDataset, read_texts
@@ -223,7 +224,7 @@ def caption(world: World, folder: Path, scratch: Path) -> None:
 
 def search(world: World, folder: Path, scratch: Path) -> None:
     processor = tiny_processor()
-    embedder = Embedder(tiny_model().eval(), processor.feature_extractor, "model", "tower")
+    embedder = Ulip2Embedder(tiny_model().eval(), processor.feature_extractor, world.tower, name="model")
     index = build_index(open_source(str(folder), 64), scratch / "index", embedder, progress=False)
     assert len(index) == SHAPES and set(index.shapes["id"]) == set(read_triplets(str(folder))["id"])
     for image in index.shapes["image"]:  # the demo shows one of every shape
