@@ -2,8 +2,8 @@
 
     FOLDER/embeds-00000-of-00362.safetensors, …    `point_embeds` (n, D), and how long the shard took
 
-Whatever is stopped goes on after the last whole shard. Ranks of a distributed run take every n-th shard and meet in
-the folder, which all of them must see; no embedding travels between processes.
+Whatever is stopped goes on after the last whole shard. Ranks of a distributed run take every n-th shard (see
+`training.shares`) and meet in the folder, which all of them must see; no embedding travels between processes.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torch import Tensor
 from modeling_ulip2.embedder import Ulip2Embedder, raised
 from modeling_ulip2.feature_extraction_ulip2 import Ulip2FeatureExtractor
 from modeling_ulip2.shape_loop import Reading, default_workers
+from modeling_ulip2.training.shares import own_missing_shards, whole_file
 
 from .embeddings import CloudRows
 
@@ -99,8 +100,12 @@ def embed_shards(
     """
     folder.mkdir(parents=True, exist_ok=True)
     shards = shard_rows(len(clouds), shard_size or SHARD_SIZE)
-    own = range(process_index, len(shards), num_processes)
-    todo = [shard for shard in own if not _is_whole(shard_file(folder, shard, len(shards)), stamp, len(shards[shard]))]
+    todo = own_missing_shards(
+        len(shards),
+        lambda shard: _is_whole(shard_file(folder, shard, len(shards)), stamp, len(shards[shard])),
+        process_index,
+        num_processes,
+    )
     rows = [row for shard in todo for row in shards[shard]]
     ends = {shards[shard][-1]: shard for shard in todo}
     embedder = Ulip2Embedder(model, clouds.feature_extractor, batch_size=batch_size)
@@ -177,6 +182,5 @@ def _is_whole(path: Path, stamp: str, count: int) -> bool:
 
 
 def _save(path: Path, embeds: Tensor, metadata: dict[str, str]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    save_file({"point_embeds": embeds.contiguous()}, temporary, metadata)
-    temporary.replace(path)
+    with whole_file(path) as partial:
+        save_file({"point_embeds": embeds.contiguous()}, partial, metadata)

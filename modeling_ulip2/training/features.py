@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 from modeling_ulip2.towers import Tower
 from modeling_ulip2.towers.fingerprint import made_by_older_recipe
 from modeling_ulip2.training.data import check_views, config_files, load_config
+from modeling_ulip2.training.shares import own_missing_shards, require_whole
 from modeling_ulip2.training.stream import joined_rows
 from modeling_ulip2.triplets.images import open_depth, open_view
 from modeling_ulip2.triplets.schema import FEATURES_CONFIG, TRIPLETS_CONFIG, features_features
@@ -149,7 +150,7 @@ def computed_features(
     """Embeddings of all views and captions of `triplets`, computed shard by shard; whole shards are never computed
     twice.
 
-    With several processes each computes a part of the shards.
+    With several processes each computes a part of the shards, see `shares`; all need the same folder.
     """
     if use_depth and "depths" not in triplets.column_names:
         raise ValueError("use_depth needs a dataset with depth views; this one has no column `depths`")
@@ -159,22 +160,26 @@ def computed_features(
     num_shards = -(-len(triplets) // ROWS_PER_SHARD)
     paths = [shard_path(folder, FEATURES_CONFIG, shard, num_shards) for shard in range(num_shards)]
     state = PartialState()
-    missing = [shard for shard, path in enumerate(paths) if not (path.is_file() and is_parquet(path))]
-    mine = missing[state.process_index :: state.num_processes]
+
+    def is_whole(shard: int) -> bool:
+        return paths[shard].is_file() and is_parquet(paths[shard])
+
+    mine = own_missing_shards(num_shards, is_whole, state.process_index, state.num_processes)
     older = [old for old in folder.parent.glob("*-*") if made_by_older_recipe(old.name.rpartition("-")[0])]
-    if missing and older:
+    if mine and older:
         logger.warning(
             f"{len(older)} folders in {folder.parent}, such as {older[0].name}, hold features by fingerprints of an "
             "earlier version and are no longer read: delete them if you like"
         )
-    if missing:
-        logger.info(f"embedding {len(triplets)} triplets with {tower.name}: {len(missing)} shards into {folder}")
+    if mine:
+        logger.info(f"embedding {len(triplets)} triplets with {tower.name}: {len(mine)} shards into {folder}")
     else:
         logger.info(f"using the features of {tower.name} ({tower.fingerprint}) in {folder}")
     for shard in tqdm(mine, desc="tower features", unit="shard", disable=not mine or not state.is_local_main_process):
         rows = triplets.select(range(shard * ROWS_PER_SHARD, min((shard + 1) * ROWS_PER_SHARD, len(triplets))))
         write_parquet(paths[shard], [_embed(row, tower, use_depth) for row in rows], features)
     state.wait_for_everyone()
+    require_whole(paths, is_whole)
     return load_dataset("parquet", data_files=[str(path) for path in paths], split="train", features=features)
 
 

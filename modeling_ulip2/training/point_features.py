@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from modeling_ulip2.training.data import POINT_COLUMNS, decode_row
 from modeling_ulip2.training.features import DEFAULT_CACHE
+from modeling_ulip2.training.shares import own_missing_shards, require_whole, whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def point_features(
 ) -> PointFeatures:
     """Features of all `shapes`, shard by shard; whole shards are never computed twice.
 
-    With several processes each computes a part of the shards.
+    With several processes each computes a part of the shards, see `shares`; all need the same folder.
 
     Args:
         model: a `Ulip2ForConditionalGeneration`; its `get_point_features` makes the features.
@@ -69,9 +70,12 @@ def point_features(
     ids = list(shapes["id"])
     paths = [folder / f"{shard:05d}.safetensors" for shard in range(-(-len(ids) // SHAPES_PER_SHARD))]
     state = PartialState()
-    missing = [shard for shard, path in enumerate(paths) if not _is_whole(path)]
-    mine = missing[state.process_index :: state.num_processes]
-    logger.info(f"features of {len(ids)} shapes in {folder}: {len(missing)} of {len(paths)} shards are computed")
+
+    def is_whole(shard: int) -> bool:
+        return _is_whole(paths[shard])
+
+    mine = own_missing_shards(len(paths), is_whole, state.process_index, state.num_processes)
+    logger.info(f"features of {len(ids)} shapes in {folder}: {len(mine)} of {len(paths)} shards are computed here")
     columns = [name for name in POINT_COLUMNS if name in shapes.column_names]
     rows = shapes.select_columns(columns).with_format("arrow")
     was_training = model.training
@@ -87,12 +91,11 @@ def point_features(
             if len(bad):
                 raise ValueError(f"the encoder gives NaN or infinity for {ids[start + int(bad[0])]!r}")
             batches.append(features)
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = paths[shard].with_suffix(f".{state.process_index}.part")
-        save_file({NAME: torch.cat(batches)}, partial)
-        partial.replace(paths[shard])
+        with whole_file(paths[shard]) as partial:
+            save_file({NAME: torch.cat(batches)}, partial)
     model.train(was_training)
     state.wait_for_everyone()
+    require_whole(paths, is_whole)
     return PointFeatures(ids, paths)
 
 
