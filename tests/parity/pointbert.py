@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ from modeling_ulip2 import PointBertConfig, PointBertModel
 from modeling_ulip2.conversion import pointbert_config
 from modeling_ulip2.pointbert_ulip2 import group_points
 from tests.parity import ATOL, Case, TensorFile, read_json
+from tests.parity.ties import Gradients, explain
 
 # Gradients are sums over thousands of points, so their tolerance is relative to the largest entry. Biases in front of
 # a BatchNorm have gradient zero in exact arithmetic: what is recorded is rounding, measured against the weight's
 # gradient.
 GRADIENT_RTOL = 1e-4
+INPUT = "the points"
 BEFORE_BATCH_NORM = {"encoder.first_conv.0.bias", "encoder.first_conv.3.bias", "encoder.second_conv.0.bias"}
 
 
@@ -112,19 +116,57 @@ def check_train_step(case: Case, model: PointBertModel, tensors: TensorFile, dec
     case.close("group_tokens", captured[0], tensors["group_tokens"])
     case.close("output", output, tensors["output"])
     case.close("loss", loss, tensors["loss"], atol=1e-3)
-
-    def close_gradient(name: str, actual: torch.Tensor, expected: torch.Tensor, scale: float) -> None:
-        case.close(name, actual, expected, atol=GRADIENT_RTOL * scale, rtol=0)
-
-    close_gradient("grad_input", points.grad, tensors["grad_input"], tensors["grad_input"].abs().max().item())
-    parameters, norms = dict(model.named_parameters()), declared["grad_norms"]
-    assert set(norms) == set(parameters)
-    for name, parameter in parameters.items():
-        scale = norms[name.replace(".bias", ".weight")] if name in BEFORE_BATCH_NORM else norms[name]
-        close_gradient(f"norm of grad.{name}", parameter.grad.norm(), torch.tensor(norms[name]), scale)
-        if f"grad.{name}" in tensors:
-            expected = tensors[f"grad.{name}"]
-            largest = scale if name in BEFORE_BATCH_NORM else expected.abs().max().item()
-            close_gradient(f"grad.{name}", parameter.grad, expected, largest)
     for name, buffer in model.named_buffers():
         case.close(f"after.{name}", buffer, tensors[f"after.{name}"])
+    exact = partial(exactly, model, tensors)
+    check_gradients(case, gradients_of(model, points), declared["grad_norms"], tensors, exact)
+
+
+def gradients_of(model: torch.nn.Module, points: torch.Tensor | None = None) -> Gradients:
+    """Those of the parameters, and of the points as `INPUT`."""
+    found = {name: parameter.grad for name, parameter in model.named_parameters()}
+    return found if points is None else found | {INPUT: points.grad}
+
+
+def exactly(model: PointBertModel, tensors: TensorFile) -> Gradients:
+    """The gradients of the same training step in float64."""
+    exact = copy.deepcopy(model).double().train()
+    exact.zero_grad()
+    points = tensors["input"].detach().requires_grad_()
+    (exact(points).pooled * tensors["loss_weight"].double()).sum().backward()
+    return gradients_of(exact, points)
+
+
+def check_gradients(
+    case: Case, actual: Gradients, norms: dict[str, float], tensors: TensorFile, exact: Callable[[], Gradients]
+) -> None:
+    """Compares all gradients, up to what flips of ties explain (see `ties`)."""
+    assert set(norms) == set(actual) - {INPUT}
+    weight_of = {name: name.replace(".bias", ".weight") for name in BEFORE_BATCH_NORM}
+    scales = {name: norms[weight_of.get(name, name)] for name in norms}
+    recorded = {name: tensors[f"grad.{name}"] for name in norms if f"grad.{name}" in tensors}
+    recorded |= {INPUT: tensors["grad_input"]} if INPUT in actual else {}
+    largest = {
+        name: scales[name] if name in BEFORE_BATCH_NORM else expected.abs().max().item()
+        for name, expected in recorded.items()
+    }
+    compare_gradients(case, actual, recorded, largest, norms, scales, exact)
+
+
+def compare_gradients(
+    case: Case,
+    actual: Gradients,
+    recorded: Gradients,
+    largest: dict[str, float],
+    norms: dict[str, float],
+    scales: dict[str, float],
+    exact: Callable[[], Gradients],
+) -> None:
+    """Compares gradients entry by entry, and the norms of all, within `GRADIENT_RTOL` of `largest` and of `scales`."""
+    tolerance = {name: GRADIENT_RTOL * largest[name] for name in recorded}
+    actual, _ = explain(exact, actual, recorded, tolerance)
+    for name, expected in recorded.items():
+        case.close(f"gradient of {name}", actual[name], expected, atol=tolerance[name], rtol=0)
+    for name, norm in norms.items():
+        atol = GRADIENT_RTOL * scales[name]
+        case.close(f"norm of the gradient of {name}", actual[name].norm(), torch.tensor(norm), atol=atol, rtol=0)
