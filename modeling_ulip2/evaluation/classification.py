@@ -55,7 +55,8 @@ def predict_logits(
     """
     was_training = model.training
     model.eval()
-    collator = collator if votes > 1 else collator.for_evaluation()
+    # never the caller's own: a training may go on with it, in its own epoch
+    collator = collator.independent() if votes > 1 else collator.for_evaluation()
     total: Tensor | float = 0.0
     for vote in range(votes):
         collator.set_epoch(vote)

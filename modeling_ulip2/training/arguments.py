@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 
 from transformers import SchedulerType, TrainingArguments
+
+logger = logging.getLogger(__name__)
+
+# Share of a training that its warm-up takes where the one that was asked for does not fit.
+SHORT_WARMUP = 0.1
 
 
 @dataclass
@@ -16,8 +22,8 @@ class Ulip2TrainingArguments(TrainingArguments):
     GPUs. No gradient clipping was published, so there is none by default.
 
     With `lr_scheduler_type="cosine"` the learning rate rises linearly from `start_learning_rate` for `warmup_epochs`
-    (or for `warmup_steps`, where those are given) and then follows half a cosine to `final_learning_rate`, step by
-    step; other schedulers are those of transformers.
+    (or for `warmup_steps`, where those are given; for a tenth of a run that is no longer than its warm-up) and then
+    follows half a cosine to `final_learning_rate`, step by step; other schedulers are those of transformers.
 
     Not to be changed lightly: `remove_unused_columns=False`, as the collator reads the columns;
     `dataloader_drop_last=True`, as a smaller batch has fewer negatives and another loss; and
@@ -45,6 +51,9 @@ class Ulip2TrainingArguments(TrainingArguments):
     lr_scheduler_type: SchedulerType | str = field(default="cosine", metadata={"help": "Learning-rate schedule."})
     logging_steps: float = field(default=10, metadata={"help": "Log the loss every so many steps."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep."})
+    eval_accumulation_steps: int | None = field(
+        default=8, metadata={"help": "Evaluation steps after which embeddings leave the device."}
+    )
 
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay False."})
     dataloader_drop_last: bool = field(default=True, metadata={"help": "Leave out the last, smaller batch of a pass."})
@@ -55,11 +64,15 @@ class Ulip2TrainingArguments(TrainingArguments):
         super().__post_init__()
         if self.remove_unused_columns:
             raise ValueError("remove_unused_columns must stay False: the collator reads the columns of the triplets")
+        if self.num_train_epochs <= 0 and self.max_steps <= 0:
+            raise ValueError(f"num_train_epochs must be positive, not {self.num_train_epochs}")
         if self.uses_published_schedule and self.warmup_steps == 0 and self.warmup_epochs >= self.num_train_epochs:
-            raise ValueError(
-                f"warmup_epochs ({self.warmup_epochs}) must be less than num_train_epochs ({self.num_train_epochs}); "
-                "a fraction of an epoch will do"
+            fitting = SHORT_WARMUP * self.num_train_epochs
+            logger.warning(
+                f"a warm-up of {self.warmup_epochs:g} epochs does not fit into {self.num_train_epochs:g}: it is "
+                f"shortened to {fitting:g}"
             )
+            self.warmup_epochs = fitting
 
     @property
     def uses_published_schedule(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import deque
 from typing import Any
@@ -9,6 +10,12 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from modeling_ulip2.triplets.collator import CloudCollator
+
+logger = logging.getLogger(__name__)
+
+# A loss that stands still says that nothing is left to learn where it is this small, or this share of the first one.
+# At this cross-entropy the right answer has a probability of 99 %.
+SMALL_LOSS, SMALL_SHARE = 0.01, 0.5
 
 
 class LogitScaleClamp(TrainerCallback):
@@ -33,26 +40,48 @@ class CollatorEpoch(TrainerCallback):
         self.collator.set_epoch(math.floor((state.epoch or 0.0) + 1e-6))
 
 
+class NothingLearnedError(RuntimeError):
+    """A training whose loss shows that it cannot learn."""
+
+
 class LossGuard:
     """Stops a run whose loss shows that nothing can come of it.
 
+    A loss that stands still is told apart by where it stands: near its first value (or above: all embeddings have
+    become the same) nothing is learned; near zero or far below its first value nothing is left to learn, which is
+    logged once, and the run goes on.
+
     Args:
-        patience: so many equal losses in a row mean that nothing is learned.
+        patience: so many equal losses in a row stand still.
+        first: loss at the beginning of the run, where this process did not see it; None: the first that is checked.
     """
 
-    def __init__(self, patience: int = 25):
+    def __init__(self, patience: int = 25, first: float | None = None):
         self.recent: deque[float] = deque(maxlen=patience)
+        self.first = first
+        self._converged = False
 
     def check(self, loss: float, where: str) -> None:
-        """Raises FloatingPointError on NaN or infinity, RuntimeError on a loss that does not change at all."""
+        """Raises FloatingPointError on NaN or infinity, NothingLearnedError on a loss that stands still too high."""
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"the loss is {loss} at {where}. Nothing of this step is saved; the last checkpoint is sound. "
                 "Usual causes: a learning rate that is too high (or too short a warm-up), or fp16 where bf16 is needed"
             )
+        self.first = loss if self.first is None else self.first
         self.recent.append(loss)
-        if len(self.recent) == self.recent.maxlen and len(set(self.recent)) == 1:
-            raise RuntimeError(
-                f"the loss has been exactly {loss} for {len(self.recent)} steps up to {where}: nothing is learned. "
-                "Usual causes: all embeddings are the same, all parameters are frozen, or the learning rate is 0"
-            )
+        if len(self.recent) < (self.recent.maxlen or 0) or len(set(self.recent)) > 1:
+            return
+        if loss <= max(SMALL_LOSS, SMALL_SHARE * self.first):
+            if not self._converged:
+                logger.warning(
+                    f"the loss has been exactly {loss} for {len(self.recent)} steps up to {where}: nothing is left to "
+                    "learn. The run goes on; fewer steps or more data would do"
+                )
+            self._converged = True
+            return
+        raise NothingLearnedError(
+            f"the loss has been exactly {loss} for {len(self.recent)} steps up to {where} (it began at {self.first}): "
+            "nothing is learned. Usual causes: all embeddings are the same, all parameters are frozen, or the "
+            "learning rate is 0"
+        )

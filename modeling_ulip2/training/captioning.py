@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import SchedulerType, TrainingArguments
 
+from modeling_ulip2.training.arguments import SHORT_WARMUP
 from modeling_ulip2.training.cloud_trainer import CloudTrainer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -37,6 +41,11 @@ class CaptioningArguments(TrainingArguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.label_names = ["labels"]
+        if 0 < self.max_steps <= self.warmup_steps:
+            logger.warning(
+                f"a warm-up of {self.warmup_steps:g} steps does not fit into {self.max_steps}: it takes a tenth"
+            )
+            self.warmup_steps = SHORT_WARMUP
         if self.remove_unused_columns:
             raise ValueError("remove_unused_columns must stay False: the collator reads the rows of the dataset")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,8 @@ from modeling_ulip2.evaluation.zero_shot import ZeroShotResult
 from modeling_ulip2.training.arguments import Ulip2TrainingArguments
 from modeling_ulip2.training.param_groups import encoder_depths
 from modeling_ulip2.training.trainer import Ulip2Trainer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -49,10 +52,15 @@ class ClassificationTrainingArguments(Ulip2TrainingArguments):
             raise ValueError(f"layer_decay must lie in (0, 1], not {self.layer_decay}")
         if self.label_smoothing_factor:
             raise ValueError("use label_smoothing, which smooths as the published fine-tuning does")
-        if self.schedule_epochs is not None and not self.warmup_epochs < self.schedule_epochs <= self.num_train_epochs:
+        if self.schedule_epochs is not None and self.schedule_epochs > self.num_train_epochs:
+            logger.warning(
+                f"a schedule of {self.schedule_epochs:g} epochs is longer than the training: it is shortened to "
+                f"{self.num_train_epochs:g}"
+            )
+            self.schedule_epochs = self.num_train_epochs
+        if self.schedule_epochs is not None and not self.warmup_epochs < self.schedule_epochs:
             raise ValueError(
-                f"schedule_epochs ({self.schedule_epochs}) must lie between warmup_epochs ({self.warmup_epochs}) and "
-                f"num_train_epochs ({self.num_train_epochs})"
+                f"schedule_epochs ({self.schedule_epochs:g}) must be more than warmup_epochs ({self.warmup_epochs:g})"
             )
 
 

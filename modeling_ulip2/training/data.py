@@ -93,9 +93,13 @@ def read_split(path: str | Path) -> dict[str, list[str]]:
 def select_ids(dataset: Dataset, ids: Iterable[str], what: str) -> Dataset:
     """The rows of `dataset` whose `id` is in `ids`, in the order of the dataset; ids without a row are logged."""
     wanted, names = set(ids), list(dataset["id"])
+    if not wanted or not names:
+        raise ValueError(f"there are no {what} ids to look for" if names else "the dataset has no rows")
     rows = [index for index, name in enumerate(names) if name in wanted]
     if not rows:
-        raise ValueError(f"none of the {len(wanted)} {what} ids is in the dataset, whose first id is {names[0]!r}")
+        raise ValueError(
+            f"none of the {len(wanted)} {what} ids is in the dataset: {min(wanted)!r} there, {names[0]!r} here"
+        )
     if len(rows) < len(wanted):
         missing = sorted(wanted - {names[index] for index in rows})
         logger.warning(f"{len(missing)} of {len(wanted)} {what} ids are not in the dataset, e.g. {missing[0]!r}")

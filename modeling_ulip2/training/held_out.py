@@ -79,23 +79,24 @@ class HeldOutEvaluation:
         return metrics
 
     def _embed(self, model: Ulip2Model) -> Tensor:
-        """(N, D) point embeddings; each process computes a part and all have them all."""
-        state = PartialState()
-        mine = range(state.process_index, len(self.triplets), state.num_processes)
+        """(N, D) point embeddings; each process computes a part and all have them all.
+
+        Every process makes equally many forward passes over equally many clouds: where parameters are sharded (FSDP),
+        a pass needs all processes. The first shapes fill up the parts of the last ones, and count once.
+        """
+        state, count = PartialState(), len(self.triplets)
+        shares = -(-count // state.num_processes)
+        mine = [(state.process_index + turn * state.num_processes) % count for turn in range(shares)]
         was_training = model.training
         model.eval()
-        embeds = (
-            embed_points(model, self.feature_extractor, self.triplets.select(mine), self.batch_size, progress=False)
-            if len(mine)
-            else torch.empty(0, model.config.projection_dim)
-        )
+        rows = self.triplets.select(mine)
+        embeds = embed_points(model, self.feature_extractor, rows, self.batch_size, progress=False)
         model.train(was_training)
         if state.num_processes == 1:
             return embeds
-        points = torch.empty(len(self.triplets), embeds.shape[1])
-        for process, part in enumerate(gather_object([embeds])):
-            points[process :: state.num_processes] = part
-        return points
+        # shape i was the turn i // P of process i % P
+        parts = torch.stack(gather_object([embeds]), dim=1)  # (shares, P, D)
+        return parts.flatten(0, 1)[:count]  # (N, D)
 
 
 class HeldOutCallback(TrainerCallback):

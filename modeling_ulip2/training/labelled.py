@@ -89,6 +89,8 @@ class LabelledSplit:
     test: LabelledClouds
 
     def __post_init__(self) -> None:
+        if len(self.train.class_names) < 2:
+            raise ValueError(f"there is one class alone, {self.train.class_names[0]!r}: it takes 2 to classify")
         unseen = np.flatnonzero((self.train.counts == 0) & (self.test.counts > 0))
         if len(unseen):
             names = ", ".join(self.train.class_names[label] for label in unseen)
@@ -163,7 +165,8 @@ def labelled_triplets(dataset: str, labels_file: str | Path, split_file: str | P
     The classes are those of the training shapes, in alphabetical order; test shapes of other categories are left out,
     and logged.
     """
-    triplets, labels, split = read_triplets(dataset), read_labels(labels_file), read_split(split_file)
+    triplets, split = read_triplets(dataset), read_split(split_file)
+    labels = read_labels(labels_file, triplets["id"])
     train = select_ids(triplets, [name for name in split["train"] if name in labels], "labelled training")
     names = class_names_of(labels, train["id"])
     known = [name for name in split["test"] if labels.get(name) in names]

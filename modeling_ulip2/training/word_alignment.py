@@ -80,6 +80,11 @@ def align_with_words(
     return share
 
 
+def steps_of_pass(texts: int) -> int:
+    """Optimizer steps that `align_with_words` makes in one pass over so many texts."""
+    return max(1, -(-texts // BATCH_SIZE))
+
+
 def answer_tokens(labels: Tensor, count: int) -> Tensor:
     """The first `count` labelled tokens of every row of (B, L), as (B, count); a shorter answer repeats its last."""
     rows = [row[row >= 0] for row in labels]

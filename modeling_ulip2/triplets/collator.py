@@ -35,16 +35,21 @@ class CloudCollator:
         self.feature_extractor = feature_extractor
         self.augmentation = augmentation
         self.seed = seed
-        # in shared memory, so that workers that outlive an epoch see it change
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._epoch = _shared_number()
 
     def set_epoch(self, epoch: int) -> None:
         """Tells which pass over the data follows; workers that already run see it too."""
         self._epoch.fill_(epoch)
 
-    def for_evaluation(self) -> Self:
-        """The same without augmentation: every pass draws the same."""
+    def independent(self) -> Self:
+        """The same with an epoch of its own, at 0: `set_epoch` of either leaves the other where it is."""
         other = copy.copy(self)
+        other._epoch = _shared_number()
+        return other
+
+    def for_evaluation(self) -> Self:
+        """The same without augmentation, independent: every pass draws the same."""
+        other = self.independent()
         other.augmentation = None
         return other
 
@@ -172,6 +177,11 @@ class TripletCollator(CloudCollator):
         for row, (view, deep) in zip(rows, views, strict=True):
             images.append(open_depth(row["depths"][view]) if deep else open_view(row["views"][view]))
         return dict(self.processor(text=texts, images=images, return_tensors="pt"))
+
+
+def _shared_number() -> torch.Tensor:
+    """A whole number, 0, in shared memory, so that workers that outlive an epoch see it change."""
+    return torch.zeros((), dtype=torch.int64).share_memory_()
 
 
 def _mask(counts: list[int]) -> torch.Tensor:

@@ -6,8 +6,9 @@ import torch
 from datasets import Dataset
 
 from modeling_ulip2 import Ulip2Config, Ulip2FeatureExtractor, Ulip2ForPointCloudClassification
+from modeling_ulip2.evaluation.classification import predict_logits
 from modeling_ulip2.training.classification import ClassificationTrainer, ClassificationTrainingArguments
-from modeling_ulip2.training.labelled import ClassificationCollator, LabelledClouds
+from modeling_ulip2.training.labelled import ClassificationCollator, LabelledClouds, LabelledSplit
 from modeling_ulip2.training.param_groups import encoder_depths
 from modeling_ulip2.training.schedule import warmup_cosine
 from modeling_ulip2.triplets.augmentation import PointAugmentation
@@ -45,6 +46,35 @@ def make_trainer(folder, **settings) -> ClassificationTrainer:
     return ClassificationTrainer(
         model=model(), args=args, data_collator=collator, train_dataset=labelled(), eval_dataset=labelled(9, seed=7)
     )
+
+
+def test_predictions_leave_the_trainings_draws_alone(tmp_path):
+    """`predict_logits` between two epochs: the collator goes on in the epoch where it was."""
+    collator = ClassificationCollator(Ulip2FeatureExtractor(num_points=64), PointAugmentation(rotate_y=False))
+    collator.set_epoch(7)
+    clouds, before = labelled(), collator([labelled()[0]])["point_values"]
+    for votes in (1, 3):
+        predict_logits(model(), collator, clouds, votes=votes)
+        torch.testing.assert_close(collator([clouds[0]])["point_values"], before, rtol=0, atol=0)
+    other = collator.for_evaluation()
+    other.set_epoch(2)
+    assert int(collator._epoch) == 7 and int(other._epoch) == 2
+
+
+def test_a_short_run_has_a_short_schedule(tmp_path, caplog):
+    """`--num_train_epochs 1` with a published configuration, whose cosine takes 200 epochs."""
+    trainer = make_trainer(tmp_path, num_train_epochs=1, schedule_epochs=200, warmup_epochs=10)
+    assert "a schedule of 200 epochs is longer than the training" in caplog.text
+    trainer.train()
+    rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
+    assert len(rates) == 3 and max(rates) > 0.9 * 3e-3
+
+
+def test_one_class_is_refused(tmp_path):
+    rows = labelled()
+    one = LabelledClouds(rows._plain, np.zeros(12, dtype=int), ["chair"])
+    with pytest.raises(ValueError, match="one class alone, 'chair'"):
+        LabelledSplit(one, one)
 
 
 def test_it_learns_and_the_schedule_ends_before_the_training(tmp_path):

@@ -1,18 +1,23 @@
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from transformers import TrainerCallback
+from transformers import IntervalStrategy, TrainerCallback
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from modeling_ulip2 import Ulip2Model
-from modeling_ulip2.training import Ulip2Trainer, Ulip2TrainingArguments
-from modeling_ulip2.training.callbacks import LossGuard
+from modeling_ulip2.loss_ulip2 import contrastive_loss
+from modeling_ulip2.training import Ulip2Trainer, Ulip2TrainingArguments, held_out
+from modeling_ulip2.training.callbacks import LossGuard, NothingLearnedError
 from modeling_ulip2.training.data import TripletDataset, read_triplets
 from modeling_ulip2.training.features import published_features
 from modeling_ulip2.training.held_out import HeldOutCallback, HeldOutEvaluation
+from modeling_ulip2.training.held_out_loss import held_out_loss
 from modeling_ulip2.training.schedule import warmup_cosine
 from modeling_ulip2.training.stream import TripletStream
 from modeling_ulip2.triplets.collator import TripletCollator
@@ -167,6 +172,79 @@ def test_evaluation_sees_clouds_as_they_are(embedded, tmp_path):
     assert trainer.data_collator.augmentation is not None
 
 
+def test_the_evaluation_loss_has_equally_many_negatives_for_every_shape(embedded, tmp_path):
+    """16 shapes in batches of 8 and of 6: the last batch of 4 is filled up, and no shape counts twice."""
+    trainer = make_trainer(tmp_path, embedded)
+    model, batch = trainer.model.eval(), trainer.data_collator.for_evaluation()([*embedded])
+    with torch.no_grad():
+        whole = model(**batch)
+    points, texts, images = whole.point_embeds, whole.text_embeds, whole.image_embeds
+
+    def expected(size: int) -> float:
+        total = 0.0
+        for row in range(16):
+            group = [(row // size * size + place) % 16 for place in range(size)]
+            for partner in (texts, images):
+                for one, other in ((points, partner), (partner, points)):
+                    cosines = model.logit_scale.exp() * one[row] @ other[group].T
+                    total -= cosines.log_softmax(dim=0)[row % size].item() / 2
+        return total / 16
+
+    for size in (8, 6, 5):
+        metrics = make_trainer(tmp_path, embedded, model, per_device_eval_batch_size=size).evaluate(embedded)
+        assert metrics["eval_loss"] == pytest.approx(expected(size), rel=1e-5)
+        assert metrics["eval_loss_candidates"] == size
+    # in one batch it is the loss of the training
+    metrics = make_trainer(tmp_path, embedded, model, per_device_eval_batch_size=64).evaluate(embedded)
+    assert metrics["eval_loss"] == pytest.approx(whole.loss.item(), rel=1e-5)
+    assert metrics["eval_loss_candidates"] == 16
+
+
+def test_shapes_beyond_a_whole_group_change_the_loss_by_their_own_part_alone():
+    """Blind embeddings have ln B in each direction for every shape, however many are left for the last group."""
+    same = torch.nn.functional.normalize(torch.ones(11, 4), dim=-1)
+    for count in (4, 5, 7, 8, 11):
+        loss, candidates = held_out_loss(same[:count], [same[:count], same[:count]], 50.0, 4)
+        assert loss == pytest.approx(2 * np.log(4)) and candidates == 4
+    own = torch.nn.functional.normalize(torch.randn(4, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
+    alone, _ = held_out_loss(own, [own.roll(1, 0)], 3.0, 9)
+    assert alone == pytest.approx(contrastive_loss(own, own.roll(1, 0), None, torch.tensor(3.0)).item(), rel=1e-5)
+    with pytest.raises(ValueError, match="nothing to compare"):
+        held_out_loss(own[:0], [own[:0]], 1.0, 4)
+
+
+@pytest.mark.parametrize("processes", [2, 3, 20])
+def test_every_process_makes_equally_many_passes_over_held_out_shapes(
+    dataset_with_features, tower, monkeypatch, processes
+):
+    """16 shapes: with 3 processes 6, 5 and 5, with 20 one or none; sharded parameters need all in every pass."""
+    triplets, model = read_triplets(str(dataset_with_features)), tiny_model().eval()
+    evaluation = HeldOutEvaluation(triplets, tower, tiny_processor().feature_extractor, batch_size=2)
+    expected, passes, parts = evaluation._embed(model), [], []
+    real = held_out.embed_points
+
+    def count(model, extractor, rows, *rest, **options):
+        passes.append(len(rows))
+        return real(model, extractor, rows, *rest, **options)
+
+    monkeypatch.setattr(held_out, "embed_points", count)
+    # the last process that arrives has what the others gave
+    monkeypatch.setattr(held_out, "gather_object", lambda given: parts.extend(given) or parts)
+    for index in range(processes):
+        state = SimpleNamespace(process_index=index, num_processes=processes)
+        monkeypatch.setattr(held_out, "PartialState", lambda state=state: state)
+        found = evaluation._embed(model) if index == processes - 1 else _given(evaluation, model)
+    assert len(set(passes)) == 1 and passes[0] == -(-16 // processes)
+    torch.testing.assert_close(found, expected)
+
+
+def _given(evaluation: HeldOutEvaluation, model: Ulip2Model) -> None:
+    try:
+        evaluation._embed(model)
+    except (RuntimeError, ValueError):
+        pass  # parts of the later processes are not there yet
+
+
 def test_held_out_shapes_are_measured_at_every_evaluation(dataset_with_features, embedded, tower, tmp_path):
     triplets = read_triplets(str(dataset_with_features))
     labels = {name: CATEGORIES[index % 3] for index, name in enumerate(triplets["id"]) if index < 14}
@@ -226,8 +304,49 @@ def test_a_loss_that_never_changes_stops_the_run():
     guard = LossGuard(patience=3)
     for loss in (1.0, 1.0, 2.0, 2.0):
         guard.check(loss, "step 1")
-    with pytest.raises(RuntimeError, match="exactly 2.0 for 3 steps up to step 5"):
+    with pytest.raises(NothingLearnedError, match="exactly 2.0 for 3 steps up to step 5 .it began at 1.0"):
         guard.check(2.0, "step 5")
+
+
+@pytest.mark.parametrize(
+    ("curve", "first", "learned"),
+    [
+        ([4.0, 2.0] + [0.0] * 30, None, True),
+        ([4.0, 2.0] + [1e-7] * 30, None, True),
+        ([0.004] * 30, None, True),  # begun where nothing is left, e.g. from a trained model
+        ([4.0, 3.0] + [1.4] * 30, None, True),  # a floor, as of two equal shapes in the batch or smoothed labels
+        ([4.1] * 30, None, False),
+        ([4.0, 1.0] + [4.2] * 30, None, False),  # collapsed: all embeddings are the same
+        ([1.4] * 30, 4.0, True),  # resumed
+        ([4.0] * 30, 4.1, False),
+    ],
+)
+def test_a_loss_that_stands_still_is_told_apart_by_where_it_stands(curve, first, learned, caplog):
+    guard = LossGuard(first=first)
+    if learned:
+        for step, loss in enumerate(curve):
+            guard.check(loss, f"step {step}")
+        assert caplog.text.count("nothing is left to learn") == 1
+    else:
+        with pytest.raises(NothingLearnedError, match="nothing is learned"):
+            for step, loss in enumerate(curve):
+                guard.check(loss, f"step {step}")
+
+
+def test_a_run_that_has_converged_goes_on(embedded, tmp_path, caplog):
+    """Real steps whose loss is near zero: the run ends by itself, after all its steps."""
+    model = tiny_model()
+    real = model.forward
+
+    def solved(*args, **kwargs):
+        output = real(*args, **kwargs)
+        output.loss = output.loss * 0
+        return output
+
+    model.forward = solved
+    trainer = make_trainer(tmp_path, embedded, model, max_steps=30)
+    trainer.train()
+    assert trainer.state.global_step == 30 and "nothing is left to learn" in caplog.text
 
 
 def test_impossible_batches_are_refused(embedded, tmp_path):
@@ -247,11 +366,59 @@ def test_defaults_are_the_published_settings(tmp_path):
 
 
 def test_contradictory_settings_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="warmup_epochs .* must be less"):
-        arguments(tmp_path, num_train_epochs=1, warmup_epochs=1)
-    assert arguments(tmp_path, num_train_epochs=1, warmup_epochs=1, lr_scheduler_type="linear").num_train_epochs == 1
+    with pytest.raises(ValueError, match="num_train_epochs must be positive"):
+        arguments(tmp_path, num_train_epochs=0)
     with pytest.raises(ValueError, match="remove_unused_columns"):
         arguments(tmp_path, remove_unused_columns=True)
+
+
+@pytest.mark.parametrize("settings", [{"num_train_epochs": 1}, {"num_train_epochs": 0.5}, {"max_steps": 3}])
+def test_a_short_run_has_a_short_warm_up(embedded, tmp_path, settings, caplog):
+    """With the published warm-up of one epoch, as a beginner asks for a short run."""
+    trainer = make_trainer(tmp_path, embedded, **({"warmup_epochs": 1.0} | settings))
+    assert ("is shortened to" in caplog.text) is ("num_train_epochs" in settings)
+    trainer.train()
+    rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
+    assert max(rates) > 0.9e-3
+    linear = arguments(tmp_path, num_train_epochs=1, warmup_epochs=1, lr_scheduler_type="linear")
+    assert linear.warmup_epochs == 1
+
+
+def test_without_held_out_rows_nothing_is_evaluated(embedded, dataset, tower, tmp_path, caplog):
+    settings = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
+    trainer = make_trainer(tmp_path / "one", embedded, **settings)
+    trainer.train()
+    assert "no held-out rows: eval_strategy epoch is left out" in caplog.text and len(losses(trainer)) == 8
+    # nor on a stream, whose checkpoints come without an end of an epoch
+    model = tiny_model()
+    model.set_clip_model(tower.model)
+    stream = TripletStream(read_triplets(str(dataset), streaming=True))
+    trainer = make_trainer(tmp_path / "two", stream, model, max_steps=3, **settings)
+    assert trainer.args.save_strategy == IntervalStrategy.STEPS
+    trainer.train()
+    assert list((tmp_path / "two").glob("checkpoint-*"))
+
+
+def test_a_finished_training_keeps_its_record(embedded, tmp_path):
+    settings = {"save_strategy": "steps", "save_steps": 4, "eval_dataset": embedded}
+    metrics = make_trainer(tmp_path, embedded, **settings).train_and_save(once=True)
+    record = {path.name: path.read_text() for path in tmp_path.glob("*.json")}
+    assert json.loads(record["train_results.json"])["train_loss"] > 1 and metrics["eval_loss"] > 0
+    checkpoint = str(tmp_path / "checkpoint-8")
+    again = make_trainer(tmp_path, embedded, **settings)
+    assert again.train_and_save(checkpoint, once=True) == json.loads(record["eval_results.json"])
+    assert again.state.global_step == 0, "nothing was trained"
+    assert {path.name: path.read_text() for path in tmp_path.glob("*.json")} == record
+
+    # stopped after the last step, before the record was written
+    for name in ("train_results.json", "eval_results.json", "trainer_state.json"):
+        (tmp_path / name).unlink()
+    make_trainer(tmp_path, embedded, **settings).train_and_save(checkpoint, once=True)
+    results = json.loads((tmp_path / "train_results.json").read_text())
+    state = json.loads((tmp_path / "trainer_state.json").read_text())
+    curve = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+    assert results["train_loss"] == pytest.approx(sum(curve) / 8) and len(curve) == 8
+    assert all(entry.get("train_loss") != 0 for entry in state["log_history"])
 
 
 def test_other_schedules_are_those_of_transformers(embedded, tmp_path):
@@ -271,6 +438,7 @@ def test_the_card_tells_of_the_run(embedded, tmp_path):
     card = ModelCard.load(tmp_path / "README.md")
     assert (card.data.license, card.data.datasets) == ("mit", ["someone/triplets"]) and "boxes" in card.data.tags
     assert "8 steps (2 epochs) of 4 clouds" in card.text and "learning rate 0.001" in card.text
-    (result,) = card.data.eval_results
+    result, candidates = card.data.eval_results
+    assert (candidates.metric_name, candidates.metric_value) == ("loss_candidates", 8)
     evaluated = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
     assert result.metric_name == "loss" and result.metric_value == pytest.approx(evaluated[-1], abs=1e-4)
