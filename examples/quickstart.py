@@ -4,8 +4,9 @@
     python examples/quickstart.py --meshes DIR      # your own GLB, OBJ, PLY, STL or OFF files
 
 Every step is a command of this repository, printed before it runs, so that you can go on from any of them by hand. A
-second run skips the steps that are done; a stopped one goes on where it was. The results are in
-`outputs/quickstart/report.md` and `metrics.json`.
+second run skips the steps that are done; a stopped one goes on where it was. Each collection has a folder of its own,
+`outputs/quickstart` or `outputs/quickstart-NAME` with the name of the folder of meshes, unless `--output_dir` names
+another; the results are in its `report.md` and `metrics.json`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import shlex
 import subprocess
 import sys
@@ -26,6 +28,8 @@ import pyarrow.parquet as pq
 import torch
 import yaml
 from transformers import HfArgumentParser
+
+from modeling_ulip2.scripts import run_main
 
 ROOT = Path(__file__).resolve().parent.parent
 LABELS = ROOT / "examples" / "data" / "object_labels.csv"
@@ -50,7 +54,10 @@ FURNITURE_QUERIES: dict[str, str | None] = {
 
 @dataclass
 class Arguments:
-    output_dir: str = field(default="outputs/quickstart", metadata={"help": "Everything is written here."})
+    output_dir: str | None = field(
+        default=None,
+        metadata={"help": "Everything is written here; default: outputs/quickstart, with the name of --meshes."},
+    )
     meshes: str | None = field(default=None, metadata={"help": "Your folder of meshes; default: Sweet Home 3D's."})
     package: str | None = field(
         default=None, metadata={"help": "Debian package sweethome3d-furniture, if it was downloaded before."}
@@ -120,7 +127,7 @@ class Experiment:
 def main(argv: list[str] | None = None) -> Path:
     """Runs all steps and returns the path of the report."""
     (args,) = HfArgumentParser(Arguments, description=__doc__).parse_args_into_dataclasses(argv)
-    output = Path(args.output_dir).resolve()
+    output = Path(args.output_dir or default_output(args.meshes)).resolve()
     try:
         output.mkdir(parents=True, exist_ok=True)
         steps = Steps(output)
@@ -129,6 +136,7 @@ def main(argv: list[str] | None = None) -> Path:
     # absolute, as the steps run in the folder of the repository
     labels_file = Path(args.labels_file).resolve() if args.labels_file else LABELS if args.meshes is None else None
     meshes = Path(args.meshes).resolve() if args.meshes else output / "meshes"
+    check_collection(steps, output, meshes)
     if args.meshes is None:
         package = ["--package", Path(args.package).resolve()] if args.package else []
         steps.run("fetch the meshes", meshes, "dataset_scripts/sweet_home_3d.py", "--output", meshes, *package)
@@ -165,6 +173,24 @@ def main(argv: list[str] | None = None) -> Path:
     return report
 
 
+def default_output(meshes: str | None) -> str:
+    """A folder for each collection, as the Makefile names it."""
+    name = "" if meshes is None else "-" + re.sub(r"[^A-Za-z0-9._-]", "_", Path(meshes).resolve().name)
+    return f"outputs/quickstart{name}"
+
+
+def check_collection(steps: Steps, output: Path, meshes: Path) -> None:
+    """Ends the run where the folder holds what was made of other meshes: nothing of it would fit these."""
+    words = (steps.done.get("build the triplets") or {}).get("command") or []
+    before = Path(words[words.index("--meshes") + 1]) if "--meshes" in words else meshes
+    # the furniture lies within the output folder, which may have been moved
+    if before != meshes and not (meshes == output / "meshes" and before.name == "meshes" and not before.exists()):
+        sys.exit(
+            f"{output} holds what was made of {before}, not of {meshes}: choose another --output_dir (OUT=folder with "
+            "make)"
+        )
+
+
 def listing(folder: Path) -> str:
     """Digest of the files of a folder by name and size: tells whether meshes were added, removed or replaced."""
     files = sorted((path.relative_to(folder).as_posix(), path.stat().st_size) for path in folder.rglob("*.*"))
@@ -196,7 +222,7 @@ def plan_experiments(output: Path, dataset: Path, labels_file: Path | None, args
     sources = dict(zip(triplets["id"], triplets["source"], strict=True))
     if len(sources) < MIN_SHAPES:
         sys.exit(f"{dataset} holds {len(sources)} usable shapes; to train and to test takes {MIN_SHAPES} or more.")
-    labels = read_labels(labels_file) if labels_file else {}
+    labels = read_labels(labels_file, sources) if labels_file else {}
     experiments = [
         Experiment(
             "held-out objects",
@@ -329,4 +355,4 @@ def evaluate(
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

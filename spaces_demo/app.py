@@ -26,9 +26,20 @@ from rooms.samples import write_samples  # noqa: E402
 from rooms.uploads import ISOLATION, MAX_MEGABYTES  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
-QUICKSTART = ROOT / "outputs" / "quickstart"
-# What `make caption` trains.
-CAPTIONER = ROOT / "outputs" / "captioning" / "model"
+
+
+def last_quickstart(outputs: Path) -> Path:
+    """Folder of the quickstart that ended last, or where the first one would be."""
+    reports = sorted(outputs.glob("quickstart*/report.md"), key=lambda path: path.stat().st_mtime)
+    return reports[-1].parent if reports else outputs / "quickstart"
+
+
+# What `make quickstart` writes; `make demo OUT=folder` or `MESHES=folder` names one of several.
+QUICKSTART = Path(os.environ.get("ULIP2_QUICKSTART") or last_quickstart(ROOT / "outputs"))
+# What `make caption` trains on it.
+CAPTIONER = (
+    ROOT / "outputs" / "captioning" if QUICKSTART == ROOT / "outputs" / "quickstart" else QUICKSTART / "captioning"
+) / "model"
 LABELS = ROOT / "examples" / "data" / "object_labels.csv"
 
 # Every `[0]` seconds, files older than `[1]` seconds are deleted; all are when the server stops.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +49,39 @@ def test_a_failed_step_ends_the_run_and_is_not_done(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="'broken' failed"):
         steps.run("broken", tmp_path, "-c", "raise SystemExit(3)")
     assert steps.durations == {}
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_each_collection_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first quickstart, then one of other meshes: as `make quickstart MESHES=folder` after `make quickstart`."""
+    assert quickstart.default_output(None) == "outputs/quickstart"
+    assert quickstart.default_output("/data/my chairs/") == "outputs/quickstart-my_chairs"
+    given = subprocess.run(
+        ["make", "-n", "quickstart", "MESHES=/data/my chairs", f"PYTHON={sys.executable}"],
+        cwd=quickstart.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "--output_dir outputs/quickstart-my_chairs --meshes" in given.stdout
+    named = subprocess.run(
+        ["make", "-n", "demo", "OUT=mine"], cwd=quickstart.ROOT, capture_output=True, text=True, check=True
+    )
+    assert "ULIP2_QUICKSTART=mine" in named.stdout
+
+    # the same folder for two collections is refused in one line, before anything runs
+    ran: list[str] = []
+    monkeypatch.setattr(quickstart.Steps, "run", lambda self, name, *rest, **options: ran.append(name))
+    command = ["build_triplets.py", "--meshes", "/data/chairs", "--output", "x"]
+    (tmp_path / "steps.json").write_text(json.dumps({"build the triplets": {"seconds": 1.0, "command": command}}))
+    with pytest.raises(SystemExit, match=r"made of /data/chairs, not of .*tables: choose another --output_dir .OUT="):
+        quickstart.main(["--meshes", str(tmp_path / "tables"), "--output_dir", str(tmp_path)])
+    assert ran == []
+    steps = quickstart.Steps(tmp_path)
+    quickstart.check_collection(steps, tmp_path, Path("/data/chairs"))
+    # the furniture of a folder that was moved is the same furniture
+    steps.done["build the triplets"]["command"][2] = "/elsewhere/quickstart/meshes"
+    quickstart.check_collection(steps, tmp_path, tmp_path / "meshes")
 
 
 def test_small_collections_get_smaller_batches(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -228,3 +229,14 @@ def test_the_quickstart_is_indexed_once_and_again_for_another_model(world: World
     model.save_pretrained(tmp_path / "model")
     app.quickstart_index(tmp_path / "model", tmp_path)
     assert Engine.load(tmp_path / "model", folder)
+
+
+def test_the_last_quickstart_is_found(tmp_path: Path) -> None:
+    """Each collection has its folder; without one the first is named."""
+    assert app.last_quickstart(tmp_path) == tmp_path / "quickstart"
+    for age, name in ((30, "quickstart"), (10, "quickstart-chairs"), (20, "quickstart-lamps")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.md").write_text("")
+        os.utime(tmp_path / name / "report.md", (1e9 - age, 1e9 - age))
+    (tmp_path / "quickstart-unfinished").mkdir()
+    assert app.last_quickstart(tmp_path) == tmp_path / "quickstart-chairs"
