@@ -15,6 +15,7 @@ from engines.build import add_output_arguments, run_build, run_script
 from publish_triplets import push, repository
 from stages.arguments import add_stage_arguments, build_settings, build_stages, parse_stage_arguments
 
+from modeling_ulip2.scripts import run_main
 from modeling_ulip2.triplets.objects import SOURCE_FILE, FolderError, add_labels, list_objects
 from modeling_ulip2.triplets.shards import BuildFolder
 
@@ -61,4 +62,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -19,6 +19,7 @@ from typing import Any
 from sources.pairs import Error, PairsError, ShapeIndex, digest, error, find_shapes, finish
 from tqdm import tqdm
 
+from modeling_ulip2.scripts import run_main
 from modeling_ulip2.triplets.pairs import CAPTIONS_CONFIG
 
 TEXT = "Captions from `{file}` in Cap3D's layout (Luo et al. 2023), read by `dataset_scripts/cap3d.py`."
@@ -92,4 +93,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

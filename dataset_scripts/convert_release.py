@@ -26,6 +26,7 @@ from stages.embed import EmbedViews
 from stages.rank import RankCaptions
 from stages.tower import DTYPES
 
+from modeling_ulip2.scripts import run_main
 from modeling_ulip2.triplets.objects import OBJECT_COLUMNS
 from modeling_ulip2.triplets.shards import BuildFolder
 
@@ -108,4 +109,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

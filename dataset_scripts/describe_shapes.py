@@ -21,6 +21,7 @@ from stages.colors import ColorNamer
 from stages.labels import with_article
 from tqdm import tqdm
 
+from modeling_ulip2.scripts import run_main
 from modeling_ulip2.training.data import decode_row, read_triplets
 from modeling_ulip2.triplets.pairs import CAPTIONS_CONFIG, write_pairs
 
@@ -96,4 +97,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

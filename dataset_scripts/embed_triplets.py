@@ -25,6 +25,7 @@ from stages.stored import ReadTriplet
 from stages.tower import DTYPES
 from tqdm import tqdm
 
+from modeling_ulip2.scripts import run_main
 from modeling_ulip2.triplets.card import add_features_to_card
 from modeling_ulip2.triplets.files import is_parquet
 from modeling_ulip2.triplets.records import BUILD, FEATURES, OutputError, read_manifest
@@ -161,4 +162,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -20,6 +20,7 @@ from pathlib import Path
 from sources.table import SourceError, write_source
 from tqdm import tqdm
 
+from modeling_ulip2.scripts import run_main
 from modeling_ulip2.triplets.objects import name_from_path
 
 FILES = ("meshes/model.obj", "meshes/model.mtl", "materials/textures/texture.png")
@@ -100,4 +101,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -28,6 +28,7 @@ from inspection.report import markdown
 from inspection.sheet import draw_sheet, read_samples
 from tqdm import tqdm
 
+from modeling_ulip2.scripts import run_main
 from modeling_ulip2.triplets.schema import FEATURES_CONFIG, TRIPLETS_CONFIG
 from modeling_ulip2.triplets.shards import ERRORS, MANIFEST, WARNINGS, is_parquet, write_text
 
@@ -165,4 +166,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -24,6 +24,7 @@ from filelock import FileLock
 from pandas.util import hash_array
 from tqdm import tqdm
 
+from modeling_ulip2.scripts import run_main
 from modeling_ulip2.triplets.card import dataset_card
 from modeling_ulip2.triplets.files import temporary_path, whole_file, write_text
 from modeling_ulip2.triplets.records import FEATURES, Entry, OutputError, read_log, read_manifest
@@ -210,4 +211,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -32,6 +32,7 @@ from modeling_ulip2.evaluation.benchmarks import BENCHMARKS, SPLITS
 from modeling_ulip2.geometry import read_mesh, read_npy, read_pickle, sample_points
 from modeling_ulip2.geometry.errors import MeshError
 from modeling_ulip2.geometry.numbers import parse_numbers
+from modeling_ulip2.scripts import run_main
 
 BENCHMARK = BENCHMARKS["modelnet40"]
 NAMES = BENCHMARK.class_names
@@ -213,4 +214,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -21,6 +21,7 @@ from benchmarks.sources import SourceError, class_index, find, locate, read_json
 from modeling_ulip2.evaluation.benchmarks import BENCHMARKS
 from modeling_ulip2.geometry import read_npy
 from modeling_ulip2.geometry.errors import MeshError
+from modeling_ulip2.scripts import run_main
 
 BENCHMARK = BENCHMARKS["objaverse_lvis"]
 NAMES = BENCHMARK.class_names
@@ -126,4 +127,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

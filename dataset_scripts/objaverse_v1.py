@@ -21,6 +21,8 @@ from typing import Any
 from sources.table import SourceError, read_json, write_source
 from tqdm import tqdm
 
+from modeling_ulip2.scripts import run_main
+
 CACHE = Path("~/.objaverse/hf-objaverse-v1")
 # Sketchfab's names of licences, all of version 4.0, and the hub's.
 LICENSES = {name: f"cc-{name}-4.0" for name in ("by", "by-sa", "by-nd", "by-nc", "by-nc-sa", "by-nc-nd")}
@@ -93,4 +95,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

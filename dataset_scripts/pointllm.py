@@ -19,6 +19,7 @@ from typing import Any
 from sources.pairs import Error, PairsError, ShapeIndex, digest, error, find_shapes, finish
 from tqdm import tqdm
 
+from modeling_ulip2.scripts import run_main
 from modeling_ulip2.triplets.pairs import CONVERSATIONS_CONFIG
 
 TEXT = "Conversations from `{file}` in PointLLM's layout (Xu et al. 2024), read by `dataset_scripts/pointllm.py`."
@@ -116,4 +117,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -23,6 +23,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 from huggingface_hub.utils import validate_repo_id
 from inspection.sheet import draw_sheet, read_samples
 
+from modeling_ulip2.scripts import run_main
 from modeling_ulip2.triplets.card import UNKNOWN_LICENSE
 from modeling_ulip2.triplets.files import LEFTOVERS, is_parquet, write_text
 from modeling_ulip2.triplets.records import BUILD, FEATURES, OutputError, is_told, read_log, read_manifest
@@ -197,4 +198,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -18,6 +18,7 @@ from benchmarks.sources import SourceError, check_labels, find, read_hdf5
 
 from modeling_ulip2.evaluation.benchmarks import BENCHMARKS, SPLITS
 from modeling_ulip2.geometry.npy import read_npy
+from modeling_ulip2.scripts import run_main
 
 BENCHMARK = BENCHMARKS["scanobjectnn"]
 WITH_BACKGROUND, WITHOUT_BACKGROUND = "main_split", "main_split_nobg"
@@ -88,4 +89,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

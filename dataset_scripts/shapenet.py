@@ -19,6 +19,7 @@ from sources.table import SourceError, read_json, write_source
 from tqdm import tqdm
 
 from modeling_ulip2.evaluation.names import load_synsets
+from modeling_ulip2.scripts import run_main
 
 MODEL = "models/model_normalized.obj"
 SOURCE = """\
@@ -84,4 +85,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from modeling_ulip2.scripts import run_main
 from modeling_ulip2.training.data import read_triplets
 from modeling_ulip2.triplets.shards import write_text
 
@@ -68,4 +69,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

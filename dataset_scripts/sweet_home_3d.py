@@ -23,6 +23,8 @@ from sources.debian import PackageError, cache_folder, download_package, open_pa
 from sources.table import write_source
 from tqdm import tqdm
 
+from modeling_ulip2.scripts import run_main
+
 PACKAGE = "sweethome3d-furniture"
 VERSION = "1.8-1"
 SHA256 = "3ccb90c63f9525e887a767b9cd5c8b6933b8b6b2973a615a5359ee68a2118668"
@@ -212,4 +214,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

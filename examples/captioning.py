@@ -48,6 +48,7 @@ from modeling_ulip2.evaluation.captioning import CaptionScores, read_predictions
 from modeling_ulip2.evaluation.embeddings import embed_points, embed_views, load_for_evaluation
 from modeling_ulip2.evaluation.figures import Described, description_sheet
 from modeling_ulip2.evaluation.split import portrait
+from modeling_ulip2.scripts import run_main
 from modeling_ulip2.towers import Tower
 from modeling_ulip2.training.captions import read_shapes, read_texts
 from modeling_ulip2.training.data import read_split, select_ids
@@ -313,4 +314,4 @@ def command(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command())
+    run_main(command)

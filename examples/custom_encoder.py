@@ -24,6 +24,7 @@ from modeling_ulip2 import (
     Ulip2Processor,
     register_point_encoder,
 )
+from modeling_ulip2.scripts import run_main
 from modeling_ulip2.towers import load_tower
 from modeling_ulip2.training import Ulip2Trainer, Ulip2TrainingArguments
 from modeling_ulip2.training.data import TripletDataset, read_triplets
@@ -99,4 +100,4 @@ def main(argv: list[str] | None = None) -> TrainOutput:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -25,6 +25,7 @@ from modeling_ulip2.evaluation.leaderboard import (
     measured_rows,
     published_rows,
 )
+from modeling_ulip2.scripts import run_main
 from modeling_ulip2.triplets.shards import write_text
 
 
@@ -101,4 +102,4 @@ def short_names(models: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

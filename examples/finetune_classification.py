@@ -31,6 +31,7 @@ from modeling_ulip2.evaluation.classification import encode_clouds, fit_linear_p
 from modeling_ulip2.evaluation.report import write_text
 from modeling_ulip2.evaluation.run_table import run_table
 from modeling_ulip2.evaluation.zero_shot import ZeroShotResult
+from modeling_ulip2.scripts import run_main
 from modeling_ulip2.shape_loop import encode_points
 from modeling_ulip2.training.classification import (
     ClassificationTrainer,
@@ -430,4 +431,4 @@ def size_of(split: LabelledSplit) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

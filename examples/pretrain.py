@@ -21,6 +21,7 @@ from transformers import set_seed
 from modeling_ulip2 import Ulip2Config, Ulip2FeatureExtractor, Ulip2Model, Ulip2Processor
 from modeling_ulip2.evaluation import load_templates
 from modeling_ulip2.evaluation.split import read_labels
+from modeling_ulip2.scripts import run_main
 from modeling_ulip2.towers import Tower, load_tower
 from modeling_ulip2.training import Ulip2Trainer, Ulip2TrainingArguments
 from modeling_ulip2.training.data import TripletDataset, read_split, read_triplets, select_ids
@@ -141,14 +142,14 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
             held_out,
             tower,
             processor.feature_extractor,
-            read_labels(data_args.labels_file) if data_args.labels_file else None,
+            read_labels(data_args.labels_file, held_out["id"]) if data_args.labels_file else None,
             load_templates(data_args.templates),
             held_out_features,
             args.eval_batch_size,
             args.seed,
         )
         trainer.add_callback(HeldOutCallback(trainer, evaluation))
-    return trainer.train_and_save(checkpoint)
+    return trainer.train_and_save(checkpoint, once=True)
 
 
 def parse_arguments(argv: list[str] | None = None) -> Arguments:
@@ -218,10 +219,10 @@ def read_data(
         return stream, held_out
     if split is None:
         return triplets, held_out
-    if held_out is None:
+    if held_out is None and split["test"]:
         held_out = select_ids(triplets, split["test"], "test")
     return select_ids(triplets, split["train"], "training"), held_out
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

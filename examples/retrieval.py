@@ -20,6 +20,7 @@ from modeling_ulip2.evaluation import load_templates
 from modeling_ulip2.evaluation.embeddings import embed_points, embed_views, load_for_evaluation
 from modeling_ulip2.evaluation.report import figure_table
 from modeling_ulip2.evaluation.split import default_queries, read_labels, retrieve, search_shapes, write_sheet
+from modeling_ulip2.scripts import run_main
 from modeling_ulip2.training.data import read_split, read_triplets, select_ids
 
 
@@ -52,8 +53,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
 
-    labels = read_labels(args.labels_file) if args.labels_file else {}
     triplets = read_triplets(args.dataset)
+    labels = read_labels(args.labels_file, triplets["id"]) if args.labels_file else {}
     if args.split_file:
         triplets = select_ids(triplets, read_split(args.split_file)[args.split], args.split)
 
@@ -89,4 +90,4 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -42,6 +42,7 @@ from modeling_ulip2.evaluation.robustness import (
     summarize,
 )
 from modeling_ulip2.evaluation.split import class_names_of, read_labels
+from modeling_ulip2.scripts import run_main
 from modeling_ulip2.training.data import decode_row, read_split, read_triplets, select_ids
 
 ZERO_SHOT = "zero-shot"
@@ -79,8 +80,8 @@ def main(argv: list[str] | None = None) -> dict[str, list[Measured]]:
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
 
-    labels = read_labels(args.labels_file)
     triplets = read_triplets(args.dataset)
+    labels = read_labels(args.labels_file, triplets["id"])
     trained = None
     if args.split_file:
         split = read_split(args.split_file)
@@ -244,4 +245,4 @@ def table_lines(
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

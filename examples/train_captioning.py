@@ -27,13 +27,14 @@ from transformers import set_seed
 from modeling_ulip2 import Ulip2CaptioningProcessor, Ulip2ForConditionalGeneration
 from modeling_ulip2.captioning_card_ulip2 import PROMPT
 from modeling_ulip2.processing_captioning_ulip2 import PLAIN_TEMPLATE
+from modeling_ulip2.scripts import run_main
 from modeling_ulip2.training.captioning import CaptioningArguments, CaptioningTrainer
 from modeling_ulip2.training.captions import CaptionCollator, CaptionDataset, read_shapes, read_texts
 from modeling_ulip2.training.data import read_split, select_ids
 from modeling_ulip2.training.features import DEFAULT_CACHE
 from modeling_ulip2.training.options import claim_output_dir, parse_options
 from modeling_ulip2.training.point_features import point_features
-from modeling_ulip2.training.word_alignment import align_with_words
+from modeling_ulip2.training.word_alignment import align_with_words, steps_of_pass
 from modeling_ulip2.triplets.augmentation import PointAugmentation
 
 logger = logging.getLogger("modeling_ulip2.train_captioning")
@@ -73,6 +74,9 @@ class ModelArguments:
     )
     align_epochs: int = field(
         default=0, metadata={"help": "Passes in which a new connector learns the language model's words, beforehand."}
+    )
+    align_steps: int = field(
+        default=0, metadata={"help": "The same in steps, rounded up to whole passes; instead of align_epochs."}
     )
     lora_r: int | None = field(default=None, metadata={"help": "Rank of a LoRA adapter (stage 2); default: none."})
     lora_alpha: float | None = field(default=None, metadata={"help": "Scale of the adapter; default: twice the rank."})
@@ -167,11 +171,12 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         eval_dataset=None if held_out is None else learnable(held_out),
         processing_class=processor,
     )
-    if model_args.align_epochs and model_args.model_name_or_path is None and checkpoint is None:
-        align_with_words(model, trainer.data_collator, trainer.train_dataset, model_args.align_epochs, args.seed)
+    passes = alignment_passes(model_args, len(trainer.train_dataset))
+    if passes and model_args.model_name_or_path is None and checkpoint is None:
+        align_with_words(model, trainer.data_collator, trainer.train_dataset, passes, args.seed)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     logger.info(f"{trained:,} of {model.num_parameters():,} parameters are trained")
-    return trainer.train_and_save(checkpoint)
+    return trainer.train_and_save(checkpoint, once=True)
 
 
 def parse_arguments(argv: list[str] | None = None) -> Arguments:
@@ -180,12 +185,20 @@ def parse_arguments(argv: list[str] | None = None) -> Arguments:
     return parsed[0], parsed[1], parsed[2], parsed[3]
 
 
+def alignment_passes(model_args: ModelArguments, texts: int) -> int:
+    """Passes over the texts in which the connector learns words."""
+    if model_args.align_epochs and model_args.align_steps:
+        raise ValueError("--align_epochs and --align_steps say the same: give one of them")
+    return model_args.align_epochs or -(-model_args.align_steps // steps_of_pass(texts))
+
+
 def split_shapes(shapes: Dataset, data_args: DataArguments) -> tuple[Dataset, Dataset | None]:
     """Shapes to train on, and those to measure on, if any."""
     held_out = None
     if data_args.split_file is not None:
         split = read_split(data_args.split_file)
-        shapes, held_out = select_ids(shapes, split["train"], "training"), select_ids(shapes, split["test"], "test")
+        held_out = select_ids(shapes, split["test"], "test") if split["test"] else None
+        shapes = select_ids(shapes, split["train"], "training")
     if data_args.max_shapes is not None:
         shapes = shapes.select(range(min(data_args.max_shapes, len(shapes))))
     return shapes, held_out
@@ -234,4 +247,4 @@ def absolute(name_or_path: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -34,6 +34,7 @@ from modeling_ulip2.evaluation.protocols import PROTOCOLS
 from modeling_ulip2.evaluation.report import figure_table
 from modeling_ulip2.evaluation.split import class_names_of, read_labels
 from modeling_ulip2.evaluation.zero_shot import ZeroShotResult
+from modeling_ulip2.scripts import run_main
 from modeling_ulip2.training.data import read_split, read_triplets, select_ids
 
 
@@ -112,9 +113,9 @@ def classify_triplets(args: Arguments) -> Evaluation[ZeroShotResult]:
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
 
-    labels = read_labels(args.labels_file)
     templates = load_templates(args.templates)
     triplets = read_triplets(args.dataset)
+    labels = read_labels(args.labels_file, triplets["id"])
     if args.split_file:
         triplets = select_ids(triplets, read_split(args.split_file)[args.split], args.split)
     names = load_class_names(args.class_names) if args.class_names else class_names_of(labels, triplets["id"])
@@ -137,4 +138,4 @@ def classify_triplets(args: Arguments) -> Evaluation[ZeroShotResult]:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -8,7 +8,6 @@ Whatever is stopped goes on after the last whole shard. Ranks of a distributed r
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,14 @@ CLOUD_SIDE = 224  # pixels, of a shape that has points but no views
 SHEET_ROWS, SHEET_COLUMNS = 8, 5
 
 
-def read_labels(path: str | Path) -> dict[str, str]:
+def read_labels(path: str | Path, ids: Iterable[str] | None = None) -> dict[str, str]:
     """Category by id from a CSV file with the columns `path` (a triplet's id) and `category`; blank ones are left out.
 
+    Args:
+        ids: those of the dataset that the labels are for; None: not compared.
+
     Raises:
-        ValueError: a column is missing, or no row has a category.
+        ValueError: a column is missing, no row has a category, or none is about one of `ids`.
     """
     with open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
@@ -44,6 +47,12 @@ def read_labels(path: str | Path) -> dict[str, str]:
         labels = {row["path"]: row["category"].strip() for row in reader if (row["category"] or "").strip()}
     if not labels:
         raise ValueError(f"{path}: no row has a category")
+    own = None if ids is None else list(ids)
+    if own and labels.keys().isdisjoint(own):
+        raise ValueError(
+            f"{path} labels other shapes: none of its {len(labels)} ids is in the dataset ({next(iter(labels))!r} "
+            f"there, {own[0]!r} here)"
+        )
     return labels
 
 

@@ -162,6 +162,17 @@ def test_labels(tmp_path: Path):
         read_labels(path)
 
 
+def test_labels_of_another_dataset_are_told_in_one_line(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("path,category\na.obj,chair\nb.obj,lamp\n")
+    assert read_labels(path, ["x.glb", "b.obj"]) == {"a.obj": "chair", "b.obj": "lamp"}
+    with pytest.raises(
+        ValueError, match="none of its 2 ids is in the dataset .'a.obj' there, 'x.glb' here."
+    ) as caught:
+        read_labels(path, ["x.glb", "y.glb"])
+    assert "\n" not in str(caught.value)
+
+
 def test_default_queries(triplets: Dataset):
     labels = {"made/00.obj": "b", "made/01.obj": "a", "made/02.obj": "a", "elsewhere.obj": "c"}
     assert default_queries(triplets, labels) == {"a": "a", "b": "b"}

@@ -18,6 +18,7 @@ from examples import captioning, train_captioning
 from modeling_ulip2 import Ulip2CaptioningProcessor, Ulip2ForConditionalGeneration
 from modeling_ulip2.evaluation.caption_run import nearest_captions, shuffled_captions
 from modeling_ulip2.evaluation.caption_verdict import CAPTIONER_REPORT, captioner_verdict
+from modeling_ulip2.training.word_alignment import steps_of_pass
 from modeling_ulip2.triplets.pairs import CAPTIONS_CONFIG, write_pairs
 from tests.captioning import world as captioners
 from tests.evaluation.world import CATEGORIES, World, build_world
@@ -123,6 +124,31 @@ def test_on_clouds_that_are_augmented_and_captions_of_the_triplets(world, tmp_pa
         train_captioning.main(options(world, tmp_path / "other", augment=True))
     with pytest.raises(ValueError, match="needs --point_model and --language_model"):
         train_captioning.main(options(world, tmp_path / "other", point_model=None))
+
+
+def test_the_small_run_is_as_long_on_any_collection(tmp_path: Path) -> None:
+    """Its 48 steps on the quickstart's 649 shapes taught it nothing but the most frequent caption."""
+    config = ROOT / "examples" / "configs" / "captioning.yaml"
+    given = ["--config", str(config), "--dataset", "d", "--output_dir", str(tmp_path), "--use_cpu", "true"]
+    model_args, _, _, args = train_captioning.parse_arguments(given)
+    assert args.max_steps >= 140 and model_args.align_epochs == 0
+    for texts in (10, 649, 1892):
+        steps = train_captioning.alignment_passes(model_args, texts) * steps_of_pass(texts)
+        assert 360 <= steps < 360 + steps_of_pass(texts)
+    model_args.align_epochs = 3
+    with pytest.raises(ValueError, match="say the same"):
+        train_captioning.alignment_passes(model_args, 649)
+
+
+def test_beginners_run_of_a_few_steps(world, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The published warm-up is longer than the run, and the split has no test shapes."""
+    split = json.loads(world[0].split_file.read_text())
+    (tmp_path / "split.json").write_text(json.dumps({"train": split["train"], "test": []}))
+    changes = {"max_steps": 3, "warmup_steps": 1000, "split_file": tmp_path / "split.json", "eval_strategy": "steps"}
+    assert train_captioning.main(options(world, tmp_path / "model", align_steps=1, **changes)) == {}
+    assert "does not fit into 3" in caplog.text and "no held-out rows" in caplog.text
+    state = json.loads((tmp_path / "model" / "trainer_state.json").read_text())
+    assert max(entry["learning_rate"] for entry in state["log_history"] if "learning_rate" in entry) > 0.015
 
 
 @pytest.mark.parametrize("name", ["captioning", "x_instructblip"])

@@ -114,7 +114,10 @@ def test_a_second_run_changes_nothing_and_another_is_refused(world, tmp_path):
     given = options(world, tmp_path / "out")
     first = pretrain.main(words(given))
     weights, losses = (tmp_path / "out" / "model.safetensors").read_bytes(), curve(tmp_path / "out")
+    record = {path.name: path.read_text() for path in (tmp_path / "out").glob("*.json")}
     again = pretrain.main(words(given))
+    assert {path.name: path.read_text() for path in (tmp_path / "out").glob("*.json")} == record
+    assert json.loads(record["train_results.json"])["train_loss"] > 0
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == weights and curve(tmp_path / "out") == losses
     assert again["eval_loss"] == first["eval_loss"]
     with pytest.raises(ValueError, match=r"another run|other settings \(learning_rate 0.003 -> 0.1\)"):
