@@ -28,6 +28,12 @@ def unit_sphere(xyz: np.ndarray) -> np.ndarray:
     return xyz / radius if radius > 0 else xyz
 
 
+def _is_one_place(xyz: np.ndarray) -> bool:
+    """Whether the points of a cloud (N, 3) float64 are equal, or differ by the rounding of a number only."""
+    extent = (xyz.max(axis=0) - xyz.min(axis=0)).max()
+    return bool(extent <= 8 * np.finfo(np.float64).eps * np.abs(xyz).max())
+
+
 def append_height(points: np.ndarray) -> np.ndarray:
     """Appends the column y - min(y) (PointNeXt's fourth channel) to points (..., N, C), each cloud by itself."""
     y = points[..., 1:2]
@@ -117,8 +123,9 @@ class Ulip2FeatureExtractor(ProcessorCardMixin, FeatureExtractionMixin):
             BatchFeature with `point_values` (B, num_points, in_channels) float32.
 
         Raises:
-            ValueError: wrong shape or dtype, no points, NaN or infinite values, colours out of range, clouds of
-                different sizes with `sampling="none"`. The message names the cloud.
+            ValueError: wrong shape or dtype, no points, NaN or infinite values, points that are all in one place (with
+                `normalize`), colours out of range, clouds of different sizes with `sampling="none"`. The message
+                names the cloud.
         """
         up_axis = self._up_axis(up_axis, self.up_axis)
         batch = [
@@ -140,6 +147,11 @@ class Ulip2FeatureExtractor(ProcessorCardMixin, FeatureExtractionMixin):
     def _prepare(self, index: int, cloud: Any, color: Any, up_axis: str) -> np.ndarray:
         xyz, rgb = _checked_cloud(index, cloud, color)
         xyz = turn_to_y_up(xyz, up_axis)[:, ["xyz".index(axis) for axis in self.axes]]  # (N, 3)
+        if self.normalize and _is_one_place(xyz):
+            raise ValueError(
+                f"Cloud {index} has {len(xyz)} points and all of them are in one place: it has no shape to normalize. "
+                "Check the file, or leave the cloud out."
+            )
         keep = self._sample(xyz)  # (num_points,)
         xyz = xyz[keep]
         if self.normalize:
@@ -204,7 +216,10 @@ def _checked_cloud(index: int, cloud: Any, color: Any) -> tuple[np.ndarray, np.n
     xyz = points.astype(np.float64)
     if not np.isfinite(xyz).all():
         bad = int((~np.isfinite(xyz)).any(axis=1).sum())
-        raise ValueError(f"Cloud {index} has NaN or infinite coordinates in {bad} of its {len(xyz)} points.")
+        raise ValueError(
+            f"Cloud {index} has NaN or infinite coordinates in {bad} of its {len(xyz)} points. Leave these out: "
+            "xyz[np.isfinite(xyz).all(axis=1)]."
+        )
     if color is None:
         return xyz, None
     rgb = _array(index, "colours", color)

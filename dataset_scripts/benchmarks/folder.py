@@ -24,6 +24,7 @@ from modeling_ulip2.evaluation.benchmarks import (
     complete_splits,
     read_manifest,
 )
+from modeling_ulip2.geometry.cloud import near_origin
 from modeling_ulip2.geometry.errors import MeshError
 from modeling_ulip2.triplets.card import SIZES
 from modeling_ulip2.triplets.shards import write_parquet, write_text
@@ -231,14 +232,18 @@ def cloud_features(clouds: dict[str, Any], class_names: Sequence[str]) -> Featur
 
 
 def _checked(xyz: np.ndarray, rgb: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """A cloud in the types that are stored: coordinates and fractions as they come, float64 rounded to float32."""
+    """A cloud in the types that are stored: coordinates and fractions as they come, float64 rounded to float32.
+
+    Coordinates that lie so far from the origin that float32 would lose their shape are centered first.
+    """
     if not isinstance(xyz, np.ndarray) or xyz.ndim != 2 or xyz.shape[1] != 3 or xyz.dtype.kind not in "fiu":
         raise MeshError("corrupt", f"its coordinates are {_shape(xyz)}, not numbers of the shape (n, 3)")
-    xyz = xyz if xyz.dtype == np.float16 else xyz.astype(np.float32)
     if len(xyz) == 0:
         raise MeshError("empty", "it holds no point")
     if not np.isfinite(xyz).all():
         raise MeshError("non_finite", "its coordinates are NaN or infinite")
+    if xyz.dtype != np.float16:
+        xyz = near_origin(xyz).astype(np.float32)
     if rgb is None:
         return xyz, None
     if not isinstance(rgb, np.ndarray) or rgb.shape != xyz.shape or rgb.dtype.kind not in "fiu":

@@ -279,7 +279,7 @@ class OpenshapeLvis(ReadRelease):
         content = read_npy(self._locate(row["path"]), max_bytes=MAX_CLOUD_BYTES)
         if not isinstance(content, dict) or "xyz" not in content:
             raise ObjectError("corrupt", "it is no dictionary with xyz")
-        xyz, rgb = np.asarray(content["xyz"], dtype=np.float32), content.get("rgb")
+        xyz, rgb = np.asarray(content["xyz"], dtype=np.float64), content.get("rgb")
         if xyz.ndim != 2 or xyz.shape[1] != 3:
             raise ObjectError("corrupt", f"its xyz has the shape {xyz.shape}")
         if rgb is not None:

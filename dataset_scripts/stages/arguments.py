@@ -11,6 +11,7 @@ from typing import Any
 from engines.shard import StageFactory
 
 from modeling_ulip2.geometry import camera_rings
+from modeling_ulip2.geometry.axes import AUTO_AXIS, UP_AXES
 from modeling_ulip2.geometry.cameras import ELEVATION, FILL, FIT, FOV, PUBLISHED_RING
 from modeling_ulip2.geometry.reading import MAX_BYTES, MAX_FACES
 
@@ -86,6 +87,13 @@ def add_stage_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-faces", type=positive, default=MAX_FACES, help="refuse larger meshes [%(default)s]")
     add("--max-bytes", type=positive, default=MAX_BYTES, help="refuse larger files [%(default)s]")
     add("--strict", action="store_true", help="refuse meshes that lack a texture or material file")
+    add(
+        "--up-axis",
+        choices=(*UP_AXES, AUTO_AXIS),
+        default=AUTO_AXIS,
+        help="what points up in the meshes, which are turned y up; auto: what the format fixes (glTF: y), else y; a "
+        "rotation in objects.csv goes before it [%(default)s]",
+    )
     add("--num-points", type=positive, default=10_000, help="points a shape [%(default)s]")
     add("--seed", type=int, default=0, help="of points, templates and sampled captions [%(default)s]")
 
@@ -215,6 +223,8 @@ def build_settings(args: argparse.Namespace) -> dict[str, Any]:
         settings |= {"caption_model": local_name(args.caption_model or captioner.default_model)}
         settings |= {name: getattr(args, name) for name in asdict(Decoding())} | {"caption_batch": args.caption_batch}
         settings["caption_prompt"] = captioner.default_prompt if args.caption_prompt is None else args.caption_prompt
+    # a build begun before there was this option goes on
+    settings |= {} if args.up_axis == AUTO_AXIS else {"up_axis": args.up_axis}
     return settings | limits(args) | {"seed": args.seed}
 
 
@@ -231,7 +241,7 @@ def tower(args: argparse.Namespace) -> dict[str, Any]:
 def build_stages(args: argparse.Namespace) -> list[StageFactory]:
     """The stages in their order, to be made by each worker."""
     return [
-        partial(ReadMesh, folder=str(args.meshes), **limits(args)),
+        partial(ReadMesh, folder=str(args.meshes), up_axis=args.up_axis, **limits(args)),
         partial(SamplePoints, num_points=args.num_points, seed=args.seed),
         partial(
             RenderViews,

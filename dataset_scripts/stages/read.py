@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from modeling_ulip2.geometry import read_mesh, sample_points
+from modeling_ulip2.geometry.axes import AUTO_AXIS, check_up_axis, resolve_up_axis, turn_mesh
 from modeling_ulip2.geometry.reading import MAX_BYTES, MAX_FACES
 from modeling_ulip2.geometry.sandbox import Sandbox
 from modeling_ulip2.triplets.objects import rotate
@@ -17,7 +18,10 @@ from .base import ObjectError, Row, RowStage, object_seed
 
 
 class ReadMesh(RowStage):
-    """`path` -> `mesh`, turned by the row's `rotation` if it has one, and `warnings`.
+    """`path` -> `mesh`, y up, and `warnings`.
+
+    The row's `rotation`, if it has one, stands it upright; otherwise `up_axis` says what points up in the file. "auto"
+    is what its format fixes (glTF: y), and leaves files of other formats as they are.
 
     Files outside the folder are refused; a mesh may name any file below it, such as its neighbors' textures. With
     `strict`, a mesh that lacks a texture is refused, too; otherwise it is shown in its plain colors, and `warnings`
@@ -25,9 +29,14 @@ class ReadMesh(RowStage):
     """
 
     def __init__(
-        self, folder: str, max_faces: int = MAX_FACES, max_bytes: int = MAX_BYTES, strict: bool = False
+        self,
+        folder: str,
+        max_faces: int = MAX_FACES,
+        max_bytes: int = MAX_BYTES,
+        strict: bool = False,
+        up_axis: str = AUTO_AXIS,
     ) -> None:
-        self.folder = Path(folder).resolve()
+        self.folder, self.up_axis = Path(folder).resolve(), check_up_axis(up_axis, auto=True)
         self.limits: dict[str, Any] = {"max_faces": max_faces, "max_bytes": max_bytes, "strict": strict}
 
     def process(self, row: Row) -> Row:
@@ -40,6 +49,8 @@ class ReadMesh(RowStage):
                 mesh = rotate(mesh, row["rotation"])
             except ValueError as error:
                 raise ObjectError("bad_rotation", str(error)) from None
+        elif up := resolve_up_axis(path, self.up_axis):
+            mesh = turn_mesh(mesh, up)
         return {"mesh": mesh, "warnings": mesh.warnings}
 
 

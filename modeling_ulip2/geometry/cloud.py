@@ -67,15 +67,25 @@ def check_count(count: int, max_points: int) -> None:
         raise MeshError("too_many_points", f"it holds {count} points; at most {max_points}")
 
 
+def near_origin(xyz: np.ndarray) -> np.ndarray:
+    """Points (N, 3) for a place that keeps float32: as float64, centered on their box where float32 would lose their
+    shape, and elsewhere as they are."""
+    xyz = np.asarray(xyz, dtype=np.float64)
+    low, high = xyz.min(axis=0), xyz.max(axis=0)
+    return xyz - (low + high) / 2 if _coarse_step(xyz, np.dtype(np.float32)) else xyz
+
+
+def _coarse_step(xyz: np.ndarray, dtype: np.dtype) -> float:
+    """How far apart a type's numbers lie at these points (N, 3), or 0 where that is fine enough for their shape."""
+    step = float(np.spacing(dtype.type(np.abs(xyz).max())))
+    return step if step * _FEWEST_STEPS > np.ptp(xyz, axis=0).max() > 0 else 0.0
+
+
 def _lost_digits(xyz: np.ndarray, stored: np.dtype) -> list[str]:
     """Whether the type in which the file stores coordinates was too coarse for the place where they lie."""
-    extent, largest = np.ptp(xyz, axis=0).max(), np.abs(xyz).max()
-    if stored.kind != "f" or stored.itemsize >= 8 or extent == 0:
-        return []
-    step = float(np.spacing(stored.type(largest)))
-    if step * _FEWEST_STEPS <= extent:
+    if stored.kind != "f" or stored.itemsize >= 8 or not (step := _coarse_step(xyz, stored)):
         return []
     return [
-        f"its coordinates go up to {largest:g} in {stored.name}, in steps of {step:g}, where the cloud is {extent:g} "
-        "wide: store them as float64, or centered"
+        f"its coordinates go up to {np.abs(xyz).max():g} in {stored.name}, in steps of {step:g}, where the cloud is "
+        f"{np.ptp(xyz, axis=0).max():g} wide: store them as float64, or centered"
     ]

@@ -10,6 +10,8 @@ from datasets import DatasetInfo, Features
 from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCardData, RepoCard
 
+from modeling_ulip2.geometry.axes import AUTO_AXIS
+
 from .schema import FEATURES_CONFIG, TRIPLETS_CONFIG, features_features, triplet_features
 from .shards import write_text
 
@@ -140,7 +142,8 @@ def _how(settings: Mapping[str, Any], stages: Mapping[str, Any]) -> str:
     captioners = "\n".join(f"- `{name}`{_options(_captioner(stages, name))}" for name in settings["captioners"])
     return (
         "## How it was made\n\n"
-        f"Points are drawn uniformly from the surface, seed {settings['seed']}. {_rings(settings)}, angle of "
+        f"{_upright(settings)} Points are drawn uniformly from the surface, seed {settings['seed']}. "
+        f"{_rings(settings)}, angle of "
         f"view {settings['fov']:g} degrees, stored as {settings['image_format'].upper()}"
         f"{'' if settings['image_format'] == 'png' else ' of quality ' + str(settings['quality'])}.\n\n"
         f"Captions come from:\n\n{captioners}\n\n{_sampling(settings, stages)}"
@@ -171,6 +174,13 @@ def _sampling(settings: Mapping[str, Any], stages: Mapping[str, Any]) -> str:
 
 def _num_views(settings: Mapping[str, Any]) -> int:
     return settings["views"] * len(settings["elevation"])
+
+
+def _upright(settings: Mapping[str, Any]) -> str:
+    axis = settings.get("up_axis", AUTO_AXIS)
+    if axis == AUTO_AXIS:
+        return "Meshes stand as in their files, taken to be y up as glTF fixes it, or as `objects.csv` turns them."
+    return f"Meshes are {axis} up in their files and were turned y up, but for those that `objects.csv` turns."
 
 
 def _rings(settings: Mapping[str, Any]) -> str:

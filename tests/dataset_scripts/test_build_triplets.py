@@ -72,7 +72,12 @@ def test_the_manifest_and_card_name_tower_and_source(built, tower):
         manifest["stages"]["RankCaptions"]["fingerprint"]
     }
     card = (built / "README.md").read_text()
-    assert "# boxes" in card and "Boxes, made for tests." in card and str(built.parent) not in card
+    assert (
+        "taken to be y up" in card
+        and "# boxes" in card
+        and "Boxes, made for tests." in card
+        and str(built.parent) not in card
+    )
 
 
 def test_a_second_run_redoes_nothing(built, meshes, tower, capsys):
@@ -124,13 +129,27 @@ def test_another_tower_under_the_same_name_is_refused(built, meshes, tmp_path):
 
 def test_options_choose_captioners_features_and_depth(meshes, tower, tmp_path):
     more = ["--captioner", "metadata", "--metadata-captions", "2", "--no-features", "--depth", "--limit", "2"]
-    main(arguments(meshes[0], tmp_path / "out", tower, *more, "--image-format", "png", "--title", "Two boxes"))
+    main(
+        arguments(
+            meshes[0],
+            tmp_path / "out",
+            tower,
+            *more,
+            "--image-format",
+            "png",
+            "--title",
+            "Two boxes",
+            "--up-axis",
+            "z",
+        )
+    )
     rows = load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
     assert rows.features == triplet_features(64, depth=True) and len(rows) == 2
     assert [len(captions) for captions in rows[0]["captions"]] == [2, 2, 2]
     assert rows[0]["depth_scale"] > 0 and np.asarray(rows[0]["depths"][0]).dtype == np.uint16
     assert not (tmp_path / "out" / "features").exists()
-    assert "# Two boxes" in (tmp_path / "out" / "README.md").read_text()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "# Two boxes" in card and "Meshes are z up in their files and were turned y up" in card
 
 
 def test_shards_are_cut_by_the_number_of_objects_alone(meshes, tower, tmp_path):

@@ -1,5 +1,6 @@
 import io
 import pickle
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -16,7 +17,8 @@ from stages.read import ReadMesh, SamplePoints
 from stages.render import RenderViews
 from stages.tower import resolve_dtype
 
-from modeling_ulip2.geometry import Camera, camera_ring
+from modeling_ulip2.geometry import Camera, camera_ring, read_mesh
+from modeling_ulip2.geometry.axes import UP_AXES, rotation_to_y_up
 from modeling_ulip2.towers import load_tower
 from modeling_ulip2.triplets.images import open_view
 from tests.towers.world import save_open_clip
@@ -381,3 +383,30 @@ def test_the_tower_runs_in_the_type_asked_for(tower):
 def test_older_versions_of_torch_stay_with_float32(monkeypatch):
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert resolve_dtype("auto", "cpu") == torch.float32
+
+
+def test_what_points_up_is_turned_y_up(tmp_path):
+    upright = read_mesh(write_box(tmp_path / "box.obj")).vertices * [1, 2, 3] + [0, 5, 0]
+    for axis in UP_AXES:
+        lying = upright @ rotation_to_y_up(axis)
+        lines = [f"v {x} {y} {z}" for x, y, z in lying.tolist()]
+        faces = [line for line in (tmp_path / "box.obj").read_text().splitlines() if line.startswith("f ")]
+        (tmp_path / "lying.obj").write_text("\n".join([*lines, *faces]))
+        rows = to_batch([make_row("lying.obj"), make_row("lying.obj", rotation="1 0 0 0 1 0 0 0 1")])
+        turned, by_table = to_rows(ReadMesh(str(tmp_path), up_axis=axis)(rows))
+        assert np.array_equal(turned["mesh"].vertices, upright)
+        assert np.array_equal(by_table["mesh"].vertices, lying)  # the table has the last word
+        (unsaid,) = to_rows(ReadMesh(str(tmp_path))(to_batch([make_row("lying.obj")])))
+        assert np.array_equal(unsaid["mesh"].vertices, lying)
+    with pytest.raises(ValueError, match="up_axis"):
+        ReadMesh(str(tmp_path), up_axis="up")
+
+
+def test_a_mesh_far_from_the_origin_keeps_its_shape(tmp_path):
+    near = read_mesh(write_box(tmp_path / "box.obj"))
+    far = replace(near, vertices=near.vertices * 0.25 + [691234.5, 5336789.25, 515.0])
+    for mesh in (near, far):
+        mesh.warnings.clear()
+    rows = [SamplePoints(500, seed=0)(to_batch([make_row() | {"mesh": mesh}]))["xyz"][0] for mesh in (near, far)]
+    centered = [xyz.astype(np.float64) - xyz.astype(np.float64).mean(axis=0) for xyz in rows]
+    np.testing.assert_allclose(centered[1] * 4, centered[0], atol=4e-3)  # float16 of a unit box

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from modeling_ulip2 import Ulip2FeatureExtractor
-from modeling_ulip2.feature_extraction_ulip2 import unit_sphere
 
 
 def cloud(points: int = 50, channels: int = 6, seed: int = 0) -> np.ndarray:
@@ -102,11 +101,6 @@ def test_a_cloud_far_from_the_origin_keeps_its_shape() -> None:
     xyz = cloud(channels=3).astype(np.float64)
     near, far = extract(xyz), extract(xyz + [4e6, 5e6, 0])
     torch.testing.assert_close(near, far, atol=1e-6, rtol=0)
-
-
-def test_points_that_coincide_give_zeros_and_no_nan() -> None:
-    assert (unit_sphere(np.ones((5, 3))) == 0).all()
-    assert (extract(np.ones((5, 3)))[..., :3] == 0).all()
 
 
 def test_without_normalisation_coordinates_stay() -> None:
@@ -229,3 +223,29 @@ def test_save_and_load(tmp_path: Path) -> None:
     Ulip2FeatureExtractor(**settings).save_pretrained(tmp_path)
     loaded = Ulip2FeatureExtractor.from_pretrained(tmp_path)
     assert {name: getattr(loaded, name) for name in settings} == settings
+
+
+@pytest.mark.parametrize("form", ["float64", "list", "torch", "mapping"])
+def test_far_from_the_origin_nothing_is_lost(form):
+    """A cloud in UTM coordinates is the cloud at the origin, before anything is cast to float32."""
+    local = np.round(np.random.default_rng(0).random((60, 3)), 4)
+    far = local + [691234.5, 5336789.25, 515.0]
+    given = {"float64": far, "list": [far.tolist()], "torch": torch.from_numpy(far), "mapping": {"xyz": far.tolist()}}
+    for sampling in ("random", "fps"):
+        extractor = Ulip2FeatureExtractor(num_points=40, in_channels=3, sampling=sampling)
+        expected = extractor(local)["point_values"]
+        cloud = {"xyz": [far.tolist()]} if form == "mapping" else given[form]
+        np.testing.assert_allclose(extractor(cloud)["point_values"], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "cloud", [np.zeros((50, 3)), np.ones((1, 3)), np.full((50, 3), 5.3e6), np.tile([[0.1, 0.2, 0.3]], (9, 1))]
+)
+def test_points_in_one_place_are_refused(cloud):
+    for sampling in ("random", "none", "fps"):
+        with pytest.raises(ValueError, match="Cloud 1 .* in one place"):
+            Ulip2FeatureExtractor(num_points=9, sampling=sampling)([np.eye(3), cloud], return_tensors=None)
+    kept = Ulip2FeatureExtractor(num_points=9, in_channels=3, normalize=False)(cloud)["point_values"]
+    assert torch.isfinite(kept).all()
+    two = np.concatenate([cloud[:1], cloud[:1] + 1e-3])
+    assert torch.isfinite(Ulip2FeatureExtractor(num_points=9)(two)["point_values"]).all()
