@@ -172,7 +172,8 @@ class ReferringConfigMixin:
                 raise ValueError(
                     f"{name} is {reference!r}, a path of this machine: uploaded, it would show that path, and nobody "
                     f"else could load the model. Upload that model and set config.{name} to its name on the hub "
-                    f"(owner/name), or pass {argument}=True, which puts its weights into this checkpoint."
+                    f"(owner/name; None where it is not needed), or pass {argument}=True, which puts its weights into "
+                    "this checkpoint."
                 )
 
 

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from transformers import IntervalStrategy, Trainer, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
+from modeling_ulip2.references_ulip2 import ReferringConfigMixin
 from modeling_ulip2.training.callbacks import CollatorEpoch, LossGuard
 from modeling_ulip2.triplets.collator import CloudCollator
 
@@ -39,6 +40,30 @@ class CloudTrainer(Trainer):
         self.loss_guard = LossGuard()
         if isinstance(self.data_collator, CloudCollator):
             self.add_callback(CollatorEpoch(self.data_collator))
+
+    def init_hf_repo(self, *arguments: Any, **kwargs: Any) -> None:
+        """As in transformers, but before anything is created or trained it is seen whether the model can be uploaded.
+
+        Raises:
+            ValueError: the model refers to a folder of this machine.
+        """
+        self._check_upload()
+        super().init_hf_repo(*arguments, **kwargs)
+
+    def push_to_hub(self, *arguments: Any, **kwargs: Any) -> Any:
+        """As in transformers; raises as `init_hf_repo` does."""
+        self._check_upload()
+        return super().push_to_hub(*arguments, **kwargs)
+
+    def _check_upload(self) -> None:
+        config = getattr(self.accelerator.unwrap_model(self.model), "config", None)
+        if isinstance(config, ReferringConfigMixin):
+            try:
+                config.check_publishable()
+            except ValueError as error:
+                raise ValueError(
+                    f"{error} A trainer cannot: train without push_to_hub, and upload the model."
+                ) from None
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *arguments: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(model, inputs, *arguments, **kwargs)

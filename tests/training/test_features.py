@@ -108,11 +108,14 @@ def test_the_datasets_own_features_are_used_when_their_tower_matches(dataset_wit
             np.testing.assert_array_equal(texts, others)
 
 
-@pytest.mark.parametrize("reason", ["another tower", "no manifest", "no features", "depth"])
+@pytest.mark.parametrize("reason", ["another tower", "older recipe", "no manifest", "no features", "depth"])
 def test_features_that_do_not_fit_are_computed(reason, tower, tmp_path, caplog):
     folder = write_dataset(tmp_path / "data", shapes=6, depth=True)
     if reason != "no manifest":
-        write_manifest(folder, "conse-0" if reason == "another tower" else tower.fingerprint)
+        other = {"another tower": "conse-0", "older recipe": "conse-0123456789abcdef"}
+        write_manifest(folder, other.get(reason, tower.fingerprint))
+    if reason == "older recipe":
+        (tmp_path / "cache" / "conse-0123456789abcdef-fedcba9876543210").mkdir(parents=True)
     triplets = read_triplets(str(folder))
     if reason == "depth":
         add_features(folder, tower, tmp_path / "first")
@@ -122,11 +125,15 @@ def test_features_that_do_not_fit_are_computed(reason, tower, tmp_path, caplog):
     assert len(features) == 6 and len(features[0]["image_embeds"][0]) == DIM
     said = {
         "another tower": "come from conse-0, not from",
+        "older recipe": "fingerprint of an earlier version (conse-0123456789abcdef)",
         "no manifest": "has no manifest.json",
         "no features": "cannot be read",
         "depth": "leave out depth views",
     }
     assert said[reason] in caplog.text
+    if reason == "older recipe":
+        assert "--replace` makes them anew" in caplog.text and "are no longer read: delete them" in caplog.text
+        assert any(record.levelname == "WARNING" for record in caplog.records)
 
 
 def test_depth_needs_depth_views(dataset_with_features, tower, tmp_path):

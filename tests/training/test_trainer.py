@@ -442,3 +442,23 @@ def test_the_card_tells_of_the_run(embedded, tmp_path):
     assert (candidates.metric_name, candidates.metric_value) == ("loss_candidates", 8)
     evaluated = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
     assert result.metric_name == "loss" and result.metric_value == pytest.approx(evaluated[-1], abs=1e-4)
+
+
+def test_a_model_that_names_a_folder_is_not_uploaded(embedded, tower_folder, tmp_path, monkeypatch):
+    """Told before anything is created on the hub, and before the training."""
+
+    def reached(*arguments, **kwargs):
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr("transformers.Trainer.init_hf_repo", reached)
+    monkeypatch.setattr("transformers.Trainer.push_to_hub", reached)
+    trainer = make_trainer(tmp_path, embedded)
+    trainer.model.config.clip_name_or_path = str(tower_folder)
+    for upload in (trainer.init_hf_repo, trainer.push_to_hub):
+        with pytest.raises(ValueError, match="(?s)a path of this machine.*train without push_to_hub"):
+            upload()
+    with pytest.raises(ValueError, match="a path of this machine"):
+        make_trainer(tmp_path, embedded, model=trainer.model, push_to_hub=True)
+    trainer.model.config.clip_name_or_path = "someone/clip"
+    with pytest.raises(AssertionError, match="the hub was asked"):
+        trainer.push_to_hub()
