@@ -126,8 +126,9 @@ class EglRasterizer:
         self._pid = os.getpid()
         self.device = str(self._context.info["GL_RENDERER"])
         self._side = side
-        self._program: Any = self._context.program(vertex_shader=_VERTEX_SHADER, fragment_shader=_FRAGMENT_SHADER)
-        self._program["image"].value, self._program["glow"].value = 0, 1
+        program: Any = self._context.program(vertex_shader=_VERTEX_SHADER, fragment_shader=_FRAGMENT_SHADER)
+        program["image"].value, program["glow"].value = 0, 1
+        self._program = program
         self._color = self._context.texture((side, side), 4, dtype="f4")
         self._depth = self._context.texture((side, side), 1, dtype="f4")
         self._frame: Any = self._context.framebuffer(

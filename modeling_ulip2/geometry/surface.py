@@ -41,8 +41,8 @@ def surface_colors(mesh: Mesh, face: np.ndarray, barycentric: np.ndarray) -> np.
 def seen_colors(mesh: Mesh, face: np.ndarray, barycentric: np.ndarray, rgba: np.ndarray) -> np.ndarray:
     """The one colour that stands for each point where nothing can be seen through it and nothing shines.
 
-    - Glass: what blends with what is behind it (alpha mode BLEND) takes its own colour as far as it is opaque and
-      CLEAR_GLASS for the rest.
+    - Glass: a material that blends (alpha mode BLEND) takes its own colour as far as its base colour is opaque and
+      CLEAR_GLASS for the rest. The alpha of a texture says where a leaf ends, and changes no colour.
     - Lamps: emission is added; where the sum leaves [0, 1], it is scaled by its largest channel, which keeps its hue.
 
     Args:
@@ -53,10 +53,10 @@ def seen_colors(mesh: Mesh, face: np.ndarray, barycentric: np.ndarray, rgba: np.
         (P, 3) float32, linear, in [0, 1].
     """
     material_of = mesh.face_material[face]
-    colors = rgba[:, :3].copy()
-    blended = np.array([material.alpha_mode == "BLEND" for material in mesh.materials])[material_of]
-    alpha = rgba[blended, 3:].clip(0.0, 1.0)
-    colors[blended] = alpha * colors[blended] + (1.0 - alpha) * CLEAR_GLASS
+    colors = rgba[:, :3]
+    own = np.array([m.base_color[3] if m.alpha_mode == "BLEND" else 1.0 for m in mesh.materials], dtype=np.float32)
+    own = own[material_of, None]  # (P, 1)
+    colors = own * colors + (1.0 - own) * CLEAR_GLASS
     for index, material in enumerate(mesh.materials):
         here = np.flatnonzero(material_of == index) if material.emission.any() else ()
         if len(here):

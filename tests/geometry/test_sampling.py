@@ -95,3 +95,11 @@ def test_large_coordinates_keep_their_shape():
     xyz, _ = sample_points(mesh, 100, 0)
     assert np.isfinite(xyz).all()
     assert np.abs(xyz[:, 0] - 4e5).max() < 1.1
+
+
+def test_soft_edges_of_a_leaf_keep_its_color_and_panes_are_pale():
+    leaf = np.full((4, 4, 4), (20, 120, 30, 255), np.uint8)
+    leaf[:, :2, 3] = 120
+    assert (sample_points(quad(Material(texture=leaf, alpha_mode="BLEND")), 50, 0)[1] == [20, 120, 30]).all()
+    pane = Material(base_color=np.array([0.1, 0.1, 0.1, 0.2], np.float32), alpha_mode="BLEND")
+    assert sample_points(quad(pane), 50, 0)[1].min() > 180
