@@ -7,6 +7,8 @@ All of it is in linear light; `Renderer` encodes sRGB last.
 - Rim: at grazing angles every surface reflects the gray room that it stands in, a share RIM * (1 - n . v)^4 of what is
   seen (after Schlick's approximation of Fresnel's law). White things end darker than their middle and black things
   lighter, so that both keep an outline; glass ends less clear.
+- Glass: a pane of opacity a has its own color by a share a and CLEAR_GLASS for the rest, and covers by a what is
+  behind it. Files give panes any gray; without this they would look like gray film.
 - Shoulder: what is brighter than KNEE is compressed towards CEILING by its largest channel, which keeps the hue. A
   lit white face reaches 0.95 of white (in sRGB; 0.89 linear), so that white paper behind it is brighter.
 
@@ -28,12 +30,15 @@ KEY_DIRECTION = np.array([-0.35, 0.5, 0.79]) / np.linalg.norm([-0.35, 0.5, 0.79]
 RIM = 0.20
 ROOM = 0.18  # the gray of photographers' cards
 KNEE, CEILING = 0.70, 0.91
-LIGHT = np.array([AMBIENT, KEY, SKY, *KEY_DIRECTION, RIM, ROOM, KNEE, CEILING])  # (10,) for the numba engine
+# The color of clear glass, the pale blue-green of a window seen at a slant: sRGB (206, 228, 232), linear here.
+CLEAR_GLASS = srgb_to_linear(np.array([206, 228, 232]) / 255.0)
+LIGHT = np.array([AMBIENT, KEY, SKY, *KEY_DIRECTION, RIM, ROOM, KNEE, CEILING, *CLEAR_GLASS])  # (13,) for numba
 
 # The outline keeps this distance (sRGB, of 1) from the background; less is hard to see beside pure white or black.
 OUTLINE_CONTRAST = 0.16
 
 GLSL = f"""
+const vec3 clear_glass = vec3({CLEAR_GLASS[0]:.9f}, {CLEAR_GLASS[1]:.9f}, {CLEAR_GLASS[2]:.9f});
 // Linear light of a sample: albedo.rgb, emission; n in world axes, seen in camera axes, both towards the camera.
 float rim(float facing) {{ float away = 1.0 - clamp(facing, 0.0, 1.0); away *= away; return {RIM:.9f} * away * away; }}
 vec3 lit(vec3 albedo, vec3 emission, vec3 n, vec3 seen, float edge) {{

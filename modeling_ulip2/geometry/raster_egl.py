@@ -56,6 +56,7 @@ uniform ivec2 wrap; // 0 repeat, 1 mirror, 2 clamp
 uniform float hole_below;
 uniform float solid_from;
 uniform bool blending;
+uniform float own; // opacity of the material as a whole
 in vec3 world_normal;
 in vec2 texture_uv;
 in vec4 tint;
@@ -83,6 +84,7 @@ void main() {{
     if (albedo.a < hole_below) discard;
     bool solid = albedo.a >= solid_from;
     if (solid == blending) discard;
+    if (blending) albedo.rgb = mix(clear_glass, albedo.rgb, own);
     vec3 n = dot(world_normal, world_normal) < 1e-12 ? face_normal : normalize(world_normal);
     vec3 seen = rotation * n;
     float facing = dot(seen, normalize(to_camera));
@@ -278,6 +280,7 @@ class _LoadedScene:
             always = (scene.face_kind[order[begin]] == OPAQUE) and not scene.may_blend[material]
             program["hole_below"].value = -1.0 if always else float(scene.hole_below[material])
             program["solid_from"].value = -1.0 if always else float(scene.solid_from[material])
+            program["own"].value = float(scene.base_colors[material, 3])
             program["emission"].value = tuple(float(value) for value in scene.emissions[material])
             wrap = tuple(int(code) for code in scene.wraps[material])
             program["wrap"].value = wrap

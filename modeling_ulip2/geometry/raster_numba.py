@@ -278,6 +278,12 @@ def _draw(order, faces, screen, inverse_depth, side, focal, blending, face_kind,
                     continue
                 if alpha >= solid_from[material]:
                     continue  # drawn as solid already
+                own = base_colors[material, 3]
+                red, green, blue = (
+                    own * red + (1.0 - own) * lamp[10],
+                    own * green + (1.0 - own) * lamp[11],
+                    own * blue + (1.0 - own) * lamp[12],
+                )
                 light, rim = _light(
                     face, a, b, c, column, row, side, focal, faces, normals, face_normals, rotation, lamp
                 )

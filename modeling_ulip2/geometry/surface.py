@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .colors import SRGB_TO_LINEAR, srgb_to_linear
+from .colors import SRGB_TO_LINEAR
+from .light import CLEAR_GLASS
 from .mesh import Material, Mesh
-
-# What a point on clear glass is coloured: the pale blue-green of window glass, sRGB (214, 230, 232), linear here.
-CLEAR_GLASS = srgb_to_linear(np.array([214, 230, 232]) / 255.0)
 
 
 def surface_colors(mesh: Mesh, face: np.ndarray, barycentric: np.ndarray) -> np.ndarray:

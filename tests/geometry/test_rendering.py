@@ -7,7 +7,7 @@ import pytest
 
 from modeling_ulip2.geometry import Camera, Material, Mesh, Renderer, camera_ring, sample_points
 from modeling_ulip2.geometry.colors import linear_to_srgb, srgb_to_linear, to_uint8
-from modeling_ulip2.geometry.light import CEILING, KEY_DIRECTION, OUTLINE_CONTRAST
+from modeling_ulip2.geometry.light import CEILING, CLEAR_GLASS, KEY_DIRECTION, OUTLINE_CONTRAST
 from modeling_ulip2.geometry.light import lit as seen_of
 from modeling_ulip2.geometry.raster_egl import EglUnavailableError
 
@@ -28,6 +28,11 @@ def colored(red: float, green: float, blue: float, alpha: float = 1.0, **setting
 def linear_light(color: tuple[float, ...], normal=(0.0, 0.0, 1.0)) -> np.ndarray:
     """What `FRONT` sees of a linear colour in the middle of the picture, linear."""
     return seen_of(np.array(color), np.array(normal), np.array([0.0, 0.0, 1.0]), FRONT.rotation)
+
+
+def pane(color: tuple[float, ...], opacity: float = 0.5) -> np.ndarray:
+    """Linear light of a pane of this colour and opacity, before it is blended with what is behind."""
+    return linear_light(tuple(opacity * np.array(color) + (1 - opacity) * CLEAR_GLASS))
 
 
 def lit(color: tuple[float, ...], normal=(0.0, 0.0, 1.0)) -> np.ndarray:
@@ -301,7 +306,7 @@ def test_glass_shows_what_is_behind_it_from_both_sides():
     glass = [colored(1, 0, 0, 0.5, alpha_mode="BLEND"), colored(0, 0, 1, 0.5, alpha_mode="BLEND")]
     mesh = Mesh(vertices, faces, [colored(0, 1, 0), *glass], np.array([0, 0, 1, 1, 2, 2]))
     front, back = render(mesh, FRONT, Camera(180, 0)).rgb[:, SIZE // 2, SIZE // 2].astype(float)
-    halves = [linear_light(color) / 2 for color in ((0, 1, 0), (1, 0, 0), (0, 0, 1))]
+    halves = [linear_light((0, 1, 0)) / 2, pane((1, 0, 0)) / 2, pane((0, 0, 1)) / 2]
     np.testing.assert_allclose(front, 255 * linear_to_srgb(halves[0] + halves[1]), atol=2)
     np.testing.assert_allclose(back, 255 * linear_to_srgb(halves[0] + halves[2]), atol=2)
 
@@ -311,7 +316,7 @@ def test_panes_of_glass_are_blended_from_back_to_front():
     vertices = np.concatenate([quad(z=0.5).vertices, quad(z=0.0).vertices])
     faces = np.array([[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]])
     output = render(Mesh(vertices, faces, [near, far], np.array([0, 0, 1, 1])), background=(0, 0, 0))
-    expected = 255 * linear_to_srgb(0.5 * linear_light((1, 0, 0)) + 0.25 * linear_light((0, 0, 1)))
+    expected = 255 * linear_to_srgb(0.5 * pane((1, 0, 0)) + 0.25 * pane((0, 0, 1)))
     np.testing.assert_allclose(output.rgb[0, SIZE // 2, SIZE // 2], expected, atol=2)
     assert output.alpha[0, SIZE // 2, SIZE // 2] == pytest.approx(191, abs=1)
 
