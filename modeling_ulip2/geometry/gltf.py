@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .cloud import PointCloud, check_count
+from .colors import linear_to_srgb, to_uint8
 from .errors import MeshError
 from .gltf_data import GltfDocument
 from .gltf_materials import GltfMaterials
 from .mesh import Mesh, Part, finite_colors, join
 from .sandbox import Sandbox
 
-_TRIANGLES, _STRIP, _FAN = 4, 5, 6
+_POINTS, _TRIANGLES, _STRIP, _FAN = 0, 4, 5, 6
 
 
 def read_gltf(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, strict: bool) -> Mesh:
@@ -21,9 +25,22 @@ def read_gltf(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, stri
 
     The default scene is taken in its rest pose: node transforms, skins and default morph weights are baked.
     """
-    try:
+    with _structure_errors():
         document = GltfDocument(data, sandbox, max_count=3 * max_faces)
         return _Scene(document, GltfMaterials(document, sandbox, strict), max_faces).mesh()
+
+
+def read_gltf_points(data: bytes, sandbox: Sandbox, max_points: int) -> PointCloud:
+    """The point primitives of a .gltf or .glb file as one cloud; meshes beside them are left out with a warning."""
+    with _structure_errors():
+        document = GltfDocument(data, sandbox, max_count=max_points)
+        return _Scene(document, GltfMaterials(document, sandbox, strict=False), max_points).points(max_points)
+
+
+@contextmanager
+def _structure_errors() -> Iterator[None]:
+    try:
+        yield
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
         if isinstance(error, MeshError):
             raise
@@ -40,25 +57,101 @@ class _Scene:
 
     def mesh(self) -> Mesh:
         instances = self._instances()
-        declared = sum(self._declared_faces(mesh) for _, mesh, _ in instances)
+        declared = sum(self._declared_faces(mesh) * len(worlds) for _, mesh, worlds in instances)
         if declared > self._max_faces:
             raise MeshError("too_many_faces", f"it declares {declared} triangles; at most {self._max_faces}")
         parts = [
             part
-            for node, mesh, world in instances
+            for node, mesh, worlds in instances
             for primitive in self._header["meshes"][mesh]["primitives"]
-            if (part := self._part(node, self._header["meshes"][mesh], primitive, world)) is not None
+            if (part := self._part(node, self._header["meshes"][mesh], primitive, worlds)) is not None
         ]
+        modes = {
+            p.get("mode", _TRIANGLES) for _, mesh, _ in instances for p in self._header["meshes"][mesh]["primitives"]
+        }
+        if not parts and _POINTS in modes:
+            raise MeshError("empty", "it holds points but no triangle; read_points reads point clouds")
+        if parts and modes - {_TRIANGLES, _STRIP, _FAN}:
+            self._materials.warnings.append("it holds points or lines beside its triangles; they are left out")
         mesh = join(parts, self._materials.materials)
         mesh.warnings = self._materials.warnings
         return mesh
 
+    def points(self, max_points: int) -> PointCloud:
+        instances = self._instances()
+        found: list[tuple[dict[str, Any], np.ndarray]] = []
+        total = meshes = 0
+        for _, mesh, worlds in instances:
+            for primitive in self._header["meshes"][mesh]["primitives"]:
+                if primitive.get("mode", _TRIANGLES) != _POINTS or "POSITION" not in primitive["attributes"]:
+                    meshes += 1
+                    continue
+                total += len(worlds) * self._document.count(
+                    primitive.get("indices", primitive["attributes"]["POSITION"])
+                )
+                check_count(total, max_points)
+                found.append((primitive, worlds))
+        if not found:
+            raise MeshError("empty", "it holds no point primitive and no triangle")
+        xyz, rgb = [], []
+        for primitive, worlds in found:
+            positions = self._document.accessor(primitive["attributes"]["POSITION"]).astype(np.float64)
+            colors = np.ones((len(positions), 3), dtype=np.float32)
+            if "COLOR_0" in primitive["attributes"]:
+                colors = self._document.accessor(primitive["attributes"]["COLOR_0"])[:, :3].astype(np.float32)
+            if "material" in primitive:
+                material, _ = self._materials.use(primitive["material"])
+                colors = colors * self._materials.materials[material].base_color[:3]
+            if "indices" in primitive:
+                corners = self._document.accessor(primitive["indices"])[:, 0].astype(np.int64)
+                positions, colors = positions[corners], colors[corners]
+            xyz.append(_transform(worlds, positions, None)[0])
+            rgb.append(np.tile(colors, (len(worlds), 1)))
+        warnings = list(self._materials.warnings)
+        if meshes:
+            warnings.append("it holds triangles or lines beside its points; they are left out")
+        colored = any("COLOR_0" in primitive["attributes"] or "material" in primitive for primitive, _ in found)
+        linear = finite_colors(np.concatenate(rgb), warnings) if colored else None
+        return PointCloud(np.concatenate(xyz), None if linear is None else to_uint8(linear_to_srgb(linear)), warnings)
+
     def _instances(self) -> list[tuple[dict[str, Any], int, np.ndarray]]:
-        """Every drawn mesh: its node, its index and the node's world transform (4, 4)."""
+        """Every drawn mesh: its node, its index and the world transforms (I, 4, 4) of its copies, mostly one."""
         nodes = self._header.get("nodes", [])
         if not nodes:  # meshes without a scene graph: show them as they are
-            return [({}, index, np.eye(4)) for index in range(len(self._header.get("meshes", [])))]
-        return [(nodes[i], int(nodes[i]["mesh"]), world) for i, world in self._worlds.items() if "mesh" in nodes[i]]
+            return [({}, index, np.eye(4)[None]) for index in range(len(self._header.get("meshes", [])))]
+        return [
+            (nodes[i], int(nodes[i]["mesh"]), world @ self._instancing(nodes[i]))
+            for i, world in self._worlds.items()
+            if "mesh" in nodes[i]
+        ]
+
+    def _instancing(self, node: dict[str, Any]) -> np.ndarray:
+        """(I, 4, 4): a node's own copies under EXT_mesh_gpu_instancing, or one at its place."""
+        extension = node.get("extensions", {}).get("EXT_mesh_gpu_instancing")
+        if extension is None or "skin" in node:
+            return np.eye(4)[None]
+        attributes = extension["attributes"]
+        if max((self._document.count(index) for index in attributes.values()), default=0) > self._max_faces:
+            raise MeshError("too_large", f"a node has more than {self._max_faces} instances")
+        values = {
+            name: self._document.accessor(extension["attributes"][name]).astype(np.float64)
+            for name in ("TRANSLATION", "ROTATION", "SCALE")
+            if name in extension["attributes"]
+        }
+        counts = {len(rows) for rows in values.values()}
+        if len(counts) != 1:
+            raise MeshError("corrupt", f"a node's instances have attributes of {sorted(counts)} rows")
+        count = counts.pop()
+        matrices = np.tile(np.eye(4), (count, 1, 1))
+        if "ROTATION" in values:
+            matrices[:, :3, :3] = _rotations(values["ROTATION"])
+        if "SCALE" in values:
+            matrices[:, :3, :3] *= values["SCALE"][:, None, :]
+        if "TRANSLATION" in values:
+            matrices[:, :3, 3] = values["TRANSLATION"]
+        if not np.isfinite(matrices).all():
+            raise MeshError("non_finite", f"the instances of node {node.get('name', '')!r} are not finite")
+        return matrices
 
     def _world_transforms(self) -> dict[int, np.ndarray]:
         """World transform (4, 4) of each node of the default scene; each node has one parent (glTF 2.0, 3.5.2)."""
@@ -89,8 +182,8 @@ class _Scene:
                 total += corners // 3 if mode == _TRIANGLES else max(0, corners - 2)
         return total
 
-    def _part(self, node: dict, mesh: dict, primitive: dict, world: np.ndarray) -> Part | None:
-        """One primitive in world coordinates, or None if it is made of points or lines."""
+    def _part(self, node: dict, mesh: dict, primitive: dict, worlds: np.ndarray) -> Part | None:
+        """One primitive in world coordinates, as often as it is drawn, or None if it is made of points or lines."""
         mode = primitive.get("mode", _TRIANGLES)
         if mode not in (_TRIANGLES, _STRIP, _FAN) or "POSITION" not in primitive["attributes"]:
             return None
@@ -111,10 +204,15 @@ class _Scene:
         self._morph(node, mesh, primitive, used, positions, normals)
         if "skin" in node and "JOINTS_0" in attributes and "WEIGHTS_0" in attributes:
             positions, normals = self._skin(node["skin"], attributes, positions, normals)
+            worlds = worlds[:1]
         else:
-            positions, normals = _transform(world, positions, normals)
-            if np.linalg.det(world[:3, :3]) < 0:  # a mirror turns every triangle inside out
-                faces = faces[:, ::-1]
+            if len(worlds) == 0:
+                return None
+            # A mirror turns every triangle inside out.
+            mirrored = np.linalg.det(worlds[:, :3, :3]) < 0
+            copies = np.where(mirrored[:, None, None], faces[:, ::-1], faces)  # (I, F, 3)
+            faces = (copies + np.arange(len(worlds))[:, None, None] * len(positions)).reshape(-1, 3)
+            positions, normals = _transform(worlds, positions, normals)
         material, use = self._materials.use(primitive.get("material"))
         uv = None
         if use is not None:
@@ -132,6 +230,9 @@ class _Scene:
         if colors is not None:
             if colors.shape[1] == 3:
                 colors = np.column_stack([colors, np.ones(len(colors), dtype=np.float32)])
+        if len(worlds) > 1:
+            uv = None if uv is None else np.tile(uv, (len(worlds), 1))
+            colors = None if colors is None else np.tile(colors, (len(worlds), 1))
         return Part(positions, faces, material, normals, uv, colors)
 
     def _faces_and_attributes(self, primitive: dict, mode: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -205,15 +306,8 @@ def _local_transform(node: dict) -> np.ndarray:
     if "matrix" in node:
         matrix = np.array(node["matrix"], dtype=np.float64).reshape(4, 4).T  # stored column by column
     else:
-        x, y, z, w = (float(value) for value in node.get("rotation", (0.0, 0.0, 0.0, 1.0)))
-        norm = x * x + y * y + z * z + w * w
-        s = 2.0 / norm if norm > 0 else 0.0
         matrix = np.eye(4)
-        matrix[:3, :3] = [
-            [1 - s * (y * y + z * z), s * (x * y - z * w), s * (x * z + y * w)],
-            [s * (x * y + z * w), 1 - s * (x * x + z * z), s * (y * z - x * w)],
-            [s * (x * z - y * w), s * (y * z + x * w), 1 - s * (x * x + y * y)],
-        ]
+        matrix[:3, :3] = _rotations(np.array([node.get("rotation", (0.0, 0.0, 0.0, 1.0))], dtype=np.float64))[0]
         matrix[:3, :3] *= np.array(node.get("scale", (1.0, 1.0, 1.0)), dtype=np.float64)
         matrix[:3, 3] = node.get("translation", (0.0, 0.0, 0.0))
     if not np.isfinite(matrix).all():
@@ -221,16 +315,31 @@ def _local_transform(node: dict) -> np.ndarray:
     return matrix
 
 
+def _rotations(quaternions: np.ndarray) -> np.ndarray:
+    """(N, 4) quaternions x, y, z, w of any length to (N, 3, 3) matrices."""
+    x, y, z, w = quaternions.T
+    norm = x * x + y * y + z * z + w * w
+    s = np.divide(2.0, norm, out=np.zeros_like(norm), where=norm > 0)
+    rows = [
+        [1 - s * (y * y + z * z), s * (x * y - z * w), s * (x * z + y * w)],
+        [s * (x * y + z * w), 1 - s * (x * x + z * z), s * (y * z - x * w)],
+        [s * (x * z - y * w), s * (y * z + x * w), 1 - s * (x * x + y * y)],
+    ]
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=1)
+
+
 def _transform(
-    matrix: np.ndarray, positions: np.ndarray, normals: np.ndarray | None
+    matrices: np.ndarray, positions: np.ndarray, normals: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    linear = matrix[:3, :3]
-    moved = positions @ linear.T + matrix[:3, 3]
+    """(I * V, 3) positions and normals of a mesh's (V, 3) under each of (I, 4, 4) transforms."""
+    linear = matrices[:, :3, :3]
+    moved = np.einsum("iab,vb->iva", linear, positions) + matrices[:, None, :3, 3]
     if normals is None:
-        return moved, None
+        return moved.reshape(-1, 3), None
     # Cofactors are the inverse transpose times the determinant, and exist for flattened (singular) nodes, too.
-    cofactors = np.stack([np.cross(linear[i - 2], linear[i - 1]) for i in range(3)])
-    return moved, normals @ cofactors.T * (1.0 if np.linalg.det(linear) >= 0 else -1.0)
+    cofactors = np.stack([np.cross(linear[:, i - 2], linear[:, i - 1]) for i in range(3)], axis=1)
+    cofactors *= np.where(np.linalg.det(linear) >= 0, 1.0, -1.0)[:, None, None]
+    return moved.reshape(-1, 3), np.einsum("iab,vb->iva", cofactors, normals).reshape(-1, 3)
 
 
 def _triangles(corners: np.ndarray, mode: int) -> np.ndarray:

@@ -30,6 +30,7 @@ _READABLE = {
     "KHR_mesh_quantization",
     "KHR_texture_transform",
     "KHR_xmp_json_ld",
+    "EXT_mesh_gpu_instancing",
     "EXT_texture_webp",
 }
 

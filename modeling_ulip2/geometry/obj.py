@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .colors import srgb_to_linear
+from .cloud import PointCloud, check_count
+from .colors import linear_to_srgb, srgb_to_linear, to_uint8
 from .errors import MeshError
 from .mesh import Mesh, finite_colors
 from .mtl import MaterialLibrary, decode_name
@@ -42,7 +43,10 @@ def read_obj(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, stric
     triangles, polygon = triangulate(positions[:, :3], all_corners[:, 0], text.sizes())
     corners = all_corners[triangles]  # (F, 3, 3)
     if len(corners) == 0:
-        raise MeshError("empty", "it holds no triangle")
+        what = "points but no triangle; read_points reads point clouds" if text.points else "no triangle"
+        raise MeshError("empty", f"it holds {what}")
+    if text.points or text.lines:
+        warnings.append(f"its points ({len(text.points)}) and lines ({text.lines}) are left out")
 
     library = MaterialLibrary(sandbox, strict)
     for files in text.libraries:
@@ -77,6 +81,27 @@ def read_obj(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, stric
         vertex_colors=None if colors is None else colors[vertex_of],
         warnings=[*warnings, *library.warnings],
     )
+
+
+def read_obj_points(data: bytes, max_points: int) -> PointCloud:
+    """The points (`p`) of an OBJ file, or all of its vertices if it has neither points nor faces."""
+    text = _Statements(without_no_numbers(plain_text(data)), max_points)
+    check_count(max(len(text.points), 0 if text.points else text.positions.count), max_points)
+    rows = text.positions.rows()
+    if len(text.sizes()) and not text.points:
+        raise MeshError("empty", "it holds faces and no points; read_mesh reads meshes")
+    if text.points:
+        index = np.array(text.points, dtype=np.int64) - 1
+        if index.min() < 0 or index.max() >= len(rows):
+            raise MeshError("corrupt", f"a point names vertex {index.max() + 1} of {len(rows)}")
+        rows = rows[index]
+    warnings: list[str] = []
+    if len(text.sizes()):
+        warnings.append("it holds faces beside its points; they are left out")
+    colors = None
+    if rows.shape[1] == 6 and len(rows):
+        colors = finite_colors(_vertex_colors(rows[:, 3:]), warnings)
+    return PointCloud(rows[:, :3], None if colors is None else to_uint8(linear_to_srgb(colors[:, :3])), warnings)
 
 
 def _leave_out_missing(corners: np.ndarray, num_uv: int, num_normals: int) -> list[str]:
@@ -202,10 +227,12 @@ class _Statements:
         self.uv = _Table("vt", (2,), 1, limit)
         self.normals = _Table("vn", (3,), 3, limit)
         self.libraries: list[str] = []
-        self._max_faces = max_faces
+        self._max_faces, self._limit = max_faces, limit
         self._materials: dict[str, int] = {}
         self._material_of_face = array("i")
         self._sizes = array("q")  # corners of each face
+        self.points = array("q")  # the vertex of each point, from 1
+        self.lines = 0
         self._indices = array("q")  # vertex, uv, normal of each corner, from 1; 0 where absent
         current = -1
         triangles = 0
@@ -230,10 +257,24 @@ class _Statements:
                 self._material_of_face.append(current)
                 if triangles > max_faces:
                     raise MeshError("too_many_faces", f"it has more than {max_faces} triangles")
+            elif keyword == b"p":
+                self._add_points(rest)
+            elif keyword == b"l":
+                self.lines += 1
             elif keyword == b"usemtl":
                 current = self._materials.setdefault(decode_name(rest), len(self._materials))
             elif keyword == b"mtllib":
                 self.libraries.append(decode_name(rest))
+
+    def _add_points(self, rest: bytes) -> None:
+        try:
+            for word in rest.split(b"#")[0].split():
+                index = int(word.partition(b"/")[0])
+                self.points.append(index if index > 0 else self.positions.count + index + 1)
+        except (ValueError, OverflowError):
+            raise MeshError("corrupt", f"a point has the vertex {rest[:40]!r}") from None
+        if len(self.points) > self._limit:
+            raise MeshError("too_many_points", f"it has more than {self._limit} points")
 
     def _add_face(self, rest: bytes) -> int:
         """Note a polygon's corners; gives the number of its triangles."""

@@ -10,7 +10,9 @@ import numpy as np
 
 from .cloud import PointCloud, check_count
 from .errors import MeshError
+from .gltf import read_gltf_points
 from .las import read_las
+from .obj import read_obj_points
 from .pcd import read_pcd
 from .ply_points import read_ply_cloud
 from .point_arrays import read_npy_cloud, read_npz_cloud
@@ -33,27 +35,32 @@ _READERS: dict[str, Callable[[bytes, str, int, int], PointCloud]] = {
     ),
 }
 POINT_SUFFIXES: tuple[str, ...] = tuple(sorted(_READERS))
+# Formats of meshes, whose files may hold points instead.
+MIXED_SUFFIXES = (".glb", ".gltf", ".obj")
 
 
 def read_points(
-    path: str | Path, *, max_points: int = MAX_POINTS, max_bytes: int = MAX_BYTES
+    path: str | Path, root: str | Path | None = None, *, max_points: int = MAX_POINTS, max_bytes: int = MAX_BYTES
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """As `read_cloud`: xyz (N, 3) float64 and rgb (N, 3) uint8 or None. What it warns of is issued as UserWarning."""
-    cloud = read_cloud(path, max_points=max_points, max_bytes=max_bytes)
+    cloud = read_cloud(path, root, max_points=max_points, max_bytes=max_bytes)
     for warning in cloud.warnings:
         warnings.warn(f"{path}: {warning}", stacklevel=2)
     return cloud.xyz, cloud.rgb
 
 
-def read_cloud(path: str | Path, *, max_points: int = MAX_POINTS, max_bytes: int = MAX_BYTES) -> PointCloud:
+def read_cloud(
+    path: str | Path, root: str | Path | None = None, *, max_points: int = MAX_POINTS, max_bytes: int = MAX_BYTES
+) -> PointCloud:
     """Read a point cloud in its own frame and scale, coordinates in float64 as far as the file has their digits.
 
     Formats: PLY (also 3D Gaussian splats), PCD, LAS and LAZ (with laspy), NumPy's npy and npz, and text: xyz, txt, csv
-    and pts. Named columns are what their names say; those of files without names are x y z, then what their values
-    say: see `columns`.
+    and pts; also the points, not the meshes, of glTF and OBJ. Named columns are what their names say; those of files
+    without names are x y z, then what their values say: see `columns`.
 
     Args:
         path: the file; its suffix names the format.
+        root: the folder below which everything is read; see `read_mesh`.
         max_points: largest number of points.
         max_bytes: largest size, of the file and of the arrays that it unpacks to.
 
@@ -63,11 +70,16 @@ def read_cloud(path: str | Path, *, max_points: int = MAX_POINTS, max_bytes: int
     path = Path(path)
     suffix = path.suffix.lower()
     try:
-        if suffix not in POINT_SUFFIXES:
+        if suffix not in POINT_SUFFIXES + MIXED_SUFFIXES:
             raise MeshError("unsupported", f"{suffix or 'no suffix'} is none of {', '.join(POINT_SUFFIXES)}")
-        data, _ = open_bounded(path, max_bytes)
+        data, sandbox = open_bounded(path, max_bytes, root)
         with np.errstate(over="ignore", invalid="ignore"):  # wild numbers are judged once, by PointCloud
-            cloud = _READERS[suffix](data, suffix, max_points, max_bytes)
+            if suffix == ".obj":
+                cloud = read_obj_points(data, max_points)
+            elif suffix in MIXED_SUFFIXES:
+                cloud = read_gltf_points(data, sandbox, max_points)
+            else:
+                cloud = _READERS[suffix](data, suffix, max_points, max_bytes)
         check_count(len(cloud.xyz), max_points)
         return cloud
     except MeshError as error:

@@ -11,7 +11,7 @@ import numpy as np
 from .axes import AUTO_AXIS, resolve_up_axis, turn_mesh, turn_to_y_up
 from .errors import MeshError
 from .mesh import Mesh
-from .points import MAX_POINTS, POINT_SUFFIXES, read_cloud
+from .points import MAX_POINTS, MIXED_SUFFIXES, POINT_SUFFIXES, read_cloud
 from .reading import MAX_BYTES, MAX_FACES, MESH_SUFFIXES, read_mesh
 from .sampling import sample_points
 
@@ -62,8 +62,8 @@ def read_shape(
 ) -> Shape:
     """Reads a mesh, of which `num_points` points are drawn by `seed`, or a cloud, which is left as it is.
 
-    A PLY file is a mesh if it has faces. Colors that a mesh's missing material or image file would give are left out
-    (`Shape.warnings` says so).
+    PLY, OBJ and glTF files are meshes if they have faces, else clouds of their points. Colors that a mesh's missing
+    material or image file would give are left out (`Shape.warnings` says so).
 
     Args:
         path: the file; its suffix names the format, one of `SHAPE_SUFFIXES`.
@@ -91,8 +91,8 @@ def read_shape(
             xyz, rgb = sample_points(mesh, num_points, seed)
             return Shape(xyz, rgb, mesh, list(mesh.warnings), AUTO_AXIS if up is None else "y")
         except MeshError as error:
-            if suffix not in POINT_SUFFIXES or error.reason != "empty":
+            if suffix not in POINT_SUFFIXES + MIXED_SUFFIXES or error.reason != "empty":
                 raise
-    cloud = read_cloud(path, max_points=max_points, max_bytes=max_bytes)
+    cloud = read_cloud(path, root, max_points=max_points, max_bytes=max_bytes)
     xyz = cloud.xyz if up is None else turn_to_y_up(cloud.xyz, up)
     return Shape(xyz, cloud.rgb, None, cloud.warnings, AUTO_AXIS if up is None else "y")
