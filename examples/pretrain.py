@@ -69,7 +69,7 @@ class DataArguments:
     """What is learned from, and what is measured on."""
 
     dataset: str = field(metadata={"help": "Triplets: a folder of dataset_scripts/build_triplets.py, or a hub name."})
-    tower: str = field(metadata={"help": "Frozen image-text model: a folder or hub name."})
+    tower: str = field(metadata={"help": "Frozen image-text model: a folder, hub name or open_clip:MODEL/TAG."})
     split_file: str | None = field(
         default=None,
         metadata={"help": '{"train": [ids], "test": [ids]} as JSON; default: train on all rows.'},

@@ -17,6 +17,7 @@ from transformers import AutoModel, AutoProcessor
 from modeling_ulip2 import Ulip2Model, Ulip2Processor
 from modeling_ulip2.towers import load_tower
 from tests.evaluation.world import CATEGORIES
+from tests.towers.world import save_conse, save_open_clip
 from tests.training.world import ENCODER, add_features, triplet_rows, write_dataset, write_tower
 
 ROOT = Path(__file__).parents[2]
@@ -246,3 +247,20 @@ def test_two_processes_learn_what_one_learns(world, tmp_path):
     other = json.loads((tmp_path / "two" / "eval_results.json").read_text())
     for name in ("eval_zero_shot_top1", "eval_text_to_shape_median_rank"):
         assert other[name] == pytest.approx(one[name], abs=0.13 if "top1" in name else 2)
+
+
+@pytest.mark.parametrize("kind", ["conse", "open_clip"])
+def test_the_tower_runs_in_training_whatever_its_kind(world: Path, tmp_path: Path, kind: str) -> None:
+    """Towers whose tokenizer makes more than ids and a mask, and towers that another library loads."""
+    reference = str(save_conse(tmp_path / "conse"))
+    if kind == "open_clip":
+        pytest.importorskip("open_clip")
+        reference = f"open_clip:{save_open_clip(tmp_path / 'open_clip')}"
+    changes = {"tower": reference, "use_features": False, "num_train_epochs": 1, "eval_strategy": "no"}
+    changes |= {"split_file": None, "labels_file": None}
+    pretrain.main(words(options(world, tmp_path / "model", **changes)))
+    assert torch.tensor(curve(tmp_path / "model")).isfinite().all()
+    model = Ulip2Model.from_pretrained(tmp_path / "model")
+    inputs = Ulip2Processor.from_pretrained(tmp_path / "model")(text=["a red chair"])
+    expected = load_tower(reference, device="cpu").encode_text(["a red chair"])
+    torch.testing.assert_close(model(**inputs).text_embeds, expected, atol=1e-5, rtol=1e-4)
