@@ -17,7 +17,7 @@ Reason = Literal[
     "too_large",  # more bytes than max_bytes, alone or with the files that it names
     "too_many_faces",  # more triangles than max_faces, counted from the header where there is one
     "too_many_points",  # more points than max_points
-    "external_uri",  # names a file outside its own folder
+    "external_uri",  # names a file outside the root, or lies there itself
     "draco",  # Draco-compressed, and DracoPy is missing or fails
     "texture_missing",  # names an image that does not exist
     "texture_corrupt",  # an image that cannot be decoded

@@ -150,8 +150,11 @@ def _face_table(lines: list[bytes], count: int, max_faces: int) -> tuple[np.ndar
         raise MeshError("truncated", f"it declares {count} faces and ends before the last of them")
     sizes = np.array([len(corners) for corners, _ in faces], dtype=np.int64)
     extra = np.full((count, max(len(numbers) for _, numbers in faces)), np.nan)
-    for row, (_, numbers) in enumerate(faces):
-        extra[row, : len(numbers)] = [float(number) for number in numbers]
+    for row, (_, words) in enumerate(faces):
+        numbers = parse_numbers(b" ".join(words))
+        if numbers is None or len(numbers) != len(words):
+            raise MeshError("corrupt", f"face {row + 1} has a color that is not made of numbers")
+        extra[row, : len(words)] = numbers
     return sizes, np.array(list(chain.from_iterable(corners for corners, _ in faces)), dtype=np.int64), extra
 
 
