@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 TRACEBACK_OPTION, TRACEBACK_VARIABLE = "--traceback", "ULIP2_TRACEBACK"
-BAD_INPUT, INTERRUPTED = 2, 130
+BAD_INPUT, STOPPED = 2, 130  # exit statuses
 
 
-_EXPECTED = (ValueError, OSError, ImportError, FloatingPointError)
+# What goes wrong with files and settings: told in a sentence, without a traceback.
+EXPECTED_ERRORS = (ValueError, OSError, ImportError, MemoryError, FloatingPointError)
 # Packages whose own kinds of RuntimeError are sentences for people; the last five are folders of dataset_scripts/.
 _OURS = ("modeling_ulip2", "benchmarks", "engines", "releases", "sources", "stages")
 
@@ -28,7 +29,7 @@ _OURS = ("modeling_ulip2", "benchmarks", "engines", "releases", "sources", "stag
 def is_expected(error: BaseException) -> bool:
     """Is this what goes wrong with files, settings, packages, or a training that cannot learn?"""
     ours = type(error).__module__.partition(".")[0] in _OURS
-    return isinstance(error, _EXPECTED) or (isinstance(error, RuntimeError) and ours)
+    return isinstance(error, EXPECTED_ERRORS) or (isinstance(error, RuntimeError) and ours)
 
 
 def run_main(main: Callable[[], Any], name: str | None = None) -> NoReturn:
@@ -47,7 +48,7 @@ def run_main(main: Callable[[], Any], name: str | None = None) -> NoReturn:
         if wanted:
             raise
         print(f"{name}: stopped; the same command goes on where it can", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.exit(STOPPED)
     except Exception as error:
         if wanted or not is_expected(error):
             raise

@@ -9,12 +9,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from ..scripts import BAD_INPUT, EXPECTED_ERRORS, STOPPED
 from . import caption, classify, convert, embed, index, info, search, verify
-from .shared import BAD_INPUT, STOPPED
 
 COMMANDS = (info, convert, verify, embed, classify, caption, index, search)
-# What goes wrong with files and settings: told in a sentence, without a traceback.
-_EXPECTED_ERRORS = (ValueError, OSError, ImportError, MemoryError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
     try:
         return options.run(options)
-    except _EXPECTED_ERRORS as error:
+    except EXPECTED_ERRORS as error:
         print(f"ulip2: {str(error) or type(error).__name__}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
