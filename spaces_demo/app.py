@@ -20,9 +20,10 @@ with contextlib.suppress(ImportError):
 import gradio as gr  # noqa: E402
 from gradio.themes import sizes  # noqa: E402
 from rooms import about, api, caption, classify, embed, map, search  # noqa: E402
-from rooms.captioner import Captioner  # noqa: E402
+from rooms.captioner import Captioner, UnfitError  # noqa: E402
 from rooms.engine import Engine  # noqa: E402
 from rooms.samples import write_samples  # noqa: E402
+from rooms.temporary import own_folder  # noqa: E402
 from rooms.uploads import ISOLATION, MAX_MEGABYTES  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,30 +69,43 @@ THEME = gr.themes.Soft(
     block_title_padding="0",
     block_title_text_color="*body_text_color",
     block_title_text_color_dark="*body_text_color",
+    link_text_color_dark="*primary_300",
+    link_text_color_visited_dark="*primary_300",
+    # hints and placeholders: at least 4.5 to 1 on every background
+    body_text_color_subdued="*neutral_600",
+    body_text_color_subdued_dark="*neutral_300",
+    block_info_text_color="*neutral_600",
+    block_info_text_color_dark="*neutral_300",
+    input_placeholder_color="*neutral_500",
+    input_placeholder_color_dark="*neutral_300",
 )
 CSS = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
 
 
-def build_demo(engine: Engine, captioner: Captioner | None = None) -> gr.Blocks:
-    """The interface over a loaded engine, and captions if a model is given; `launch_options` belong to it."""
+def build_demo(engine: Engine, captioner: Captioner | None = None, refused: str = "") -> gr.Blocks:
+    """The interface over a loaded engine, and captions if a model is given; `launch_options` belong to it.
+
+    `refused`: why the captioner that was named is not shown.
+    """
     with gr.Blocks(
         title="ULIP-2: search and name 3D shapes", analytics_enabled=False, delete_cache=DELETE_CACHE
     ) as demo:
         gr.Markdown("# ULIP-2\nShapes, photos and words in one space.", elem_id="head")
         api.build(engine, captioner)  # first, or the rooms' private events would take its names
         samples = write_samples(engine)
-        with gr.Tab("Search", id="search"):
-            search.build(engine)
-        with gr.Tab("Classify", id="classify"):
-            classify.build(engine, samples)
-        with gr.Tab("Caption", id="caption"):
-            caption.build(engine, captioner, samples)
-        with gr.Tab("Embed", id="embed"):
-            embed.build(engine, samples)
-        with gr.Tab("Map", id="map") as tab:
-            map.build(engine, tab)
-        with gr.Tab("About", id="about"):
-            about.build(engine, captioner)
+        with gr.Tabs() as tabs:
+            with gr.Tab("Search", id="search"):
+                room = search.SearchRoom(engine)
+            with gr.Tab("Classify", id="classify"):
+                classify.build(engine, samples)
+            with gr.Tab("Caption", id="caption"):
+                caption.build(engine, captioner, samples, refused)
+            with gr.Tab("Embed", id="embed"):
+                embed.build(engine, samples)
+            with gr.Tab("Map", id="map") as tab:
+                map.build(engine, tab, room, tabs)
+            with gr.Tab("About", id="about"):
+                about.build(engine, captioner)
     return demo.queue(max_size=QUEUE_SIZE)
 
 
@@ -165,13 +179,24 @@ def main(argv: list[str] | None = None) -> None:
         looks_local = Path(name).is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") > 1
         if looks_local and not Path(name).expanduser().is_dir():
             sys.exit(f"{name} is not a folder.")
+    own_folder()
+    captioner, refused = None, ""
     try:
         engine = Engine.load(args.model, args.index, args.tower, args.meshes)
-        captioner = Captioner.load(args.captioner) if args.captioner else None
+        if args.captioner:
+            captioner = Captioner.load(args.captioner)
+    except UnfitError as unfit:
+        refused = str(unfit)
+        print(refused, file=sys.stderr)
     except (ValueError, OSError) as error:
         sys.exit(str(error))
     ISOLATION.start()
-    build_demo(engine, captioner).launch(server_name=args.host, server_port=args.port, **launch_options())
+    engine.fit.start()
+    demo = build_demo(engine, captioner, refused)
+    try:
+        demo.launch(server_name=args.host, server_port=args.port, **launch_options())
+    finally:
+        demo.close()
 
 
 if __name__ == "__main__":

@@ -46,13 +46,17 @@ captions together. So a shape can be found by words or a photo, and named with w
 
 - **Model:** `{engine.model_name}`, a {encoder} of {parameters / 1e6:.1f} M parameters that reads {points:,} points
 - **Space:** {engine.tower.model.config.model_type} model `{engine.tower.name}`, {config.projection_dim} dimensions
-- **Collection:** {len(engine.index):,} shapes, each under its own licence, see below; FAISS index `{factory}`
+- **Collection:** {len(engine.index):,} shapes, each under its own license, see below; FAISS index `{factory}`
 {captions}- **Code:** Apache-2.0
 {CONSE if conse else ""}
 ### Limits
 
 - A cosine says what is nearest, not that it is right: something always comes first, and probabilities compare only the
   labels that you gave.
+- *Nothing here fits well* is said where the best match stands out from the average shape less than the best matches of
+  nine in ten of this collection's own names do (for a shape: of its own shapes, each compared with the others). So it
+  is said of one good question in ten, too, and not of every bad one.
+- Words are read as English.
 - The model knows the kinds of shapes that it was trained on, in an upright position.
 - Files that you upload are read within limits and deleted within {CACHE_HOURS} hours. Nothing is sent elsewhere.
 """
@@ -66,13 +70,13 @@ classifier, which needs no download. A photo is what the classifier's thousand c
 
 
 def attribution(engine: Engine) -> pd.DataFrame:
-    """Name, creator and licence of every shape."""
+    """Name, creator and license of every shape."""
     columns = ["id", "name", "creator", "license"]
     rows = engine.index.shapes.select_columns(columns)[:]
     return pd.DataFrame(
         {
             "Shape": [name or Path(id).stem for name, id in zip(rows["name"], rows["id"], strict=True)],
             "Creator": [creator or "unknown" for creator in rows["creator"]],
-            "Licence": [LICENSES.get(name, (name, ""))[0] or "unknown" for name in rows["license"]],
+            "License": [LICENSES.get(name, (name, ""))[0] or "unknown" for name in rows["license"]],
         }
     )

@@ -8,21 +8,23 @@ from typing import Any
 import gradio as gr
 
 from modeling_ulip2.captioning_card_ulip2 import PROMPT
-from modeling_ulip2.geometry.shapes import Shape
 
 from .captioner import Captioner, Turn
 from .engine import MAX_TEXT, Engine
-from .shared import PRIVATE, cached_file, file_inputs, in_words, in_words_streamed, model_viewer, seen_cloud
-from .uploads import read_upload
+from .samples import Sample
+from .shapes import ShapePanel
+from .shared import CAPTION_LANE, PRIVATE, in_words_streamed, on_page, reveal, uploaded
 
-QUESTIONS = ["What is it used for?", "What colour is it?", "What is it made of?"]
-# The language model takes a processor for itself.
-CAPTION_QUEUE: dict[str, Any] = {"concurrency_id": "caption", "concurrency_limit": 1}
+QUESTIONS = ["What is it used for?", "What color is it?", "What is it made of?"]
+CHAT_ID = "caption-chat"
 ABSENT = """
-### No captioning model is loaded
+### {heading}
 
-Captions come from a model of their own: the point encoder, a small connector, and a language model.
-`examples/train_captioning.py` trains one; then start the demo with it:
+{reason}
+
+Captions come from a model of their own: the point encoder, a small connector, and a language model. After
+`make quickstart`, `make caption` trains one of the quickstart's shapes, and the next `make demo` shows it if its
+captions are better than chance. `examples/train_captioning.py` trains others:
 
 ```bash
 python spaces_demo/app.py --captioner FOLDER
@@ -32,25 +34,25 @@ Everything else works without it.
 """
 
 
-def build(engine: Engine, captioner: Captioner | None, examples: list[str]) -> None:
-    """Fills the tab. `examples`: paths of 3D files to click."""
+def build(engine: Engine, captioner: Captioner | None, samples: list[Sample], refused: str = "") -> None:
+    """Fills the tab. `samples`: shapes to try; `refused`: why the captioner that was named is not shown."""
     if captioner is None:
-        gr.Markdown(ABSENT, elem_classes="absent")
+        heading = "This captioning model is not shown" if refused else "No captioning model is loaded"
+        gr.Markdown(ABSENT.format(heading=heading, reason=refused), elem_classes="absent")
         return
     features = gr.State(None)
     with gr.Row(equal_height=False):
-        with gr.Column(scale=2, min_width=300):
-            file, up = file_inputs()
+        with gr.Column(scale=4, min_width=300):
+            panel = ShapePanel(engine, samples)
+        with gr.Column(scale=5, min_width=320):
             go = gr.Button("Describe", variant="primary")
-            gr.Examples([[path] for path in examples], [file], label="Shapes to try", api_visibility="private")
-            viewer = model_viewer(label="The points that the model saw", height=260)
-        with gr.Column(scale=3, min_width=320):
             chat = gr.Chatbot(
                 label="About this shape",
-                height=460,
+                height=420,
                 placeholder="Add a shape and press **Describe**. Then ask about it.",
                 buttons=[],
                 group_consecutive_messages=False,
+                elem_id=CHAT_ID,
             )
             with gr.Row(elem_classes="ask"):
                 question = gr.Textbox(
@@ -69,43 +71,44 @@ def build(engine: Engine, captioner: Captioner | None, examples: list[str]) -> N
                 elem_classes="hint small",
             )
 
-    @in_words
-    def show(path: str | None, axis: str) -> tuple[Any, ...]:
-        shape = _uploaded(engine, path)
-        return captioner.read(shape, axis), [], cached_file(viewer, seen_cloud(engine, shape, axis), "cloud.glb")
+    @on_page
+    def read(path: str | None, axis: str) -> tuple[Any, ...]:
+        return captioner.read(uploaded(engine, path, axis)), []
 
     @in_words_streamed
-    def talk(read: Any, messages: list[dict[str, Any]], asked: str) -> Iterator[tuple[list[dict[str, Any]], str]]:
-        if read is None:
-            raise ValueError("Press Describe first: then the model has seen the shape.")
+    def talk(read: Any, messages: list[dict[str, Any]], asked: str) -> Iterator[Any]:
+        if read is None or not asked.strip():
+            what = "Press Describe first: then the model has seen the shape." if read is None else "Ask something."
+            gr.Warning(what, title="Nothing to do yet")
+            yield gr.skip()
+            return
         history = turns(messages)
         begun = [*messages, {"role": "user", "content": asked}]
         yield begun, ""
         for said in captioner.answer(read, asked, history):
             yield [*begun, {"role": "assistant", "content": said}], ""
 
-    def describe(read: Any, messages: list[dict[str, Any]]) -> Iterator[tuple[list[dict[str, Any]], str]]:
-        yield from talk(read, messages, PROMPT)
+    @in_words_streamed
+    def describe(read: Any, messages: list[dict[str, Any]]) -> Iterator[Any]:
+        if read is not None:  # else a warning was shown
+            yield from talk(read, messages, PROMPT)
+        else:
+            yield gr.skip()
 
-    talking: dict[str, Any] = {"show_progress": "minimal", **PRIVATE, **CAPTION_QUEUE}
-    go.click(show, [file, up], [features, chat, viewer], show_progress_on=chat, **PRIVATE, **CAPTION_QUEUE).success(
+    talking: dict[str, Any] = {"show_progress": "minimal", **PRIVATE, **CAPTION_LANE}
+    go.click(**reveal(CHAT_ID))
+    go.click(read, [panel.file, panel.up], [features, chat], show_progress_on=chat, **PRIVATE, **CAPTION_LANE).success(
         describe, [features, chat], [chat, question], **talking
     )
     gr.on([ask.click, question.submit], talk, [features, chat, question], [chat, question], **talking)
     for chip in chips:
         chip.click(talk, [features, chat, chip], [chat, question], **talking)
-    file.change(lambda: (None, []), None, [features, chat], queue=False, **PRIVATE)
+    panel.file.change(lambda: (None, []), None, [features, chat], queue=False, **PRIVATE)
 
 
 def caption_file(engine: Engine, captioner: Captioner, path: str | None, axis: str, question: str) -> Iterator[str]:
     """The answer to one question about a file, longer and longer."""
-    return captioner.answer(captioner.read(_uploaded(engine, path), axis), question)
-
-
-def _uploaded(engine: Engine, path: str | None) -> Shape:
-    if not path:
-        raise ValueError("Add a 3D file, or click an example.")
-    return read_upload(path, engine.feature_extractor.num_points)
+    return captioner.answer(captioner.read(uploaded(engine, path, axis)), question)
 
 
 def turns(messages: list[dict[str, Any]]) -> list[Turn]:

@@ -12,6 +12,7 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
 from modeling_ulip2 import Ulip2CaptioningProcessor, Ulip2ForConditionalGeneration
+from modeling_ulip2.evaluation.caption_verdict import captioner_verdict
 from modeling_ulip2.geometry.shapes import Shape
 
 from .engine import checked_text, gpu
@@ -19,6 +20,10 @@ from .engine import checked_text, gpu
 # Ours: questions and answers that are remembered, and the length of an answer.
 MAX_TURNS, MAX_NEW_TOKENS = 6, 80
 _PATIENCE_SECONDS = 120
+
+
+class UnfitError(ValueError):
+    """A captioner that was measured and is no better than chance; the message says what was found."""
 
 
 @dataclass(frozen=True)
@@ -48,19 +53,21 @@ class Captioner:
         """Reads a folder, or a repository of the hub; the encoder and the language model as the model names them.
 
         Raises:
+            UnfitError: its own report says that it is not worth showing.
             ValueError, OSError: it holds no captioning model, or what it names is gone.
         """
         name = str(name_or_path)
+        if reason := captioner_verdict(name):
+            raise UnfitError(f"The captioner {Path(name).name} is not worth showing. {reason}")
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = Ulip2ForConditionalGeneration.from_pretrained(name).eval()
         model.load_parts()
         return cls(model.to(device), Ulip2CaptioningProcessor.from_pretrained(name), Path(name).name)
 
     @gpu
-    def read(self, shape: Shape, up_axis: str = "y") -> torch.Tensor:
+    def read(self, shape: Shape) -> torch.Tensor:
         """What the frozen encoder makes of a shape, (1, G, C): kept, so that further questions cost less."""
-        cloud = shape.cloud | {"up_axis": up_axis}
-        values = self.processor.feature_extractor([cloud], return_tensors="pt")["point_values"]  # (1, N, C)
+        values = self.processor.feature_extractor([shape.cloud], return_tensors="pt")["point_values"]  # (1, N, C)
         return self.model.get_point_features(values.to(self.model.device)).cpu()
 
     @gpu

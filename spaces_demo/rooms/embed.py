@@ -11,36 +11,40 @@ import gradio as gr
 import numpy as np
 
 from .engine import Engine
-from .shared import MODEL_QUEUE, PRIVATE, cached_file, file_inputs, in_words, photo_input, read_query
+from .samples import Sample
+from .shapes import ShapePanel
+from .shared import PRIVATE, SEARCH_LANE, cached_file, on_page, photo_input, read_query, reveal
+
+RESULT_ID = "embed-result"
 
 
-def build(engine: Engine, examples: list[str]) -> None:
-    """Fills the tab. `examples`: paths of 3D files to click."""
+def build(engine: Engine, samples: list[Sample]) -> None:
+    """Fills the tab. `samples`: shapes to try."""
     dim = engine.index.info["dim"]
     with gr.Row(equal_height=False):
-        with gr.Column(scale=2, min_width=300):
-            file, up = file_inputs()
+        with gr.Column(scale=4, min_width=300):
+            panel = ShapePanel(engine, samples)
+        with gr.Column(scale=5, min_width=320):
             with gr.Accordion("Or words, or a photo", open=False):
-                text = gr.Textbox(label="Words", lines=1, max_lines=3)
+                text = gr.Textbox(label="Words", info="Read as English", lines=1, max_lines=3)
                 photo = photo_input()
             go = gr.Button("Embed", variant="primary")
-            gr.Examples([[path] for path in examples], [file], label="Shapes to try", api_visibility="private")
-        with gr.Column(scale=3, min_width=320):
             summary = gr.Markdown(
                 f"One vector of {dim} numbers and length 1: cosines between shapes, photos and words are its inner "
                 "products. Several inputs are added up.",
                 elem_classes="hint",
+                elem_id=RESULT_ID,
             )
-            with gr.Row(visible=False) as files:
-                as_npy = gr.DownloadButton("Download .npy", min_width=120)
-                as_json = gr.DownloadButton("Download .json", min_width=120)
+            with gr.Row(visible=False, elem_classes="line") as files:
+                as_npy = gr.DownloadButton("Download .npy", size="md", min_width=120)
+                as_json = gr.DownloadButton("Download .json", size="md", min_width=120)
             curve = gr.LinePlot(
                 x="dimension", y="value", label="The numbers", height=260, visible=False, tooltip="axis"
             )
 
-    @in_words
+    @on_page
     def embed(path: str | None, axis: str, words: str, picture: str | None) -> tuple[Any, ...]:
-        vector = np.asarray(read_query(engine, words, picture, path, axis), dtype=np.float32)  # (D,)
+        vector = np.asarray(read_query(engine, words, picture, path, axis).vector, dtype=np.float32)  # (D,)
         stem = Path(path).stem if path else "embedding"
         record = {"model": engine.model_name, "dim": dim, "normalized": True, "embedding": vector.tolist()}
         npy = io.BytesIO()
@@ -56,7 +60,8 @@ def build(engine: Engine, examples: list[str]) -> None:
         )
 
     outputs = [summary, files, as_npy, as_json, curve]
-    go.click(embed, [file, up, text, photo], outputs, show_progress_on=summary, **PRIVATE, **MODEL_QUEUE)
+    inputs = [panel.file, panel.up, text, photo]
+    go.click(embed, inputs, outputs, show_progress_on=summary, **PRIVATE, **SEARCH_LANE).then(**reveal(RESULT_ID))
 
 
 def _frame(vector: np.ndarray) -> Any:

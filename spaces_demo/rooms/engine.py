@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
+from modeling_ulip2.embedder import Ulip2Embedder
 from modeling_ulip2.evaluation import load_class_names, load_templates
-from modeling_ulip2.evaluation.embeddings import embed_points, load_for_evaluation
-from modeling_ulip2.evaluation.zero_shot import class_embeddings, zero_shot_logits
-from modeling_ulip2.feature_extraction_ulip2 import Ulip2FeatureExtractor
 from modeling_ulip2.geometry.shapes import Shape
 from modeling_ulip2.search.index import Match, ShapeIndex, combine
-from modeling_ulip2.towers import Tower
+
+from . import fit, groups, labels
 
 try:  # a Space on ZeroGPU lends its GPU to decorated functions
     from spaces import GPU as gpu  # noqa: N811
@@ -32,9 +31,8 @@ except ImportError:
 
 MAX_TEXT = 500
 MAX_LABELS, MAX_LABEL = 200, 100
-# Class lists whose embeddings are kept; the largest has 1,156 rows.
-KEPT_CLASS_LISTS = 16
-NAMES_PER_CALL = 16
+# Forward passes at once: more would only take turns on the same processors.
+MAX_PASSES = 2
 
 BENCHMARKS = {
     "ModelNet40": "modelnet40",
@@ -50,9 +48,13 @@ TEMPLATES: dict[str, list[str]] = {
 }
 
 
+class NothingGivenError(ValueError):
+    """There is nothing to work on yet; the message says what to add."""
+
+
 @dataclass(frozen=True)
 class Hit:
-    """A shape of the collection as the rooms show it; `score` is its cosine with the query."""
+    """A shape of the collection as the rooms show it; `score` is its cosine with the query (NaN: none was asked)."""
 
     row: int
     score: float
@@ -68,13 +70,15 @@ class Engine:
     """A model, its tower and an index of shapes.
 
     Args:
-        model, feature_extractor, tower: see `load_for_evaluation`.
+        embedder: of shapes, texts and images.
         index: made by the same model.
-        model_name: shown to people.
         meshes: folder whose files the ids of the index name; None: clouds are shown instead.
+        cache_dir: where the embeddings of the benchmarks' labels are kept; None: only in memory.
 
     Attributes:
         categories: of the collection, most common first.
+        labels: embeddings of labels.
+        fit: tells a good best match from a poor one; measured once `fit.start()` was called.
 
     Raises:
         ValueError: the index was made by another model.
@@ -82,40 +86,47 @@ class Engine:
 
     def __init__(
         self,
-        model: Any,
-        feature_extractor: Ulip2FeatureExtractor,
-        tower: Tower,
+        embedder: Ulip2Embedder,
         index: ShapeIndex,
-        model_name: str,
         meshes: Path | None = None,
+        cache_dir: Path | None = labels.CACHE_DIR,
     ) -> None:
-        index.require_model(model, feature_extractor)
-        self.model, self.feature_extractor, self.tower, self.index = model, feature_extractor, tower, index
-        self.model_name, self.meshes = model_name, meshes
+        self.model, self.feature_extractor, self.tower = embedder.model, embedder.feature_extractor, embedder.tower
+        index.require_model(self.model, self.feature_extractor)
+        self.embedder, self.index, self.meshes = embedder, index, meshes
+        self.model_name = Path(embedder.name).name
         counts = Counter(name for name in index.shapes["category"] if name)
         self.categories = sorted(counts, key=lambda name: (-counts[name], name))
         self._pictures = index.shapes.select_columns(["image"])
-        self._class_embeds: OrderedDict[Any, Tensor] = OrderedDict()
-        self._lock = threading.Lock()
+        self._passes = threading.BoundedSemaphore(MAX_PASSES)
+        benchmarks = {name for choice in BENCHMARKS for name in self.class_names(choice)}
+        self.labels = labels.LabelEmbeddings(self._encode_labels, self.tower.fingerprint, benchmarks, cache_dir)
+        names = [*index.shapes["name"], *self.categories]
+        self.fit = fit.Fit(index, names, self.rows, lambda names: self.labels.get(names, ["{}"]))
 
     @classmethod
     def load(
-        cls, model: str | Path, index: str | Path, tower: str | Path | None = None, meshes: Path | None = None
+        cls,
+        model: str | Path,
+        index: str | Path,
+        tower: str | Path | None = None,
+        meshes: Path | None = None,
+        cache_dir: Path | None = labels.CACHE_DIR,
     ) -> Engine:
         """Reads everything from folders or from the hub."""
-        return cls(*load_for_evaluation(model, tower), ShapeIndex.open(index), Path(model).name, meshes)
+        return cls(Ulip2Embedder.from_pretrained(model, tower=tower), ShapeIndex.open(index), meshes, cache_dir)
 
     # --- queries -----------------------------------------------------------------------------------------------------
 
-    def point_values(self, shape: Shape, up_axis: str = "y") -> np.ndarray:
+    def point_values(self, shape: Shape) -> np.ndarray:
         """The cloud exactly as the model reads it: (n, C) float32."""
-        return self.feature_extractor([shape.cloud | {"up_axis": up_axis}], return_tensors="np")["point_values"][0]
+        return self.feature_extractor([shape.cloud], return_tensors="np")["point_values"][0]
 
     @gpu
-    def embed_shape(self, shape: Shape, up_axis: str = "y") -> Tensor:
+    def embed_shape(self, shape: Shape) -> Tensor:
         """(D,) float32, L2-normalised."""
-        cloud = shape.cloud | {"up_axis": up_axis}
-        return embed_points(self.model, self.feature_extractor, [cloud], progress=False)[0]
+        with self._passes:
+            return self.embedder.embed_shapes([shape.cloud])[0]
 
     @gpu
     def embed_query(
@@ -123,20 +134,27 @@ class Engine:
         text: str = "",
         image: Image.Image | None = None,
         shape: Shape | None = None,
-        up_axis: str = "y",
+        row: int | None = None,
         text_weight: float = 1.0,
     ) -> Tensor:
-        """The sum of what is given, words `text_weight` times as loud as the rest: (D,) float32, L2-normalised."""
+        """The sum of what is given, words `text_weight` times as loud as the rest: (D,) float32, L2-normalised.
+
+        `row` is a shape of the collection.
+        """
         text = checked_text(text)
         embeds = []
         if text:
-            embeds.append(self.tower.encode_text([text])[0])
+            with self._passes:
+                embeds.append(self.embedder.embed_texts(text)[0])
         if image is not None:
-            embeds.append(self.tower.encode_images([image])[0])
+            with self._passes:
+                embeds.append(self.embedder.embed_images(image)[0])
         if shape is not None:
-            embeds.append(self.embed_shape(shape, up_axis))
+            embeds.append(self.embed_shape(shape))
+        if row is not None:
+            embeds.append(self.index.embed(row))
         if not embeds:
-            raise ValueError("Write some words, or add a photo or a 3D file.")
+            raise NothingGivenError("Write some words, or add a photo or a 3D file.")
         weights = [1.0] * len(embeds)
         if text:
             weights[0] = float(text_weight)
@@ -144,14 +162,20 @@ class Engine:
 
     # --- the collection ----------------------------------------------------------------------------------------------
 
-    def find(self, query: Tensor, k: int) -> list[Hit]:
-        """The k nearest shapes of the collection, best first."""
-        return self.hits(self.index.search(query, k))
+    def find(self, query: Tensor, k: int, without: int | None = None) -> list[Hit]:
+        """The k nearest shapes of the collection, best first; `without`: the row that was asked about."""
+        found = self.index.search(query, k if without is None else k + 1)
+        return self.hits([match for match in found if match.row != without][:k])
 
-    def like(self, row: int, k: int) -> list[Hit]:
-        """The k nearest shapes of a shape of the collection, itself left out."""
-        found = self.index.search(self.index.embed(row), k + 1)
-        return self.hits([match for match in found if match.row != row][:k])
+    @cached_property
+    def rows(self) -> list[int]:
+        """Rows that stand for the collection, where all would be too many."""
+        return groups.sample_rows(len(self.index))
+
+    def showcase(self, count: int) -> list[Hit]:
+        """Shapes as different as the collection has them: the middles of so many clusters, largest first."""
+        _, middles = groups.clusters(self.index.embeds[self.rows], count)
+        return self.hits([Match(self.rows[place], float("nan")) for place in middles])
 
     def hits(self, matches: Sequence[Match]) -> list[Hit]:
         columns = ["id", "name", "category", "creator", "license", "source"]
@@ -162,7 +186,8 @@ class Engine:
         ]
 
     def picture(self, row: int) -> Image.Image:
-        return self._pictures[row]["image"]
+        """Of one shape; plain where the collection has none."""
+        return self._pictures[row]["image"] or Image.new("RGB", (96, 96), "#e2e8f0")
 
     def examples(self, count: int = 4) -> list[str]:
         """Things to look for: the most common categories, else names spread over the collection."""
@@ -188,37 +213,22 @@ class Engine:
             raise ValueError(f"The label “{too_long[:30]}…” is longer than {MAX_LABEL} letters.")
         return names
 
-    @gpu
     def classify(
         self,
         embed: Tensor,
         names: Sequence[str],
         templates: Sequence[str],
-        progress: Callable[[float], Any] = lambda share: None,
+        progress: Callable[[float], Any] | None = None,
     ) -> dict[str, float]:
         """Softmax over the classes at the model's own temperature, most probable first; sums to 1."""
-        classes = self._classes(tuple(names), tuple(templates), progress)  # (C, D)
-        logits = zero_shot_logits(embed[None], classes)[0] * self.model.logit_scale.detach().float().exp().cpu()
-        probabilities = logits.softmax(dim=-1)  # (C,)
+        classes = self.labels.get(names, templates, progress)  # (C, D)
+        probabilities = self.embedder.logits(embed, classes)[0].softmax(dim=-1)  # (C,)
         order = probabilities.argsort(descending=True).tolist()
         return {names[place]: float(probabilities[place]) for place in order}
 
-    def _classes(self, names: tuple[str, ...], templates: tuple[str, ...], progress: Callable[[float], Any]) -> Tensor:
-        key = (names, templates)
-        with self._lock:
-            if key in self._class_embeds:
-                self._class_embeds.move_to_end(key)
-                return self._class_embeds[key]
-        parts = []
-        for start in range(0, len(names), NAMES_PER_CALL):
-            progress(start / len(names))
-            parts.append(class_embeddings(self.tower.encode_text, names[start : start + NAMES_PER_CALL], templates))
-        classes = torch.cat(parts)  # (C, D)
-        with self._lock:
-            self._class_embeds[key] = classes
-            while len(self._class_embeds) > KEPT_CLASS_LISTS:
-                self._class_embeds.popitem(last=False)
-        return classes
+    @gpu
+    def _encode_labels(self, texts: list[str]) -> Tensor:
+        return self.embedder.embed_texts(texts)
 
 
 def checked_text(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Map: the whole collection on two axes."""
+"""Map: the whole collection in the plane."""
 
 from __future__ import annotations
 
@@ -6,26 +6,62 @@ import base64
 import importlib.util
 import io
 import threading
-from collections import Counter
 from html import escape
 from typing import Any
 
 import gradio as gr
 import numpy as np
-import pandas as pd
+
+from modeling_ulip2.search.index import Match
 
 from .engine import Engine
-from .shared import PRIVATE, in_words
+from .groups import MAX_GROUPS, OTHER, clusters, folders, largest
+from .search import SearchRoom
+from .shared import MAP_LANE, PRIVATE, on_page, title
+from .stage import Stage
 
-# Each point carries its picture, about two kilobytes.
-MAX_POINTS = 2000
-PICTURE_SIDE = 96
-# More colours than these cannot be told apart.
+PICTURE_SIDE = 128
 COLORS = ["#4269d0", "#efb118", "#ff725c", "#3ca951", "#a463f2", "#ff8ab7", "#6cc5b0", "#9c6b4e"]
-OTHER, OTHER_COLOR = "other", "#9498a0"
+assert len(COLORS) == MAX_GROUPS
+OTHER_COLOR = "#9498a0"
 PCA, UMAP = "PCA", "UMAP"
 # Ours: UMAP's own defaults, with the cosine that a search uses.
 UMAP_SETTINGS: dict[str, Any] = {"n_neighbors": 15, "min_dist": 0.1, "metric": "cosine", "random_state": 0}
+MAP_ID = "map"
+# Percent of the width and height that stay free at each side.
+MARGIN = 4
+# What lies under the pointer is shown, with its picture, which is fetched then; a click chooses it.
+SCRIPT = """
+const tip = element.querySelector(".tip"), pictures = new Map();
+let shown = null;
+const hide = () => { shown = null; tip.hidden = true; };
+element.addEventListener("mousemove", async (event) => {
+  const dot = event.target.closest("circle");
+  if (!dot) return hide();
+  const box = element.getBoundingClientRect(), row = Number(dot.dataset.row);
+  tip.style.left = `${Math.max(0, Math.min(event.clientX - box.left + 14, box.width - 160))}px`;
+  tip.style.top = `${event.clientY - box.top + 14}px`;
+  if (shown === row) return;
+  shown = row;
+  tip.querySelector("b").textContent = dot.dataset.title;
+  tip.querySelector("span").textContent = dot.dataset.kind;
+  const image = tip.querySelector("img");
+  image.hidden = true;
+  tip.hidden = false;
+  if (!pictures.has(row)) pictures.set(row, server.picture(row));
+  const picture = await pictures.get(row);
+  if (shown === row && picture) { image.src = picture; image.hidden = false; }
+});
+element.addEventListener("mouseleave", hide);
+element.addEventListener("click", (event) => {
+  const dot = event.target.closest("circle");
+  if (!dot) return;
+  element.querySelector("circle.chosen")?.classList.remove("chosen");
+  dot.classList.add("chosen");
+  hide();
+  trigger("select", {row: Number(dot.dataset.row)});
+});
+"""
 PROGRESS = gr.Progress()
 
 
@@ -34,103 +70,126 @@ def methods() -> list[str]:
     return [PCA, UMAP] if importlib.util.find_spec("umap") else [PCA]
 
 
-def build(engine: Engine, tab: gr.Tab) -> None:
-    """Fills the tab, whose first visit draws the map."""
+def build(engine: Engine, tab: gr.Tab, room: SearchRoom, tabs: gr.Tabs) -> None:
+    """Fills the tab, whose first visit draws the map. `room`: where “More like this” leads, in `tabs`."""
     collection = Collection(engine)
-    colors = {
-        name: OTHER_COLOR if name == OTHER else COLORS[place] for place, name in enumerate(collection.group_names)
-    }
     choices = methods()
-    shown = len(collection.rows)
+    shown = len(engine.rows)
     whole = f"{shown:,} of {len(engine.index):,} shapes" if shown < len(engine.index) else f"All {shown:,} shapes"
-    # a legend of our own, since the plot's is cut off where it is wider than a phone
-    gr.HTML(
-        " ".join(
-            f'<span class="key"><span style="color: {color}">●</span> {escape(name)}</span>'
-            for name, color in colors.items()
-        ),
-        elem_classes="legend",
-    )
-    method = gr.Radio(choices, value=PCA, label="Axes", visible=len(choices) > 1)
-    plot = gr.ScatterPlot(
-        x="first axis",
-        y="second axis",
-        color="group",
-        color_map=colors,
-        colors_in_legend=[],
-        tooltip=["title", "kind", "image"],
-        x_axis_labels_visible=False,
-        height=560,
-        show_label=False,
-        elem_id="map",
-    )
-    hint = gr.Markdown("The map is being drawn …", elem_classes="hint")
 
-    @in_words
-    def draw(chosen: str, progress: Any = PROGRESS) -> tuple[pd.DataFrame, str]:
-        points, text = collection.project(chosen if chosen in choices else PCA, progress)
-        return points, f"{whole} {text} Hover over a point to see it."
+    def picture(row: int) -> str:
+        return collection.picture(row)
 
-    drawing: dict[str, Any] = {"show_progress_on": plot, "concurrency_id": "map", "concurrency_limit": 1, **PRIVATE}
-    gr.on([tab.select, method.change], draw, method, [plot, hint], **drawing)
+    with gr.Row(equal_height=False, elem_classes="rooms"):
+        with gr.Column(scale=7, min_width=320):
+            gr.HTML(
+                f'<p class="legend">Color: {collection.by}. '
+                + " ".join(
+                    f'<span class="key"><i style="background: {color}"></i> {escape(name)}</span>'
+                    for name, color in collection.colors.items()
+                )
+                + "</p>"
+            )
+            method = gr.Radio(choices, value=PCA, label="Axes", visible=len(choices) > 1)
+            plot = gr.HTML(
+                "",
+                html_template='<div class="plot">${value}</div><div class="tip" hidden>'
+                '<img alt="" hidden><b></b><span></span></div>',
+                js_on_load=SCRIPT,
+                server_functions=[picture],
+                elem_id=MAP_ID,
+                min_height=420,
+            )
+            hint = gr.Markdown("The map is being drawn …", elem_classes="hint")
+        stage = Stage(engine, "map", MAP_ID)
+
+    @on_page
+    def draw(chosen: str, progress: Any = PROGRESS) -> tuple[str, str]:
+        svg, text = collection.draw(chosen if chosen in choices else PCA, progress)
+        return svg, f"{whole}, {text} Point at one to see it, click to turn it."
+
+    @on_page
+    def choose(event: gr.EventData) -> tuple[Any, ...]:
+        return stage.open(collection.hit(event.row))
+
+    gr.on([tab.select, method.change], draw, method, [plot, hint], show_progress_on=plot, **PRIVATE, **MAP_LANE)
+    stage.follow(plot.select(choose, None, stage.opening, show_progress="hidden", queue=False, **PRIVATE))
+    room.find_like(stage, {"fn": lambda: gr.Tabs(selected="search"), "outputs": tabs, "queue": False, **PRIVATE})
 
 
 class Collection:
-    """Up to `MAX_POINTS` shapes of an index, drawn by one seed; their pictures and places are computed once.
+    """The shapes of an index, or those that stand for it; what is drawn is computed once.
 
     Attributes:
-        group_names: the most common kinds and, if there are more, `OTHER`.
+        by: what the colors mean.
+        kinds: of each shape; "" where unknown.
+        colors: by name, in the order of the legend.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        rows = np.arange(len(engine.index))
-        if len(rows) > MAX_POINTS:
-            rows = np.sort(np.random.default_rng(0).choice(rows, MAX_POINTS, replace=False))
-        self.rows = rows.tolist()
-        table = engine.index.shapes.select_columns(["id", "name", "category", "source"])[self.rows]
-        kinds = [kind or "unknown" for kind in table["category" if engine.categories else "source"]]
-        common = [name for name, _ in Counter(kind for kind in kinds if kind != "unknown").most_common(len(COLORS))]
-        groups = [kind if kind in common else OTHER for kind in kinds]
-        self.group_names = [*common, *([OTHER] if OTHER in groups else [])]
-        titles = [name or id for name, id in zip(table["name"], table["id"], strict=True)]
-        self._facts = pd.DataFrame({"title": titles, "kind": kinds, "group": groups})
-        self._pictures: list[str] = []
-        self._drawn: dict[str, tuple[pd.DataFrame, str]] = {}
+        self._hits = engine.hits([Match(row, float("nan")) for row in engine.rows])
+        self._place = {hit.row: place for place, hit in enumerate(self._hits)}
+        self.by, self.kinds = self._group()
+        names = largest(self.kinds)
+        self.colors = {name: OTHER_COLOR if name == OTHER else COLORS[place] for place, name in enumerate(names)}
+        self._drawn: dict[str, tuple[str, str]] = {}
         self._lock = threading.Lock()
 
-    def project(self, method: str, progress: Any = None) -> tuple[pd.DataFrame, str]:
-        """Columns `first axis`, `second axis`, `title`, `kind` (category, or source where no shape has one), `image`
-        (a data URI) and `group`, largest group first, OTHER last; and what the axes mean."""
+    def _group(self) -> tuple[str, list[str]]:
+        """By category; where there are none, by folder; where these say nothing, by what lies together."""
+        if self._engine.categories:
+            return "category", [hit.category for hit in self._hits]
+        if found := folders([hit.id for hit in self._hits]):
+            return "folder", found
+        embeds = self._engine.index.embeds[self._engine.rows]  # (N, D)
+        places, middles = clusters(embeds, MAX_GROUPS)
+        names = [f"near “{title(self._hits[middle])}”" for middle in middles]
+        names = [name if names.count(name) == 1 else f"{name} ({place + 1})" for place, name in enumerate(names)]
+        return "cluster", [names[place] for place in places]
+
+    def hit(self, row: Any) -> Any:
+        """Raises ValueError for a row that is not on the map: browsers send what they like."""
+        if not isinstance(row, int) or row not in self._place:
+            raise ValueError("That shape is not on the map.")
+        return self._hits[self._place[row]]
+
+    def picture(self, row: Any) -> str:
+        """A shape's picture as a data URI."""
+        return data_uri(self._engine.picture(self.hit(row).row))
+
+    def draw(self, method: str, progress: Any = None) -> tuple[str, str]:
+        """An SVG with a circle for each shape, the largest group below; and what near and far mean in it."""
         with self._lock:
             if method not in self._drawn:
-                self._read_pictures(progress)
-                embeds = self._engine.index.embeds[self.rows]  # (N, D)
+                if progress is not None:
+                    progress(0, desc=f"{method} of {len(self._hits):,} shapes")
+                embeds = self._engine.index.embeds[self._engine.rows]  # (N, D)
                 places, text = umap_places(embeds) if method == UMAP else pca_places(embeds)
-                frame = self._facts.assign(image=self._pictures)
-                frame["first axis"], frame["second axis"] = places[:, 0], places[:, 1]
-                order = {name: place for place, name in enumerate(self.group_names)}
-                frame = frame.sort_values(
-                    "group", key=lambda column: column.map(order), kind="stable", ignore_index=True
-                )
-                self._drawn[method] = frame, text
+                self._drawn[method] = self._svg(places), text
             return self._drawn[method]
 
-    def _read_pictures(self, progress: Any) -> None:
-        for done, row in enumerate(self.rows[len(self._pictures) :], start=len(self._pictures)):
-            if progress is not None and done % 20 == 0:
-                progress(done / len(self.rows), desc="Drawing the map")
-            self._pictures.append(data_uri(self._engine.picture(row)))
+    def _svg(self, places: np.ndarray) -> str:
+        low, extent = places.min(axis=0), np.maximum(np.ptp(places, axis=0), 1e-9)
+        percent = MARGIN + (100 - 2 * MARGIN) * (places - low) / extent  # (N, 2)
+        order = {name: place for place, name in enumerate(self.colors)}
+        circles = []
+        for place in sorted(range(len(self._hits)), key=lambda place: order.get(self.kinds[place], len(order))):
+            hit, kind, (x, y) = self._hits[place], self.kinds[place], percent[place]
+            color = self.colors.get(kind, OTHER_COLOR)
+            circles.append(
+                f'<circle cx="{x:.2f}%" cy="{100 - y:.2f}%" r="6" fill="{color}" data-row="{hit.row}" '
+                f'data-title="{escape(title(hit))}" data-kind="{escape(kind or "unknown")}"/>'
+            )
+        return f'<svg role="img" aria-label="Map of the collection">{"".join(circles)}</svg>'
 
 
 def data_uri(picture: Any) -> str:
-    """A small WebP of a picture; "" where there is none."""
-    if picture is None:
-        return ""
+    """A small WebP of a picture."""
     picture = picture.convert("RGB")
     picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
     buffer = io.BytesIO()
-    picture.save(buffer, format="WEBP", quality=60, method=0)
+    picture.save(buffer, format="WEBP", quality=70, method=0)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -151,8 +210,11 @@ def pca_places(embeds: np.ndarray) -> tuple[np.ndarray, str]:
 
 def umap_places(embeds: np.ndarray) -> tuple[np.ndarray, str]:
     """Two dimensions by UMAP (McInnes et al., 2018) (N, 2), and what that means."""
+    if len(embeds) < 4:  # too few for a graph of neighbors
+        return pca_places(embeds)
     import umap
 
-    neighbours = max(2, min(UMAP_SETTINGS["n_neighbors"], len(embeds) - 1))
-    places = umap.UMAP(**UMAP_SETTINGS | {"n_neighbors": neighbours}).fit_transform(embeds)
+    neighbors = max(2, min(UMAP_SETTINGS["n_neighbors"], len(embeds) - 1))
+    settings = UMAP_SETTINGS | {"n_neighbors": neighbors, "init": "spectral" if len(embeds) > 10 else "random"}
+    places = umap.UMAP(**settings).fit_transform(embeds)
     return np.asarray(places), "by UMAP: who is near whom is kept where it can be; distances and sizes mean little."

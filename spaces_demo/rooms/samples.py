@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import trimesh
 from gradio.utils import get_upload_folder
-
-from modeling_ulip2.search.index import Match
+from PIL import Image
 
 from .engine import Engine
 from .shared import title
@@ -17,15 +16,23 @@ from .shared import title
 COUNT = 4
 
 
-def write_samples(engine: Engine) -> list[str]:
-    """Paths of PLY files with the coloured points of shapes spread over the collection."""
+@dataclass(frozen=True)
+class Sample:
+    """A PLY file with the colored points of a shape of the collection."""
+
+    path: str
+    title: str
+    picture: Image.Image
+
+
+def write_samples(engine: Engine) -> list[Sample]:
+    """Shapes as different as the collection has them."""
     folder = Path(get_upload_folder()) / "samples"
     folder.mkdir(parents=True, exist_ok=True)
-    rows = np.linspace(0, len(engine.index) - 1, num=min(COUNT, len(engine.index)), dtype=int)
-    paths = []
-    for hit in engine.hits([Match(int(row), 1.0) for row in rows]):
+    samples = []
+    for hit in engine.showcase(COUNT):
         cloud = engine.index.cloud(hit.row)
         path = folder / f"{re.sub(r'[^a-z0-9]+', '-', title(hit).lower()).strip('-') or 'shape'}-{hit.row}.ply"
         path.write_bytes(trimesh.PointCloud(cloud["xyz"], cloud["rgb"]).export(file_type="ply"))
-        paths.append(str(path))
-    return paths
+        samples.append(Sample(str(path), title(hit), engine.picture(hit.row)))
+    return samples

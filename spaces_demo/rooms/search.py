@@ -2,138 +2,173 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gradio as gr
 
 from modeling_ulip2.search.index import Match
 
+from . import fit
 from .engine import Engine, Hit
 from .shared import (
-    MODEL_QUEUE,
     PRIVATE,
+    SEARCH_LANE,
+    Asked,
     Panel,
-    collection_file,
-    credit,
     file_inputs,
-    in_words,
-    model_viewer,
+    notes,
+    on_page,
     photo_input,
     read_query,
+    reveal,
     title,
 )
+from .stage import Stage
 
 MAX_RESULTS = 48
 MAX_WEIGHT = 4.0
+SHOWN = 12
+RESULTS_ID = "search-results"
+# See `fit`.
+_POOR = "**Nothing here fits well:** the best match stands out less than for nine in ten of the collection's own {}."
+POOR = {fit.WORDS: _POOR.format("names"), fit.SHAPE: _POOR.format("shapes, each compared with the others")}
 
 
-def build(engine: Engine) -> None:
-    """Fills the tab; called inside its `gr.Tab`."""
-    hits = gr.State([])
-    chosen = gr.State(None)
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=2, min_width=300):
-            panel, weight = _panel()
-            count = gr.Slider(
-                4, min(MAX_RESULTS, len(engine.index)), value=min(12, len(engine.index)), step=1, label="Results"
+class SearchRoom:
+    """Fills the tab; made inside its `gr.Tab`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._home = engine.showcase(SHOWN)
+        most = min(MAX_RESULTS, len(engine.index))
+        hits = gr.State(self._home)
+        self._like = gr.State(None)  # row of the shape that is asked about
+        with gr.Row(equal_height=False, elem_classes="rooms"):
+            with gr.Column(scale=3, min_width=260):
+                text = gr.Textbox(
+                    label="Words", info="Read as English", placeholder="a wooden chair", max_lines=3, autofocus=True
+                )
+                self._chip = gr.Button(visible=False, size="sm", elem_classes="chip")
+                with gr.Row(elem_classes="line"):
+                    go = gr.Button("Search", variant="primary", size="md", min_width=100, scale=3)
+                    clear = gr.Button("Start over", variant="secondary", size="md", min_width=100, scale=2)
+                with gr.Row(elem_classes="chips"):
+                    examples = [gr.Button(words, size="sm", min_width=60) for words in engine.examples()]
+                with gr.Accordion("Add a photo or a 3D file", open=False):
+                    gr.Markdown("Everything is added up: a chair's file and “red” find red chairs.")
+                    photo = photo_input()
+                    file, up = file_inputs()
+                    weight = gr.Slider(
+                        0.25, MAX_WEIGHT, value=1.0, step=0.25, label="How loud the words are", info="Beside the rest"
+                    )
+                count = gr.Slider(
+                    1, max(2, most), value=min(SHOWN, most), step=1, label="Results", visible=most > 1, buttons=[]
+                )
+            with gr.Column(scale=6, min_width=320, elem_id=RESULTS_ID):
+                status = gr.Markdown(self._welcome(), elem_classes="hint")
+                remarks = gr.HTML(elem_classes="notes")
+                gallery = gr.Gallery(
+                    self._cards(self._home),
+                    label="Nearest shapes",
+                    show_label=False,
+                    columns=4,
+                    height="auto",
+                    object_fit="contain",
+                    allow_preview=False,
+                    buttons=[],
+                    interactive=False,
+                    elem_classes="shapes",
+                )
+            self._stage = stage = Stage(engine, "search", RESULTS_ID)
+
+        panel = Panel(text, photo, file, up)
+        self._form = [*panel.inputs, weight, self._like, self._chip]
+        self._inputs = [*panel.inputs, self._like, count, weight]
+        self._results = [gallery, status, remarks, hits, stage.column]
+        self._options: dict[str, Any] = {**PRIVATE, **SEARCH_LANE, "show_progress_on": gallery}
+
+        self._ask(gr.on([go.click, text.submit], self._search, self._inputs, self._results, **self._options))
+        for button in examples:
+            self._then_search(
+                button.click(lambda words: self._empty(words), button, self._form, queue=False, **PRIVATE)
             )
-            with gr.Row():
-                clear = gr.Button("Clear", variant="secondary", min_width=80)
-                go = gr.Button("Search", variant="primary", min_width=120, scale=2)
-            gr.Markdown("Try", elem_classes="hint")
-            with gr.Row(elem_classes="chips"):
-                examples = [gr.Button(text, size="sm", min_width=60) for text in engine.examples()]
-        with gr.Column(scale=5, min_width=320):
-            status = gr.Markdown(_welcome(engine), elem_classes="hint")
-            gallery = gr.Gallery(
-                label="Nearest shapes",
-                show_label=False,
-                columns=4,
-                height="auto",
-                object_fit="contain",
-                allow_preview=False,
-                buttons=[],
-                interactive=False,
-                elem_classes="shapes",
-            )
-            with gr.Column(visible=False) as stage:
-                about = gr.Markdown()
-                viewer = model_viewer(label="Drag to turn")
-                with gr.Row():
-                    as_cloud = gr.Checkbox(label="Show the cloud that the model saw", min_width=180)
-                    more = gr.Button("More like this", variant="secondary", min_width=120)
-
-    results = [gallery, status, hits, stage]
-
-    @in_words
-    def search(text: str, photo: str | None, file: str | None, up: str, k: int, text_weight: float) -> tuple[Any, ...]:
-        found = engine.find(read_query(engine, text, photo, file, up, text_weight), int(k))
-        return _show(engine, found, f"Nearest to {_describe(text, photo, file)}")
-
-    @in_words
-    def like_this(row: int, k: int) -> tuple[Any, ...]:
-        (hit,) = engine.hits([Match(row, 1.0)])
-        return _show(engine, engine.like(row, int(k)), f"Most like “{title(hit)}”")
-
-    @in_words
-    def choose(event: gr.SelectData, found: list[Hit]) -> tuple[Any, ...]:
-        hit = found[event.index]
-        return hit, gr.Column(visible=True), credit(hit)
-
-    @in_words
-    def load(hit: Hit | None, cloud: bool) -> str | None:
-        return None if hit is None else collection_file(engine, hit, cloud, viewer)
-
-    inputs = [*panel.inputs, count, weight]
-    options: dict[str, Any] = {**PRIVATE, **MODEL_QUEUE, "show_progress_on": gallery}
-    gr.on([go.click, panel.text.submit], search, inputs, results, **options)
-    for button in examples:
-        button.click(
-            lambda text: (text, None, None), button, [panel.text, panel.photo, panel.file], queue=False, **PRIVATE
-        ).then(search, inputs, results, **options)
-    # in two steps: a Model3D that appears together with its first value stays empty
-    gallery.select(choose, hits, [chosen, stage, about], show_progress="hidden", **PRIVATE).then(
-        load, [chosen, as_cloud], viewer, scroll_to_output=True, **PRIVATE
-    )
-    as_cloud.change(load, [chosen, as_cloud], viewer, **PRIVATE)
-    more.click(lambda hit: hit.row, chosen, chosen_row := gr.State(None), queue=False, **PRIVATE).then(
-        like_this, [chosen_row, count], results, **options
-    )
-    clear.click(
-        lambda: ("", None, None, "y", 1.0, [], _welcome(engine), [], gr.Column(visible=False)),
-        None,
-        [*panel.inputs, weight, *results],
-        queue=False,
-        **PRIVATE,
-    )
-
-
-def _panel() -> tuple[Panel, gr.Slider]:
-    text = gr.Textbox(label="Words", placeholder="a wooden chair", lines=1, max_lines=3, autofocus=True)
-    with gr.Accordion("Add a photo or a 3D file", open=False):
-        gr.Markdown("Everything that you give is added up: a chair's file and “red” find red chairs.")
-        photo = photo_input()
-        file, up = file_inputs()
-        weight = gr.Slider(
-            0.25,
-            MAX_WEIGHT,
-            value=1.0,
-            step=0.25,
-            label="How loud the words are",
-            info="Beside photo and shape",
+        self._chip.click(
+            lambda: (None, gr.Button(visible=False)), None, [self._like, self._chip], queue=False, **PRIVATE
         )
-    return Panel(text, photo, file, up), weight
+        stage.follow(gallery.select(self._choose, hits, stage.opening, show_progress="hidden", queue=False, **PRIVATE))
+        self.find_like(stage)
+        clear.click(
+            lambda: (*self._empty(), *self._show(self._home, self._welcome())),
+            None,
+            [*self._form, *self._results],
+            queue=False,
+            **PRIVATE,
+        )
 
+    def find_like(self, stage: Stage, first: dict[str, Any] | None = None) -> None:
+        """Makes a stage's button ask for shapes like the one that it shows. `first`: another step, done before."""
+        event = stage.more.click(lambda hit: self._empty("", hit), stage.chosen, self._form, queue=False, **PRIVATE)
+        self._then_search(event if first is None else event.then(**first))
 
-def _welcome(engine: Engine) -> str:
-    return f"Describe what you are looking for among {len(engine.index):,} shapes, or click an example."
+    def _then_search(self, event: Any) -> None:
+        self._ask(event.then(self._search, self._inputs, self._results, **self._options))
 
+    @staticmethod
+    def _ask(event: Any) -> None:
+        event.then(**reveal(RESULTS_ID))
 
-def _describe(text: str, photo: str | None, file: str | None) -> str:
-    words = f"“{text.strip()}”" if text.strip() else ""
-    return " + ".join(part for part in (words, "your photo" if photo else "", "your shape" if file else "") if part)
+    @on_page
+    def _search(
+        self,
+        text: str,
+        photo: str | None,
+        file: str | None,
+        up: str,
+        like: int | None,
+        count: float,
+        text_weight: float,
+    ) -> tuple[Any, ...]:
+        text = text or ""  # None while nobody has touched it
+        asked = read_query(self._engine, text, photo, file, up, text_weight, like)
+        found = self._engine.find(asked.vector, int(count), without=like)
+        return self._show(found, self._heading(asked, found, text, photo, file, like), asked.warnings)
 
+    @on_page
+    def _choose(self, event: gr.SelectData, found: list[Hit]) -> tuple[Any, ...]:
+        return self._stage.open(found[event.index])
 
-def _show(engine: Engine, found: list[Hit], heading: str) -> tuple[Any, ...]:
-    pictures = [(engine.picture(hit.row), f"{hit.score:.2f} · {title(hit)}") for hit in found]
-    return pictures, f"{heading}; the number is the cosine. Click a shape to turn it.", found, gr.Column(visible=False)
+    def _empty(self, text: str = "", like: Hit | None = None) -> tuple[Any, ...]:
+        """The form with these words alone, or with a shape of the collection alone."""
+        if like is None:
+            return text, None, None, "auto", 1.0, None, gr.Button(visible=False)
+        return text, None, None, "auto", 1.0, like.row, gr.Button(f"like “{title(like)}” ✕", visible=True)
+
+    def _welcome(self) -> str:
+        return f"**{len(self._engine.index):,} shapes**, a few of them below. Describe what you are looking for."
+
+    def _heading(
+        self, asked: Asked, found: list[Hit], text: str, photo: str | None, file: str | None, like: int | None
+    ) -> str:
+        parts = [
+            f"“{text.strip()}”" if text.strip() else "",
+            "your photo" if photo else "",
+            "your shape" if file else "",
+        ]
+        if like is not None:
+            (hit,) = self._engine.hits([Match(like, 1.0)])
+            parts.insert(0, f"“{title(hit)}”")
+        asks = "Most like" if like is not None and not any(parts[1:]) else "Nearest to"
+        if not found:
+            return f"{asks} {' + '.join(filter(None, parts))}: there is no other shape."
+        poor = self._engine.fit.is_poor(asked.kind, asked.vector, found[0].score)
+        heading = f"{asks} {' + '.join(filter(None, parts))}; the number is the cosine. Click a shape to turn it."
+        return f"{heading}\n\n{POOR[asked.kind]}" if poor else heading
+
+    def _show(self, found: list[Hit], heading: str, warnings: list[str] | None = None) -> tuple[Any, ...]:
+        gallery = gr.Gallery(self._cards(found), selected_index=None)
+        return gallery, heading, notes(warnings or []), found, gr.Column(visible=False)
+
+    def _cards(self, hits: list[Hit]) -> list[tuple[Any, str]]:
+        scores = ["" if math.isnan(hit.score) else f"{hit.score:.2f} · " for hit in hits]
+        return [(self._engine.picture(hit.row), score + title(hit)) for hit, score in zip(hits, scores, strict=True)]

@@ -6,6 +6,7 @@ delete a file, nor reach the network.
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,8 +15,10 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from modeling_ulip2.geometry import MeshError
+from modeling_ulip2.geometry import MESH_SUFFIXES, MeshError
+from modeling_ulip2.geometry.axes import AUTO_AXIS
 from modeling_ulip2.geometry.isolation import Isolation, LimitError
+from modeling_ulip2.geometry.points import POINT_SUFFIXES
 from modeling_ulip2.geometry.shapes import SHAPE_SUFFIXES, Shape, read_shape
 from modeling_ulip2.geometry.textures import FORMATS
 
@@ -29,10 +32,15 @@ MAX_MEMORY_MEGABYTES = 2048
 PHOTO_SIDE = 1024
 
 FILE_TYPES = list(SHAPE_SUFFIXES)
+_MESHES, _CLOUDS = (", ".join(suffix[1:].upper() for suffix in kind) for kind in (MESH_SUFFIXES, POINT_SUFFIXES))
 LIMITS = (
-    f"A mesh (GLB, glTF, OBJ, PLY, STL, OFF) of up to {MAX_FACES:,} triangles, or a cloud (PLY, PCD, LAS, LAZ, "
-    f"NPY, NPZ, XYZ, TXT, CSV, PTS) of up to {MAX_POINTS:,} points; {MAX_MEGABYTES} MB at most."
+    f"A mesh ({_MESHES}) of up to {MAX_FACES:,} triangles, or a cloud ({_CLOUDS}) of up to {MAX_POINTS:,} points; "
+    f"{MAX_MEGABYTES} MB at most."
 )
+
+# Files read at once, so that a crowd slows people down and does not exhaust the machine.
+MAX_READERS = 2
+_READERS = threading.BoundedSemaphore(MAX_READERS)
 
 
 class UploadError(ValueError):
@@ -47,15 +55,15 @@ def make_isolation(seconds: float = MAX_SECONDS, megabytes: int = MAX_MEMORY_MEG
 ISOLATION = make_isolation()  # one for the whole server
 
 
-def read_upload(path: str | Path, num_points: int) -> Shape:
-    """A 3D file, of which `num_points` points are drawn if it is a mesh.
+def read_upload(path: str | Path, num_points: int, up_axis: str = AUTO_AXIS) -> Shape:
+    """A 3D file, of which `num_points` points are drawn if it is a mesh, and whose `up_axis` points up.
 
     Raises:
         UploadError: it cannot be read, or is larger than the limits.
     """
     path = Path(path)
     try:
-        return _isolated(_read_cloud, path, num_points)
+        return _isolated(_read_cloud, path, num_points, up_axis)
     except MeshError as error:
         reason = str(error.args[0]).replace(f"{path.parent}/", "")
         raise UploadError(f"{path.name} cannot be used: {reason}.") from None
@@ -77,13 +85,15 @@ def read_photo(path: str | Path) -> Image.Image:
 
 def _isolated(function: Callable[..., Any], *arguments: Any) -> Any:
     try:
-        return ISOLATION.call(function, *arguments)
+        with _READERS:
+            return ISOLATION.call(function, *arguments)
     except MemoryError:
         raise LimitError("it does not fit into memory") from None
 
 
-def _read_cloud(path: Path, num_points: int) -> Shape:
-    shape = read_shape(path, num_points, max_bytes=MAX_MEGABYTES * 2**20, max_faces=MAX_FACES, max_points=MAX_POINTS)
+def _read_cloud(path: Path, num_points: int, up_axis: str = AUTO_AXIS) -> Shape:
+    limits = {"max_bytes": MAX_MEGABYTES * 2**20, "max_faces": MAX_FACES, "max_points": MAX_POINTS}
+    shape = read_shape(path, num_points, up_axis=up_axis, **limits)
     return replace(shape, mesh=None)  # the mesh stays behind
 
 

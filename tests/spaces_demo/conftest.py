@@ -29,18 +29,26 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return build_world(tmp_path_factory.mktemp("world"))
 
 
-@pytest.fixture(scope="session")
-def index_folder(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_index(world: World, folder: Path, shapes: int | None = None, labels: bool = True) -> Path:
+    """An index of the first `shapes` shapes of a world."""
     from modeling_ulip2.embedder import Ulip2Embedder
     from modeling_ulip2.evaluation.split import read_labels
     from modeling_ulip2.search.build import build_index
     from modeling_ulip2.search.sources import TripletSource
     from modeling_ulip2.training.data import read_triplets
 
-    folder = tmp_path_factory.mktemp("index") / "index"
-    source = TripletSource(read_triplets(str(world.dataset)), read_labels(world.labels_file))
+    triplets = read_triplets(str(world.dataset))
+    source = TripletSource(
+        triplets if shapes is None else triplets.select(range(shapes)),
+        read_labels(world.labels_file) if labels else None,
+    )
     build_index(source, folder, Ulip2Embedder.from_pretrained(world.model), progress=False)
     return folder
+
+
+@pytest.fixture(scope="session")
+def index_folder(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_index(world, tmp_path_factory.mktemp("index") / "index")
 
 
 @pytest.fixture(scope="session")
@@ -52,10 +60,10 @@ def meshes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def engine(world: World, index_folder: Path, meshes: Path) -> Engine:
+def engine(world: World, index_folder: Path, meshes: Path, tmp_path_factory: pytest.TempPathFactory) -> Engine:
     from rooms.engine import Engine
 
-    return Engine.load(world.model, index_folder, meshes=meshes)
+    return Engine.load(world.model, index_folder, meshes=meshes, cache_dir=tmp_path_factory.mktemp("labels"))
 
 
 @pytest.fixture(scope="session")

@@ -1,18 +1,20 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from modeling_ulip2.captioning_card_ulip2 import PROMPT
+from modeling_ulip2.evaluation.caption_verdict import CAPTIONER_REPORT
 from modeling_ulip2.geometry.shapes import read_shape
 
 pytest.importorskip("gradio", reason="the demo needs gradio (pip install 'modeling-ulip2[demo]')")
 pytest.importorskip("faiss", reason="the demo needs faiss-cpu (pip install 'modeling-ulip2[demo]')")
 
 from rooms.caption import turns  # noqa: E402
-from rooms.captioner import MAX_TURNS, Captioner, Turn  # noqa: E402
+from rooms.captioner import MAX_TURNS, Captioner, Turn, UnfitError  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +22,7 @@ def features(captioner: Captioner, box: Path) -> torch.Tensor:
     return captioner.read(read_shape(box, 40))
 
 
-def generated(captioner: Captioner, box: Path, question: str, axis: str = "y") -> str:
+def generated(captioner: Captioner, box: Path, question: str) -> str:
     """What `generate` answers in one piece, about the file itself."""
     cloud = read_shape(box, 40).cloud
     content = [{"type": "point_cloud", "point_cloud": cloud}, {"type": "text", "text": question}]
@@ -39,9 +41,19 @@ def test_the_words_that_arrive_are_the_answer(captioner: Captioner, features: to
 
 
 def test_the_shape_and_the_axis_matter(captioner: Captioner, features: torch.Tensor, box: Path):
-    turned = captioner.read(read_shape(box, 40), "z")
+    turned = captioner.read(read_shape(box, 40, up_axis="z"))
     assert turned.shape == features.shape and not torch.allclose(turned, features, atol=1e-3)
-    assert captioner.processor.feature_extractor.up_axis == "y"
+
+
+def test_one_that_is_no_better_than_chance_is_refused(captioner: Captioner, tmp_path: Path):
+    report = {"format_version": 1, "fit": False, "reasons": ["it says 'a chair' of 171 of 171 shapes"], "weights": {}}
+    (tmp_path / CAPTIONER_REPORT).write_text(json.dumps(report))
+    with pytest.raises(UnfitError, match="not worth showing. It says 'a chair' of 171 of 171 shapes"):
+        Captioner.load(tmp_path)
+    (tmp_path / CAPTIONER_REPORT).write_text(json.dumps(report | {"fit": True, "reasons": []}))
+    with pytest.raises((ValueError, OSError)) as caught:  # it is tried, and there is no model
+        Captioner.load(tmp_path)
+    assert not isinstance(caught.value, UnfitError)
 
 
 def test_earlier_turns_are_remembered_up_to_a_number(captioner: Captioner, features: torch.Tensor):
