@@ -25,7 +25,7 @@ NAMED_COLORS = {
 }
 TERMS = tuple(NAMED_COLORS)
 LEVELS = 32  # per channel of the look-up table
-BRIGHTEN = 1.3  # the renderer's light takes about a quarter of a surface's brightness; a white wall is no gray one
+BRIGHTEN = 1.1  # the sides of an object that the renderer leaves in shade are darker than its surface
 
 
 def srgb_to_lab(rgb: np.ndarray) -> np.ndarray:

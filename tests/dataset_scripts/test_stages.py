@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from stages.base import ObjectError, RowStage, local_name, object_seed, to_batch, to_rows
 from stages.captions import Captioner, MetadataCaptioner, merge
-from stages.colors import TERMS, ColorNamer, srgb_to_lab
+from stages.colors import NAMED_COLORS, TERMS, ColorNamer, srgb_to_lab
 from stages.embed import EmbedViews
 from stages.labels import LabelsCaptioner, read_vocabulary, with_article
 from stages.rank import RankCaptions, rank
@@ -17,8 +17,9 @@ from stages.read import ReadMesh, SamplePoints
 from stages.render import RenderViews
 from stages.tower import resolve_dtype
 
-from modeling_ulip2.geometry import Camera, camera_ring, read_mesh
+from modeling_ulip2.geometry import Camera, Material, Mesh, Renderer, camera_ring, read_mesh
 from modeling_ulip2.geometry.axes import UP_AXES, rotation_to_y_up
+from modeling_ulip2.geometry.colors import srgb_to_linear
 from modeling_ulip2.towers import load_tower
 from modeling_ulip2.triplets.images import open_view
 from tests.towers.world import save_open_clip
@@ -253,8 +254,8 @@ def test_lab_has_the_textbook_values():
         ((190, 100, 140), "pink"),
         ((75, 45, 20), "brown"),
         ((170, 150, 110), "beige"),
-        ((70, 86, 64), "green"),  # muted, as a bush in shade
-        ((84, 66, 52), "brown"),
+        ((83, 102, 76), "green"),  # muted, as a bush in shade
+        ((99, 78, 61), "brown"),
         ((80, 64, 86), "purple"),
         ((58, 74, 92), "blue"),
         ((78, 74, 70), "gray"),
@@ -264,6 +265,20 @@ def test_colors_have_their_everyday_names(rgb, name):
     assert name in TERMS
     picture = np.full((8, 8, 3), rgb, dtype=np.uint8)
     assert ColorNamer()(picture, np.full((8, 8), 255, dtype=np.uint8)) == [name]
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_rendered_things_are_called_by_the_color_of_their_material(name):
+    """A cube, three sides of which are lit unlike, is called as its material is, in every shade of the term."""
+    renderer, corners = Renderer(size=48), [[x, y, z] for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)]
+    faces = [[0, 1, 3], [0, 3, 2], [4, 6, 7], [4, 7, 5], [0, 4, 5], [0, 5, 1], [2, 3, 7], [2, 7, 6], [0, 2, 6],
+             [0, 6, 4], [1, 5, 7], [1, 7, 3]]  # fmt: skip
+    for shade in NAMED_COLORS[name]:
+        color = np.ones(4, np.float32)
+        color[:3] = srgb_to_linear(np.array(list(bytes.fromhex(shade))) / 255)
+        mesh = Mesh(np.array(corners), np.array(faces), [Material(base_color=color)])
+        picture = renderer.render(mesh, [Camera(30)])
+        assert ColorNamer()(picture.rgb[0], picture.alpha[0])[0] == name, shade
 
 
 def test_main_colors_are_those_of_the_object_by_share():
