@@ -49,6 +49,8 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     (args,) = HfArgumentParser(Arguments, description=__doc__).parse_args_into_dataclasses(argv)
     output_dir, state = Path(args.output_dir), distributed_state()
     folders = find_benchmarks(args.benchmarks)
+    if not folders:
+        sys.exit("\n".join(missing_benchmarks([], args.benchmarks)))
     records, remarks, failed = [], missing_benchmarks(folders, args.benchmarks), False
     for name, model in zip(short_names(args.models), args.models, strict=True):
         for folder in folders:

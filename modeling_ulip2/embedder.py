@@ -31,7 +31,7 @@ from .configuration_captioning_ulip2 import Ulip2CaptioningConfig
 from .configuration_ulip2 import Ulip2Config
 from .feature_extraction_ulip2 import Ulip2FeatureExtractor
 from .labels import check_labels, check_top_k, ranked
-from .places import PlaceError, find_model
+from .places import PlaceError, find_model, is_hub_name
 from .references_ulip2 import missing_reference
 from .shape_loop import (
     Reading,
@@ -161,7 +161,7 @@ class Ulip2Embedder:
         name = getattr(self.model.config, "clip_name_or_path", None)
         if name is None:
             return self.name
-        return Path(name).resolve().name if Path(name).is_dir() else name
+        return name if is_hub_name(name) and not Path(name).is_dir() else Path(name).resolve().name
 
     # --- shapes ------------------------------------------------------------------------------------------------------
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +13,7 @@ import torch
 from datasets import load_dataset
 from transformers import AutoModel, pipeline
 
+from modeling_ulip2 import Ulip2CaptioningConfig, Ulip2ForPointCloudClassification
 from modeling_ulip2.cli import embed as module
 from modeling_ulip2.cli import main
 from modeling_ulip2.shape_loop import ShapeRecord
@@ -31,6 +34,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_box(folder / "deep" / "b.OBJ", size=(1, 3, 0.2), color=(0, 0, 1))
     np.save(folder / "cloud.npy", np.random.default_rng(0).random((80, 6)).astype(np.float32))
     write_bad_meshes(folder / "bad")
+    (folder / "bad" / "no_faces.obj").unlink()  # a cloud of two points
     (folder / "notes.md").write_text("no shape")
     return folder
 
@@ -45,7 +49,7 @@ def test_embed_files_and_folders(world: World, shapes: Path, tmp_path: Path, cap
     given = [single, shapes, "missing.glb"]
     assert run("embed", *given, "-o", output, "--model", world.model, "--batch_size", "3", "--device", "cpu") == 3
     captured = capsys.readouterr()
-    assert "4 of 10 files embedded" in captured.out
+    assert "4 of 9 files embedded" in captured.out
     rows = pq.read_table(output).to_pylist()
     places = [Path(row["path"]) for row in rows]
     assert places == [single, *sorted(p for p in places[1:-1]), Path("missing.glb")]
@@ -58,10 +62,10 @@ def test_embed_files_and_folders(world: World, shapes: Path, tmp_path: Path, cap
     for row in rows:
         assert row["error"] is None or f"{row['path']}: {row['error']}" in captured.err
     assert all(row["embeds"] is None for row in rows if row["error"] is not None)
-    assert "no area" in bad["flat.obj"] and "no such file" in bad["missing.glb"] and len(bad) == 6
+    assert "no area" in bad["flat.obj"] and "no such file" in bad["missing.glb"] and len(bad) == 5
     assert [path.name for path in output.parent.iterdir()] == ["out.parquet"]
     loaded = load_dataset("parquet", data_files=str(output), split="train", cache_dir=str(tmp_path / "cache"))
-    assert loaded.column_names == ["path", "embeds", "error", "warnings"] and len(loaded) == 10
+    assert loaded.column_names == ["path", "embeds", "error", "warnings"] and len(loaded) == 9
     metadata = pq.read_schema(output).metadata
     assert metadata[b"model"] == str(world.model).encode() and metadata[b"features"] == b"embeds"
 
@@ -145,3 +149,83 @@ def test_bad_input_is_told_in_a_sentence(
     assert main([argument.format(**places) for argument in arguments]) == 2
     assert words.format(**places) in capsys.readouterr().err
     assert not (tmp_path / "out.parquet").exists()
+
+
+def test_a_good_table_is_not_replaced_by_nothing(world: World, shapes: Path, tmp_path: Path, capsys):
+    output = tmp_path / "out.parquet"
+    bad = ["embed", shapes / "bad" / "flat.obj", "-o", output, "--model", world.model]
+    assert run(*bad) == 2
+    assert "flat.obj: " in (said := capsys.readouterr().err) and "(zero_area)" in said and "not written" in said
+    assert list(tmp_path.iterdir()) == []
+    assert run("embed", shapes / "a.obj", "-o", output, "--model", world.model) == 0
+    before = output.read_bytes()
+    assert run(*bad) == 2 and "stays as it was" in capsys.readouterr().err
+    assert output.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
+
+
+def test_classify_goes_through_folders_and_past_bad_files(world: World, shapes: Path, capsys):
+    options = ["--labels", "chair", "lamp", "--model", world.model, "--template", "a {}", "--top_k", "1"]
+    assert run("classify", shapes, "missing.glb", *options) == 3
+    said = capsys.readouterr()
+    listed = [line for line in said.out.splitlines() if line.startswith(str(shapes))]
+    assert [Path(line).name for line in listed] == ["a.obj", "cloud.npy", "b.OBJ"]
+    assert all(name in said.err for name in ("flat.obj", "nan.obj", "photo.glb", "missing.glb"))
+    assert run("classify", shapes / "bad", *options) == 2
+
+
+def test_one_label_with_commas_draws_a_warning(world: World, shapes: Path, capsys):
+    options = ["--model", world.model, "--template", "a {}"]
+    assert run("classify", shapes / "a.obj", "--labels", "chair, table", *options) == 0
+    assert "is one label" in (said := capsys.readouterr().err) and "--labels 'chair' 'table'" in said
+    assert run("classify", shapes / "a.obj", "--labels", "chair, old", "table", *options) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_axes_and_roots(world: World, tmp_path: Path, capsys):
+    """A lying shape is set up, and a texture in a folder beside the mesh's is found from the folder that is named."""
+    upright = write_box(tmp_path / "shapes" / "up.obj", (1, 3, 0.2))
+    lying = tmp_path / "shapes" / "lying.obj"
+    lines = [line.split() for line in upright.read_text().splitlines()]
+    turned = [["v", x[1], str(-float(x[3])), x[2]] if x[0] == "v" else x for x in lines]
+    lying.write_text("\n".join(" ".join(words) for words in turned))
+    (tmp_path / "shapes" / "deep").mkdir()
+    deep = tmp_path / "shapes" / "deep" / "inside.obj"
+    deep.write_text(upright.read_text().replace("mtllib up.mtl", "mtllib ../up.mtl"))
+    model = ["--model", world.model, "-o", tmp_path / "out.parquet"]
+
+    def embeds(*arguments: str | Path) -> list[list[float]]:
+        assert run("embed", *arguments, *model) == 0
+        return pq.read_table(tmp_path / "out.parquet")["embeds"].to_pylist()
+
+    (expected,) = embeds(upright)
+    for axis in (["--up-axis", "z"], ["--up_axis=z"]):
+        assert embeds(lying, *axis)[0] == pytest.approx(expected, abs=1e-4)
+    assert embeds(lying, "--up-axis", "-z")[0] != pytest.approx(expected, abs=1e-3)
+    capsys.readouterr()
+    white = embeds(deep)[0]
+    assert "inside.obj: warning: " in capsys.readouterr().err and white != pytest.approx(expected, abs=1e-3)
+    assert embeds(tmp_path / "shapes" / "deep", "--root", tmp_path / "shapes")[0] == pytest.approx(expected, abs=1e-5)
+    assert embeds(tmp_path / "shapes")[0] == pytest.approx(expected, abs=1e-5)
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_models_of_another_kind_say_what_they_are(world: World, shapes: Path, tmp_path: Path, capsys):
+    assert run("caption", shapes / "a.obj", "--model", world.model) == 2
+    assert "holds a Ulip2Model, which writes no text" in capsys.readouterr().err
+    Ulip2CaptioningConfig().save_pretrained(tmp_path / "captioner")
+    assert run("classify", shapes / "a.obj", "--labels", "chair", "--model", tmp_path / "captioner") == 2
+    assert "holds a captioner" in (said := capsys.readouterr().err) and "ulip2 caption" in said
+    Ulip2ForPointCloudClassification.from_pretrained(world.model, num_labels=3).save_pretrained(tmp_path / "head")
+    shutil.copy(world.model / "processor_config.json", tmp_path / "head")
+    assert run("classify", shapes / "a.obj", "--labels", "chair", "--model", tmp_path / "head") == 2
+    assert "a Ulip2Model is needed" in capsys.readouterr().err
+
+
+def test_hub_names_and_folders_that_are_not_there(world: World, tmp_path: Path, capsys, monkeypatch):
+    for command in ("info", "verify"):
+        for name in ("./nowhere", "nowhere", "some/model"):
+            assert run(command, name) == 2
+            assert f"{name}: no such folder, nor on the hub" in capsys.readouterr().err
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, repo_type: str(world.model))
+    assert run("info", "some/model") == 0 and "ulip2_pointbert" in capsys.readouterr().out
+    assert run("verify", "some/model") == 0

@@ -48,5 +48,12 @@ def test_a_table_of_all_that_is_there(world: World, tmp_path: Path, monkeypatch,
     assert "2 measured results" in capsys.readouterr().out
 
 
+def test_nothing_to_measure_is_an_error(tmp_path: Path):
+    words = ["--benchmarks", str(tmp_path), "--output_dir", str(tmp_path / "out"), "--models", "model"]
+    with pytest.raises(SystemExit, match=f"ModelNet40 was not measured: {tmp_path} holds no folder"):
+        main(words)
+    assert not (tmp_path / "out").exists()
+
+
 def test_models_of_the_same_name_keep_apart():
     assert short_names(["a/model", "b/model", "hub/other one"]) == ["model-0", "model-1", "other-one"]

@@ -222,6 +222,26 @@ def test_bad_shapes_are_refused(embedder: Pipeline, tmp_path: Path) -> None:
     assert caught.value.reason == "missing"
 
 
+def test_roots_axes_and_warnings(embedder: Pipeline, classifier: Pipeline, tmp_path: Path) -> None:
+    box = write_box(tmp_path / "box.obj", size=(1, 3, 0.2))
+    (tmp_path / "deep").mkdir()
+    deep = tmp_path / "deep" / "box.obj"
+    deep.write_text(box.read_text().replace("mtllib box.mtl", "mtllib ../box.mtl"))
+    whole = embedder(box, return_tensors=True)
+    torch.testing.assert_close(embedder(deep, root=tmp_path, return_tensors=True), whole)
+    told = embedder([deep, box], return_warnings=True, batch_size=2)
+    assert "box.mtl" in told[0]["warnings"][0] and told[1]["warnings"] == []
+    assert told[1]["features"] == pytest.approx(whole.tolist(), abs=1e-5)
+    ranked = classifier([deep, box], candidate_labels=LABELS, hypothesis_template="a {}")
+    assert all("box.mtl" in entry["warnings"][0] for entry in ranked[0])
+    assert all(set(entry) == {"score", "label"} for entry in ranked[1])
+    points = cloud(80)
+    lying = np.concatenate([points[:, [0]], -points[:, [2]], points[:, [1]], points[:, 3:]], axis=1)
+    torch.testing.assert_close(
+        embedder(lying, up_axis="z", return_tensors=True), embedder(points, return_tensors=True), atol=1e-5, rtol=1e-4
+    )
+
+
 def test_models_that_read_no_text_do_not_classify(world: World) -> None:
     model = Ulip2PointModelWithProjection.from_pretrained(world.model)
     with pytest.raises(ValueError, match="needs a Ulip2Model"):
