@@ -108,7 +108,9 @@ def report(app: str, address: str, args: argparse.Namespace) -> None:
     """Prints the rows of one server."""
     client = Client(address, verbose=False)
     # older servers know no "auto"
-    described: Any = client.view_api(return_format="dict")["named_endpoints"]["/search"]["parameters"]
+    described: Any = client.view_api(print_info=False, return_format="dict")["named_endpoints"]["/search"][
+        "parameters"
+    ]
     axis = "auto" if "auto" in str(described) else "y"
     search(client, axis, 0, 600)  # the first one warms up
     idle = {count: measure(address, axis, count, args.rounds, args.patience) for count in args.clients}
