@@ -255,7 +255,7 @@ def _collection_mesh(engine: Engine, hit: Hit) -> tuple[bytes | None, list[str]]
     if not path.is_relative_to(root) or not path.is_file():
         return None, []
     try:
-        mesh = read_mesh(path, max_faces=MAX_FACES, strict=False)
+        mesh = read_mesh(path, root=root, max_faces=MAX_FACES, strict=False)
         return mesh_glb(mesh), list(mesh.warnings)
     except MeshError as error:
         logger.info("the mesh %s is shown as a cloud (%s)", hit.id, error.reason)
