@@ -155,7 +155,11 @@ def _face_table(lines: list[bytes], count: int, max_faces: int) -> tuple[np.ndar
         if numbers is None or len(numbers) != len(words):
             raise MeshError("corrupt", f"face {row + 1} has a color that is not made of numbers")
         extra[row, : len(words)] = numbers
-    return sizes, np.array(list(chain.from_iterable(corners for corners, _ in faces)), dtype=np.int64), extra
+    try:
+        indices = np.array(list(chain.from_iterable(corners for corners, _ in faces)), dtype=np.int64)
+    except OverflowError:
+        raise MeshError("corrupt", "a face names a vertex beyond all numbers") from None
+    return sizes, indices, extra
 
 
 def _free_faces(

@@ -244,11 +244,19 @@ def test_off_palettes_are_left_out_with_a_warning(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["4 0 1 2.7 3\n", "4 0 1 2 x\n", "4 0 1 2 3.5\n3 0 1 2\n", "4.5 0 1 2 3\n", "-1 0 1 2\n", "3 0 1 2 red 0 0\n"],
+    [
+        "4 0 1 2.7 3\n",
+        "4 0 1 2 x\n",
+        "4 0 1 2 3.5\n3 0 1 2\n",
+        "4.5 0 1 2 3\n",
+        "-1 0 1 2\n",
+        "3 0 1 2 red 0 0\n",
+        "3 0 1\n99999999999999999999\n",
+    ],
 )
 def test_off_faces_that_are_not_whole(tmp_path, text):
     with pytest.raises(MeshError) as error:
-        read(tmp_path, f"OFF\n4 {text.count(chr(10))} 0\n" + CORNERS + text, "a.off")
+        read(tmp_path, f"OFF\n4 {1 + text.count(chr(10) + '3')} 0\n" + CORNERS + text, "a.off")
     assert error.value.reason == "corrupt"
 
 

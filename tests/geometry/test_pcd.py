@@ -159,7 +159,7 @@ def test_contradictions_and_limits(tmp_path, kind):
     assert reason(tmp_path, whole.replace(b"FIELDS x y z", b"FIELDS u v w")) == "empty"
     none = whole.replace(b"WIDTH 60", b"WIDTH 0").replace(b"POINTS 60", b"POINTS 0")
     assert reason(tmp_path, none) == "empty"
-    assert reason(tmp_path, b"<html>" * 20_000) == "unsupported"
+    assert reason(tmp_path, b"solid " * 20_000) == "unsupported"
 
 
 def test_lines_of_windows_and_no_points_entry(tmp_path):

@@ -117,7 +117,7 @@ def test_pts(tmp_path):
      ("1 2 3\n4 5 6 7\n", "corrupt", "line 2 has 4 numbers"), ("1 2 3\n\n4 5\n", "corrupt", "line 3 has 2 numbers"),
      ("# a\n1 2 3\n4 five 6\n", "corrupt", "line 3 holds 'five'"), ("1 2 3x\n4 5 6\n", "corrupt", "line 1"),
      ("3\n\nC 0.0 0.0 0.0\nH 1.0 0.0 0.0\n", "corrupt", "'C 0.0 0.0 0.0'"), ("1\n2\n3\n", "corrupt", "1 numbers"),
-     ("<html>\n<body>\nnot found\n", "corrupt", "not numbers"), ("1 2\n3 4\n", "corrupt", "2 numbers"),
+     ("alpha\nbeta\nnot found\n", "corrupt", "not numbers"), ("1 2\n3 4\n", "corrupt", "2 numbers"),
      ("# only\n# comments\n", "empty", "no point"), ("500\n", "empty", "no point"), ("\0\0\0\0", "empty", "no point"),
      ("x,y,z,r,g,b\n", "empty", "no point"), (" ".join(["1"] * 200), "corrupt", "200 numbers")],
 )  # fmt: skip
