@@ -13,12 +13,11 @@ import numpy as np
 from .colors import SRGB_TO_LINEAR, encode_srgb
 from .errors import MeshError
 from .gltf_data import GltfDocument
-from .mesh import Material
+from .light import CLEAR_GLASS
+from .mesh import GLASS_CLEARNESS, Material
 from .sandbox import Sandbox
 from .textures import TextureLoader
 
-# Share of what lies behind that shows through fully transmissive glass.
-GLASS_CLEARNESS = 0.7
 _WRAP = {33071: "clamp", 33648: "mirror", 10497: "repeat"}
 
 
@@ -72,13 +71,12 @@ class GltfMaterials:
         shine = None  # (3,) of specular-glossiness
         if glossy is not None:
             shine = self._color(entry, "specular", glossy.get("specularFactor", [1.0] * 3), 3)
-        clear = _clearness(extensions)
-        color[3] *= 1.0 - clear
+        clear = _clearness(entry, extensions.get("KHR_materials_transmission", {}))
         emission, glow = self._emission(entry)
         material = Material(
             name=str(entry.get("name", "")),
             base_color=color,
-            alpha_mode="BLEND" if clear > 0 else entry.get("alphaMode", "OPAQUE"),
+            alpha_mode=entry.get("alphaMode", "OPAQUE"),
             alpha_cutoff=float(entry.get("alphaCutoff", 0.5)),
             double_sided=bool(entry.get("doubleSided", False)),
             emission=emission,
@@ -90,6 +88,8 @@ class GltfMaterials:
             material.texture, material.wrap, use = loaded
         if shine is not None:
             use = self._add_metal(material, use, shine, glossy.get("specularGlossinessTexture"))
+        if clear > 0:
+            use = self._add_clearness(material, use, clear, extensions["KHR_materials_transmission"])
         if glow is not None and emission.any():
             self._add_glow(material, use, glow)
             if use is None and material.emission_texture is not None:
@@ -124,6 +124,46 @@ class GltfMaterials:
             f"the emission of material {material.name!r} has texture coordinates of its own; its mean is used"
         )
 
+    def _add_clearness(
+        self, material: Material, use: TextureUse | None, clear: float, transmission: dict[str, Any]
+    ) -> TextureUse | None:
+        """Let a transmissive material be seen through; gives how its texture is read.
+
+        The alpha mode's own alpha stays what it was: of no account in OPAQUE, a stencil in MASK. A texture of the
+        transmission counts texel by texel where it lies on the surface as the color does, or alone; else by its mean.
+        Where it is clear, the texels take the color of `light.CLEAR_GLASS`, as panes without it do when they are lit.
+        """
+        texture, alpha = material.texture, float(material.base_color[3])
+        if material.alpha_mode == "OPAQUE":
+            alpha = 1.0
+            texture = None if texture is None else np.dstack([texture[..., :3], np.full_like(texture[..., 3], 255)])
+        elif material.alpha_mode == "MASK" and texture is not None:
+            stencil = texture[..., 3] * alpha >= 255 * material.alpha_cutoff
+            alpha, texture = 1.0, np.dstack([texture[..., :3], np.where(stencil, 255, 0).astype(np.uint8)])
+        elif material.alpha_mode == "MASK":
+            alpha = float(alpha >= material.alpha_cutoff)
+        material.alpha_mode = "BLEND"
+        info = transmission.get("transmissionTexture")
+        loaded = None if info is None else self._load(info, "its glass is equally clear everywhere")
+        if loaded is not None and use is not None and (use, material.wrap) != (loaded[2], loaded[1]):
+            clear *= float(loaded[0][..., 0].mean()) / 255.0
+            self.warnings.append(
+                f"the transmission of material {material.name!r} has texture coordinates of its own; its mean is used"
+            )
+            loaded = None
+        if loaded is None:
+            material.texture, material.base_color[3] = texture, alpha * (1.0 - clear)
+            return use
+        image, material.wrap, use = loaded
+        if texture is None:
+            texture = np.full((*image.shape[:2], 4), 255, dtype=np.uint8)
+        kept = 1.0 - clear * _resized(image, *texture.shape[:2])[..., :1].astype(np.float32) / 255.0  # (H, W, 1)
+        own = SRGB_TO_LINEAR[texture[..., :3]] * material.base_color[:3]
+        opaque = np.rint(texture[..., 3:] * kept).astype(np.uint8)
+        material.texture = np.dstack([encode_srgb(own * kept + CLEAR_GLASS * (1.0 - kept)), opaque])
+        material.base_color[:] = 1.0, 1.0, 1.0, alpha
+        return use
+
     def _add_metal(
         self, material: Material, use: TextureUse | None, specular: np.ndarray, info: dict[str, Any] | None
     ) -> TextureUse | None:
@@ -141,10 +181,8 @@ class GltfMaterials:
         texture = material.texture
         if texture is None:
             texture = np.full((*specular.shape[:2], 4), 255, dtype=np.uint8)
-        if specular.ndim == 3 and specular.shape[:2] != texture.shape[:2]:
-            rows = np.arange(texture.shape[0]) * specular.shape[0] // texture.shape[0]
-            columns = np.arange(texture.shape[1]) * specular.shape[1] // texture.shape[1]
-            specular = specular[rows[:, None], columns]
+        if specular.ndim == 3:
+            specular = _resized(specular, *texture.shape[:2])
         diffuse = SRGB_TO_LINEAR[texture[..., :3]] * material.base_color[:3]
         material.texture = np.dstack([encode_srgb(_metal(diffuse, specular)), texture[..., 3]])
         material.base_color[:3] = 1.0
@@ -192,13 +230,24 @@ def _texture_use(info: dict[str, Any]) -> TextureUse:
     )
 
 
-def _clearness(extensions: dict[str, Any]) -> float:
+def _clearness(entry: dict[str, Any], transmission: dict[str, Any]) -> float:
     """How much of what lies behind shows through: GLASS_CLEARNESS times KHR_materials_transmission's factor.
 
-    Its texture, rough and refracting glass are left out. Some tint is kept, or glass would be invisible.
+    Rough and refracting glass is left out.
     """
-    transmission = float(extensions.get("KHR_materials_transmission", {}).get("transmissionFactor", 0.0))
-    return GLASS_CLEARNESS * min(max(transmission, 0.0), 1.0) if np.isfinite(transmission) else 0.0
+    factor = float(transmission.get("transmissionFactor", 0.0))
+    if not np.isfinite(factor):
+        raise MeshError("corrupt", f"material {entry.get('name', '')!r} has the transmission {factor}")
+    return GLASS_CLEARNESS * min(max(factor, 0.0), 1.0)
+
+
+def _resized(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """(H, W, ...) to (rows, columns, ...), by the nearest texel above and left."""
+    if image.shape[:2] == (rows, columns):
+        return image
+    return image[
+        (np.arange(rows) * image.shape[0] // rows)[:, None], np.arange(columns) * image.shape[1] // columns
+    ]
 
 
 def _metal(diffuse: np.ndarray, specular: np.ndarray) -> np.ndarray:

@@ -16,6 +16,8 @@ LARGEST_COORDINATE = 1e15
 INVISIBLE_ALPHA = 0.1
 # Clearer than this nothing is a pane; files hide surfaces with an opacity of 0.001.
 LEAST_GLASS = 0.01
+# Share of what lies behind that shows through glass which a file calls wholly clear: some of it must be seen.
+GLASS_CLEARNESS = 0.7
 
 AlphaMode = Literal["OPAQUE", "MASK", "BLEND"]
 

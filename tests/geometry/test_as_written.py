@@ -25,6 +25,7 @@ def read(tmp_path, text: str | bytes, name: str = "a.obj", **kwargs):
     [
         ("c02_bom_mtllib.obj", 6, (255, 0, 0), 0),
         ("c08_cr.obj", 6, (255, 255, 255), 0),
+        ("c13_specgloss_spec.glb", None, (255, 231, 124), 0),  # 1, 0.8, 0.2: the extension's factors are linear
         ("c14_ind.stl", 0.5, (255, 255, 255), 0),
         ("nonormal.stl", 0.5, (255, 255, 255), 0),
         ("c15_multitex.ply", 1, (127.5, 0, 127.5), 0),
@@ -43,7 +44,7 @@ def read(tmp_path, text: str | bytes, name: str = "a.obj", **kwargs):
 )
 def test_cases(name, area, color, warned):
     mesh = read_mesh(CASES / name)
-    assert mesh.face_areas().sum() == pytest.approx(area)
+    assert area is None or mesh.face_areas().sum() == pytest.approx(area)
     np.testing.assert_allclose(mean(mesh), color, atol=4)
     assert len(mesh.warnings) == warned
 

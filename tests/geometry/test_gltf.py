@@ -209,6 +209,59 @@ def test_glass_is_seen_through_and_pale_in_points(tmp_path, material):
         assert blue > red + 10
 
 
+GLASS = {"transmissionFactor": 1.0}
+
+
+def half_clear(tmp_path, texture=None, transmission_use=None, **material):
+    """A square whose left half lets light through and whose right half does not, and the opacity of both in a picture."""
+    gltf = Gltf()
+    clear = {**GLASS, "transmissionTexture": {"index": gltf.texture(png([[[255, 0, 0]] * 4 + [[0, 255, 255]] * 4]))}}
+    clear["transmissionTexture"].update(transmission_use or {})
+    if texture is not None:
+        material["pbrMetallicRoughness"] = {"baseColorTexture": {"index": gltf.texture(png(texture))}}
+    material = gltf.material(extensions={"KHR_materials_transmission": clear}, doubleSided=True, **material)
+    square = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], np.float32)
+    faces = np.array([0, 1, 2, 0, 2, 3], np.uint16)
+    attributes = {"POSITION": square, "TEXCOORD_0": square[:, :2], "TEXCOORD_1": square[:, :2] * 0 + [0.25, 0.5]}
+    attributes["TEXCOORD_1"] = attributes["TEXCOORD_1"].astype(np.float32)
+    gltf.node(mesh=gltf.mesh(attributes, indices=faces, material=material))
+    mesh = read_mesh(gltf.write(tmp_path / "a.glb"))
+    alpha = Renderer(size=32).render(mesh, [Camera(0, 0)]).alpha[0, 16]
+    return mesh, (int(alpha[9]), int(alpha[-9]))
+
+
+def test_a_transmission_texture_says_where_the_glass_is(tmp_path):
+    factor = {"pbrMetallicRoughness": {"baseColorFactor": [1.0, 0.0, 0.0, 1.0]}}
+    no_alpha = {"texture": [[[255, 0, 0, 0]] * 4]}  # in a material that is OPAQUE
+    for material in (factor, {"texture": [[[255, 0, 0, 255]] * 4]}, no_alpha):
+        mesh, alpha = half_clear(tmp_path, **material)
+        assert 60 < alpha[0] < 110 and alpha[1] == 255
+        xyz, rgb = sample_points(mesh, 2000, 0)
+        left, right = (rgb[np.abs(xyz[:, 0] - middle) < 0.1].mean(axis=0) for middle in (0.25, 0.75))
+        assert left[1] > 150 and right[0] > 250 and right[1:].max() < 5  # pale, and the color that it has
+        assert mesh.warnings == []
+
+
+def test_glass_with_a_stencil_keeps_its_holes(tmp_path):
+    stencil = [[[255, 255, 255, 255]] * 4 + [[255, 255, 255, 60]] * 4]
+    _, alpha = half_clear(tmp_path, stencil, alphaMode="MASK")
+    assert alpha[0] > 60 and alpha[1] == 0
+
+
+def test_a_transmission_texture_that_lies_otherwise_counts_by_its_mean(tmp_path):
+    mesh, alpha = half_clear(tmp_path, [[[255, 0, 0, 255]] * 2], transmission_use={"texCoord": 1})
+    assert alpha[0] == alpha[1] and 140 < alpha[0] < 180  # half of what is clear: 1 - 0.35
+    assert any("its mean is used" in warning for warning in mesh.warnings)
+
+
+def test_the_alpha_of_an_opaque_material_does_not_count_in_its_glass(tmp_path):
+    glass = {"extensions": {"KHR_materials_transmission": GLASS}}
+    colored_triangle(tmp_path, **glass, pbrMetallicRoughness={"baseColorFactor": [1, 1, 1, 0.1]})
+    assert read_mesh(tmp_path / "a.glb").materials[0].base_color[3] == pytest.approx(0.3)
+    with pytest.raises(MeshError, match="transmission"):
+        colored_triangle(tmp_path, extensions={"KHR_materials_transmission": {"transmissionFactor": float("nan")}})
+
+
 def test_emission_has_a_strength_and_a_texture_of_its_own(tmp_path):
     strong = {"KHR_materials_emissive_strength": {"emissiveStrength": 4.0}}
     black = {"baseColorFactor": [0, 0, 0, 1]}
