@@ -245,9 +245,7 @@ def _resized(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """(H, W, ...) to (rows, columns, ...), by the nearest texel above and left."""
     if image.shape[:2] == (rows, columns):
         return image
-    return image[
-        (np.arange(rows) * image.shape[0] // rows)[:, None], np.arange(columns) * image.shape[1] // columns
-    ]
+    return image[(np.arange(rows) * image.shape[0] // rows)[:, None], np.arange(columns) * image.shape[1] // columns]
 
 
 def _metal(diffuse: np.ndarray, specular: np.ndarray) -> np.ndarray:

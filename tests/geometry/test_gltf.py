@@ -213,7 +213,7 @@ GLASS = {"transmissionFactor": 1.0}
 
 
 def half_clear(tmp_path, texture=None, transmission_use=None, **material):
-    """A square whose left half lets light through and whose right half does not, and the opacity of both in a picture."""
+    """A square whose left half lets light through and whose right half does not; the opacity of both in a picture."""
     gltf = Gltf()
     clear = {**GLASS, "transmissionTexture": {"index": gltf.texture(png([[[255, 0, 0]] * 4 + [[0, 255, 255]] * 4]))}}
     clear["transmissionTexture"].update(transmission_use or {})
