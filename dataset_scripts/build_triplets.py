@@ -10,14 +10,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from engines.arguments import add_engine_arguments, check_engine_arguments
-from engines.build import add_output_arguments, run_build, run_script
 from publish_triplets import push, repository
-from stages.arguments import add_stage_arguments, build_settings, build_stages, parse_stage_arguments
 
-from modeling_ulip2.scripts import run_main
-from modeling_ulip2.triplets.objects import SOURCE_FILE, FolderError, add_labels, list_objects
-from modeling_ulip2.triplets.shards import BuildFolder
+from modeling_ulip2.building.engine_options import add_engine_arguments, check_engine_arguments
+from modeling_ulip2.building.engines.build import add_output_arguments, run_build, run_script
+from modeling_ulip2.building.stage_options import (
+    add_stage_arguments,
+    build_settings,
+    build_stages,
+    parse_stage_arguments,
+)
+from modeling_ulip2.data.objects import SOURCE_FILE, FolderError, add_labels, list_objects
+from modeling_ulip2.data.shards import BuildFolder
+from modeling_ulip2.utils.scripts import run_main
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

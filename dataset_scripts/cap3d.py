@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sources.pairs import Error, PairsError, ShapeIndex, digest, error, find_shapes, finish
 from tqdm import tqdm
 
-from modeling_ulip2.scripts import run_main
-from modeling_ulip2.triplets.pairs import CAPTIONS_CONFIG
+from modeling_ulip2.building.sources.pairs import Error, PairsError, ShapeIndex, digest, error, find_shapes, finish
+from modeling_ulip2.data.pairs import CAPTIONS_CONFIG
+from modeling_ulip2.utils.scripts import run_main
 
 TEXT = "Captions from `{file}` in Cap3D's layout (Luo et al. 2023), read by `dataset_scripts/cap3d.py`."
 HEADERS = {"id", "object_id", "uid"}  # the published files have no header; others may

@@ -14,21 +14,20 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from engines.arguments import add_engine_arguments, check_engine_arguments
-from engines.build import add_output_arguments, run_build, run_script
-from engines.shard import StageFactory
-from releases.captions import index_captions
-from releases.layouts import LAYOUTS, ReadRelease, UlipObjaverse
-from sources.table import SourceError
-from stages.arguments import positive
-from stages.base import local_name
-from stages.embed import EmbedViews
-from stages.rank import RankCaptions
-from stages.tower import DTYPES
-
-from modeling_ulip2.scripts import run_main
-from modeling_ulip2.triplets.objects import OBJECT_COLUMNS
-from modeling_ulip2.triplets.shards import BuildFolder
+from modeling_ulip2.building.engine_options import add_engine_arguments, check_engine_arguments
+from modeling_ulip2.building.engines.build import add_output_arguments, run_build, run_script
+from modeling_ulip2.building.engines.shard import StageFactory
+from modeling_ulip2.building.releases.caption_index import index_captions
+from modeling_ulip2.building.releases.layouts import LAYOUTS, ReadRelease, UlipObjaverse
+from modeling_ulip2.building.sources.table import SourceError
+from modeling_ulip2.building.stage_options import positive
+from modeling_ulip2.building.stages.base import local_name
+from modeling_ulip2.building.stages.embed import EmbedViews
+from modeling_ulip2.building.stages.rank import RankCaptions
+from modeling_ulip2.building.stages.tower import DTYPES
+from modeling_ulip2.data.objects import OBJECT_COLUMNS
+from modeling_ulip2.data.shards import BuildFolder
+from modeling_ulip2.utils.scripts import run_main
 
 INDEX = ".captions.sqlite"
 

@@ -16,14 +16,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from sources.pairs import PairsError, claim_output, error
-from stages.colors import ColorNamer
-from stages.labels import with_article
 from tqdm import tqdm
 
-from modeling_ulip2.scripts import run_main
-from modeling_ulip2.training.data import decode_row, read_triplets
-from modeling_ulip2.triplets.pairs import CAPTIONS_CONFIG, write_pairs
+from modeling_ulip2.building.captioners.labels import with_article
+from modeling_ulip2.building.sources.pairs import PairsError, claim_output, error
+from modeling_ulip2.building.stages.colors import ColorNamer
+from modeling_ulip2.data.pairs import CAPTIONS_CONFIG, write_pairs
+from modeling_ulip2.data.reading import decode_row, read_triplets
+from modeling_ulip2.utils.scripts import run_main
 
 TEXT = """Descriptions of the shapes in the triplets dataset `{triplets}`, made by `dataset_scripts/describe_shapes.py`
 from each shape's name and the colours of its points. No person has read them."""

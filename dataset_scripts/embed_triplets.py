@@ -16,21 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from engines.arguments import add_engine_arguments, check_engine_arguments, run_engine
-from engines.shard import EngineError, ShardPlan, ShardResult, StageFactory, explain_failure
-from stages.arguments import local_name
-from stages.base import Row
-from stages.embed import EmbedCaptions, EmbedDepths, EmbedViews
-from stages.stored import ReadTriplet
-from stages.tower import DTYPES
 from tqdm import tqdm
 
-from modeling_ulip2.scripts import run_main
-from modeling_ulip2.triplets.card import add_features_to_card
-from modeling_ulip2.triplets.files import is_parquet
-from modeling_ulip2.triplets.records import BUILD, FEATURES, OutputError, read_manifest
-from modeling_ulip2.triplets.schema import FEATURES_CONFIG, TRIPLETS_CONFIG
-from modeling_ulip2.triplets.shards import BuildFolder, FeaturesFolder
+from modeling_ulip2.building.engine_options import add_engine_arguments, check_engine_arguments, run_engine
+from modeling_ulip2.building.engines.shard import EngineError, ShardPlan, ShardResult, StageFactory, explain_failure
+from modeling_ulip2.building.stage_options import local_name
+from modeling_ulip2.building.stages.base import Row
+from modeling_ulip2.building.stages.embed import EmbedCaptions, EmbedDepths, EmbedViews
+from modeling_ulip2.building.stages.stored import ReadTriplet
+from modeling_ulip2.building.stages.tower import DTYPES
+from modeling_ulip2.data.card import add_features_to_card
+from modeling_ulip2.data.records import BUILD, FEATURES, OutputError, read_manifest
+from modeling_ulip2.data.schema import FEATURES_CONFIG, TRIPLETS_CONFIG
+from modeling_ulip2.data.shards import BuildFolder, FeaturesFolder
+from modeling_ulip2.utils.files import is_parquet
+from modeling_ulip2.utils.scripts import run_main
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -17,11 +17,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from sources.table import SourceError, write_source
 from tqdm import tqdm
 
-from modeling_ulip2.scripts import run_main
-from modeling_ulip2.triplets.objects import name_from_path
+from modeling_ulip2.building.sources.table import SourceError, write_source
+from modeling_ulip2.data.objects import name_from_path
+from modeling_ulip2.utils.scripts import run_main
 
 FILES = ("meshes/model.obj", "meshes/model.mtl", "materials/textures/texture.png")
 METADATA = "metadata.pbtxt"

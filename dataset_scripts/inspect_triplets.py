@@ -20,17 +20,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from engines.arguments import available_cores
-from inspection.captions import CaptionStatistics
-from inspection.likeness import near_duplicates
-from inspection.objects import inspect_file
-from inspection.report import markdown
-from inspection.sheet import draw_sheet, read_samples
 from tqdm import tqdm
 
-from modeling_ulip2.scripts import run_main
-from modeling_ulip2.triplets.schema import FEATURES_CONFIG, TRIPLETS_CONFIG
-from modeling_ulip2.triplets.shards import ERRORS, MANIFEST, WARNINGS, is_parquet, write_text
+from modeling_ulip2.building.engine_options import available_cores
+from modeling_ulip2.building.inspection.caption_statistics import CaptionStatistics
+from modeling_ulip2.building.inspection.findings import markdown
+from modeling_ulip2.building.inspection.likeness import near_duplicates
+from modeling_ulip2.building.inspection.objects import inspect_file
+from modeling_ulip2.building.inspection.sheet import draw_sheet, read_samples
+from modeling_ulip2.data.schema import FEATURES_CONFIG, TRIPLETS_CONFIG
+from modeling_ulip2.data.shards import ERRORS, MANIFEST, WARNINGS, is_parquet, write_text
+from modeling_ulip2.utils.scripts import run_main
 
 SHEET = "samples.png"
 

@@ -24,12 +24,12 @@ from filelock import FileLock
 from pandas.util import hash_array
 from tqdm import tqdm
 
-from modeling_ulip2.scripts import run_main
-from modeling_ulip2.triplets.card import dataset_card
-from modeling_ulip2.triplets.files import temporary_path, whole_file, write_text
-from modeling_ulip2.triplets.records import FEATURES, Entry, OutputError, read_log, read_manifest
-from modeling_ulip2.triplets.schema import TRIPLETS_CONFIG
-from modeling_ulip2.triplets.shards import LOCK, BuildFolder, is_whole, shard_path
+from modeling_ulip2.data.card import dataset_card
+from modeling_ulip2.data.records import FEATURES, Entry, OutputError, read_log, read_manifest
+from modeling_ulip2.data.schema import TRIPLETS_CONFIG
+from modeling_ulip2.data.shards import LOCK, BuildFolder, is_whole, shard_path
+from modeling_ulip2.utils.files import temporary_path, whole_file, write_text
+from modeling_ulip2.utils.scripts import run_main
 
 # What may differ between datasets that are merged: how the rows were cut into shards.
 UNIMPORTANT = {"shard_size"}

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from benchmarks.folder import Cloud, Source, add_arguments, convert
-from benchmarks.sources import (
+
+from modeling_ulip2.building.benchmarks.files import (
     SourceError,
     check_class_order,
     check_labels,
@@ -27,12 +27,12 @@ from benchmarks.sources import (
     read_lines,
     same_name,
 )
-
-from modeling_ulip2.evaluation.benchmarks import BENCHMARKS, SPLITS
+from modeling_ulip2.building.benchmarks.folder import Cloud, Source, add_arguments, convert
+from modeling_ulip2.evaluation.benchmarks.catalog import BENCHMARKS, SPLITS
 from modeling_ulip2.geometry import read_mesh, read_npy, read_pickle, sample_points
 from modeling_ulip2.geometry.errors import MeshError
 from modeling_ulip2.geometry.numbers import parse_numbers
-from modeling_ulip2.scripts import run_main
+from modeling_ulip2.utils.scripts import run_main
 
 BENCHMARK = BENCHMARKS["modelnet40"]
 NAMES = BENCHMARK.class_names

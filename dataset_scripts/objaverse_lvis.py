@@ -15,13 +15,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from benchmarks.folder import Cloud, Source, add_arguments, convert
-from benchmarks.sources import SourceError, class_index, find, locate, read_json, read_lines, same_name
 
-from modeling_ulip2.evaluation.benchmarks import BENCHMARKS
+from modeling_ulip2.building.benchmarks.files import (
+    SourceError,
+    class_index,
+    find,
+    locate,
+    read_json,
+    read_lines,
+    same_name,
+)
+from modeling_ulip2.building.benchmarks.folder import Cloud, Source, add_arguments, convert
+from modeling_ulip2.evaluation.benchmarks.catalog import BENCHMARKS
 from modeling_ulip2.geometry import read_npy
 from modeling_ulip2.geometry.errors import MeshError
-from modeling_ulip2.scripts import run_main
+from modeling_ulip2.utils.scripts import run_main
 
 BENCHMARK = BENCHMARKS["objaverse_lvis"]
 NAMES = BENCHMARK.class_names

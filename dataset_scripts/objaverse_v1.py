@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sources.table import SourceError, read_json, write_source
 from tqdm import tqdm
 
-from modeling_ulip2.scripts import run_main
+from modeling_ulip2.building.sources.table import SourceError, read_json, write_source
+from modeling_ulip2.utils.scripts import run_main
 
 CACHE = Path("~/.objaverse/hf-objaverse-v1")
 # Sketchfab's names of licences, all of version 4.0, and the hub's.

@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sources.pairs import Error, PairsError, ShapeIndex, digest, error, find_shapes, finish
 from tqdm import tqdm
 
-from modeling_ulip2.scripts import run_main
-from modeling_ulip2.triplets.pairs import CONVERSATIONS_CONFIG
+from modeling_ulip2.building.sources.pairs import Error, PairsError, ShapeIndex, digest, error, find_shapes, finish
+from modeling_ulip2.data.pairs import CONVERSATIONS_CONFIG
+from modeling_ulip2.utils.scripts import run_main
 
 TEXT = "Conversations from `{file}` in PointLLM's layout (Xu et al. 2024), read by `dataset_scripts/pointllm.py`."
 POINT = "<point>"

@@ -21,14 +21,14 @@ from filelock import FileLock, Timeout
 from huggingface_hub import HfApi, RepoCard
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id
-from inspection.sheet import draw_sheet, read_samples
 
-from modeling_ulip2.scripts import run_main
-from modeling_ulip2.triplets.card import UNKNOWN_LICENSE
-from modeling_ulip2.triplets.files import LEFTOVERS, is_parquet, write_text
-from modeling_ulip2.triplets.records import BUILD, FEATURES, OutputError, is_told, read_log, read_manifest
-from modeling_ulip2.triplets.schema import TRIPLETS_CONFIG
-from modeling_ulip2.triplets.shards import LOCK, is_whole
+from modeling_ulip2.building.inspection.sheet import draw_sheet, read_samples
+from modeling_ulip2.data.card import UNKNOWN_LICENSE
+from modeling_ulip2.data.records import BUILD, FEATURES, OutputError, is_told, read_log, read_manifest
+from modeling_ulip2.data.schema import TRIPLETS_CONFIG
+from modeling_ulip2.data.shards import LOCK, is_whole
+from modeling_ulip2.utils.files import LEFTOVERS, is_parquet, write_text
+from modeling_ulip2.utils.scripts import run_main
 
 CARD, SHEET, SAMPLES = "README.md", "samples.jpg", 24
 # What a reader must find: a heading that holds one of the words.

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from benchmarks.folder import Source, add_arguments, convert
-from benchmarks.sources import SourceError, check_labels, find, read_hdf5
 
-from modeling_ulip2.evaluation.benchmarks import BENCHMARKS, SPLITS
+from modeling_ulip2.building.benchmarks.files import SourceError, check_labels, find, read_hdf5
+from modeling_ulip2.building.benchmarks.folder import Source, add_arguments, convert
+from modeling_ulip2.evaluation.benchmarks.catalog import BENCHMARKS, SPLITS
 from modeling_ulip2.geometry.npy import read_npy
-from modeling_ulip2.scripts import run_main
+from modeling_ulip2.utils.scripts import run_main
 
 BENCHMARK = BENCHMARKS["scanobjectnn"]
 WITH_BACKGROUND, WITHOUT_BACKGROUND = "main_split", "main_split_nobg"

@@ -15,11 +15,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from sources.table import SourceError, read_json, write_source
 from tqdm import tqdm
 
-from modeling_ulip2.evaluation.names import load_synsets
-from modeling_ulip2.scripts import run_main
+from modeling_ulip2.building.sources.table import SourceError, read_json, write_source
+from modeling_ulip2.data.class_names import load_synsets
+from modeling_ulip2.utils.scripts import run_main
 
 MODEL = "models/model_normalized.obj"
 SOURCE = """\

@@ -16,9 +16,9 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from modeling_ulip2.scripts import run_main
-from modeling_ulip2.training.data import read_triplets
-from modeling_ulip2.triplets.shards import write_text
+from modeling_ulip2.data.reading import read_triplets
+from modeling_ulip2.data.shards import write_text
+from modeling_ulip2.utils.scripts import run_main
 
 
 def family(shape_id: str) -> str:

@@ -19,11 +19,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sources.debian import PackageError, cache_folder, download_package, open_package, safe_member_path, sha256_of
-from sources.table import write_source
 from tqdm import tqdm
 
-from modeling_ulip2.scripts import run_main
+from modeling_ulip2.building.sources.debian import (
+    PackageError,
+    cache_folder,
+    download_package,
+    open_package,
+    safe_member_path,
+    sha256_of,
+)
+from modeling_ulip2.building.sources.table import write_source
+from modeling_ulip2.utils.scripts import run_main
 
 PACKAGE = "sweethome3d-furniture"
 VERSION = "1.8-1"

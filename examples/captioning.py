@@ -28,33 +28,38 @@ from torch import Tensor
 from transformers import HfArgumentParser
 
 from modeling_ulip2 import Ulip2CaptioningProcessor, Ulip2ForConditionalGeneration
-from modeling_ulip2.captioning_card_ulip2 import PROMPT
-from modeling_ulip2.evaluation.caption_report import caption_table, cider_interval, group_table, score_systems
-from modeling_ulip2.evaluation.caption_run import (
+from modeling_ulip2.data.captions import read_shapes, read_texts
+from modeling_ulip2.data.reading import read_split, select_ids
+from modeling_ulip2.data.shards import write_text
+from modeling_ulip2.evaluation.captions.caption_report import (
+    caption_table,
+    cider_interval,
+    group_table,
+    score_systems,
+)
+from modeling_ulip2.evaluation.captions.generation import (
     PUBLISHED_GENERATION,
     generate_captions,
     nearest_captions,
     shuffled_captions,
     text_only_caption,
 )
-from modeling_ulip2.evaluation.caption_verdict import (
+from modeling_ulip2.evaluation.captions.scores import CaptionScores, read_predictions
+from modeling_ulip2.evaluation.captions.verdict import (
     CaptionerVerdict,
     judge_captioner,
     verdict_banner,
     verdict_lines,
     write_verdict,
 )
-from modeling_ulip2.evaluation.captioning import CaptionScores, read_predictions
 from modeling_ulip2.evaluation.embeddings import embed_points, embed_views, load_for_evaluation
-from modeling_ulip2.evaluation.figures import Described, description_sheet
-from modeling_ulip2.evaluation.split import portrait
-from modeling_ulip2.scripts import run_main
+from modeling_ulip2.evaluation.reports.figures import Described, description_sheet
+from modeling_ulip2.evaluation.reports.split import portrait
+from modeling_ulip2.models.captioning_card import PROMPT
 from modeling_ulip2.towers import Tower
-from modeling_ulip2.training.captions import read_shapes, read_texts
-from modeling_ulip2.training.data import read_split, select_ids
 from modeling_ulip2.training.features import DEFAULT_CACHE, published_features
 from modeling_ulip2.training.point_features import point_features
-from modeling_ulip2.triplets.shards import write_text
+from modeling_ulip2.utils.scripts import run_main
 
 logger = logging.getLogger("modeling_ulip2.captioning")
 

@@ -24,11 +24,11 @@ from modeling_ulip2 import (
     Ulip2Processor,
     register_point_encoder,
 )
-from modeling_ulip2.scripts import run_main
+from modeling_ulip2.data.collator import TripletCollator
+from modeling_ulip2.data.reading import TripletDataset, read_triplets
 from modeling_ulip2.towers import load_tower
 from modeling_ulip2.training import Ulip2Trainer, Ulip2TrainingArguments
-from modeling_ulip2.training.data import TripletDataset, read_triplets
-from modeling_ulip2.triplets.collator import TripletCollator
+from modeling_ulip2.utils.scripts import run_main
 
 
 class DeepSetsConfig(PreTrainedConfig):

@@ -17,16 +17,16 @@ from typing import Any
 
 from transformers import HfArgumentParser
 
-from modeling_ulip2.evaluation.benchmark_run import BenchmarkRun, distributed_state, evaluate_benchmark
-from modeling_ulip2.evaluation.benchmarks import BENCHMARKS, complete_splits, find_benchmarks, read_manifest
-from modeling_ulip2.evaluation.leaderboard import (
+from modeling_ulip2.data.shards import write_text
+from modeling_ulip2.evaluation.benchmarks.catalog import BENCHMARKS, complete_splits, find_benchmarks, read_manifest
+from modeling_ulip2.evaluation.benchmarks.leaderboard import (
     latex_leaderboard,
     markdown_leaderboard,
     measured_rows,
     published_rows,
 )
-from modeling_ulip2.scripts import run_main
-from modeling_ulip2.triplets.shards import write_text
+from modeling_ulip2.evaluation.benchmarks.run import BenchmarkRun, distributed_state, evaluate_benchmark
+from modeling_ulip2.utils.scripts import run_main
 
 
 @dataclass

@@ -27,26 +27,22 @@ import torch
 from transformers import AutoConfig, set_seed
 
 from modeling_ulip2 import CardFacts, CardResult, Ulip2Config, Ulip2FeatureExtractor, Ulip2ForPointCloudClassification
-from modeling_ulip2.evaluation.classification import encode_clouds, fit_linear_probe, predict_logits
-from modeling_ulip2.evaluation.report import write_text
-from modeling_ulip2.evaluation.run_table import run_table
-from modeling_ulip2.evaluation.zero_shot import ZeroShotResult
-from modeling_ulip2.scripts import run_main
-from modeling_ulip2.shape_loop import encode_points
-from modeling_ulip2.training.classification import (
-    ClassificationTrainer,
-    ClassificationTrainingArguments,
-    accuracies,
-)
-from modeling_ulip2.training.labelled import (
+from modeling_ulip2.data.augmentation import PointAugmentation
+from modeling_ulip2.data.labelled import (
     ClassificationCollator,
     LabelledClouds,
     LabelledSplit,
     labelled_triplets,
     read_labelled_split,
 )
+from modeling_ulip2.evaluation.metrics.classification import encode_clouds, fit_linear_probe, predict_logits
+from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult
+from modeling_ulip2.evaluation.reports.report import write_text
+from modeling_ulip2.evaluation.reports.run_table import run_table
+from modeling_ulip2.shape_loop import encode_points
+from modeling_ulip2.training.classification import ClassificationTrainer, ClassificationTrainingArguments, accuracies
 from modeling_ulip2.training.options import claim_output_dir, parse_options
-from modeling_ulip2.triplets.augmentation import PointAugmentation
+from modeling_ulip2.utils.scripts import run_main
 
 logger = logging.getLogger("modeling_ulip2.finetune")
 

@@ -23,12 +23,14 @@ from torch.nn import functional as F
 from transformers import HfArgumentParser
 
 from modeling_ulip2 import Ulip2FeatureExtractor, Ulip2ForPointCloudClassification
+from modeling_ulip2.data.reading import decode_row, read_split, read_triplets, select_ids
 from modeling_ulip2.evaluation import class_embeddings, load_templates
-from modeling_ulip2.evaluation.corruptions import CORRUPTIONS
 from modeling_ulip2.evaluation.embeddings import load_for_evaluation
-from modeling_ulip2.evaluation.figures import CurvePanel, robustness_curves
-from modeling_ulip2.evaluation.report import write_text
-from modeling_ulip2.evaluation.robustness import (
+from modeling_ulip2.evaluation.reports.figures import CurvePanel, robustness_curves
+from modeling_ulip2.evaluation.reports.report import write_text
+from modeling_ulip2.evaluation.reports.split import class_names_of, read_labels
+from modeling_ulip2.evaluation.robustness.corruptions import CORRUPTIONS
+from modeling_ulip2.evaluation.robustness.curves import (
     CURVES,
     PARTIAL_VIEWS,
     VIEWS_AXIS,
@@ -41,9 +43,7 @@ from modeling_ulip2.evaluation.robustness import (
     measure,
     summarize,
 )
-from modeling_ulip2.evaluation.split import class_names_of, read_labels
-from modeling_ulip2.scripts import run_main
-from modeling_ulip2.training.data import decode_row, read_split, read_triplets, select_ids
+from modeling_ulip2.utils.scripts import run_main
 
 ZERO_SHOT = "zero-shot"
 

@@ -25,17 +25,17 @@ from datasets import Dataset
 from transformers import set_seed
 
 from modeling_ulip2 import Ulip2CaptioningProcessor, Ulip2ForConditionalGeneration
-from modeling_ulip2.captioning_card_ulip2 import PROMPT
-from modeling_ulip2.processing_captioning_ulip2 import PLAIN_TEMPLATE
-from modeling_ulip2.scripts import run_main
+from modeling_ulip2.data.augmentation import PointAugmentation
+from modeling_ulip2.data.captions import CaptionCollator, CaptionDataset, read_shapes, read_texts
+from modeling_ulip2.data.reading import read_split, select_ids
+from modeling_ulip2.models.captioning_card import PROMPT
+from modeling_ulip2.models.processing_captioning_ulip2 import PLAIN_TEMPLATE
 from modeling_ulip2.training.captioning import CaptioningArguments, CaptioningTrainer
-from modeling_ulip2.training.captions import CaptionCollator, CaptionDataset, read_shapes, read_texts
-from modeling_ulip2.training.data import read_split, select_ids
 from modeling_ulip2.training.features import DEFAULT_CACHE
 from modeling_ulip2.training.options import claim_output_dir, parse_options
 from modeling_ulip2.training.point_features import point_features
 from modeling_ulip2.training.word_alignment import align_with_words, steps_of_pass
-from modeling_ulip2.triplets.augmentation import PointAugmentation
+from modeling_ulip2.utils.scripts import run_main
 
 logger = logging.getLogger("modeling_ulip2.train_captioning")
 
@@ -220,7 +220,7 @@ def build_model(model_args: ModelArguments) -> tuple[Any, Any]:
         raise ValueError("a new connector needs --point_model and --language_model, or --model_name_or_path")
     config = model_args.connector_config()
     if model_args.qformer_from is not None:
-        from modeling_ulip2.captioning.qformer import initialize_qformer, qformer_config_of
+        from modeling_ulip2.conversion.qformer import initialize_qformer, qformer_config_of
 
         config["qformer_config"] = qformer_config_of(model_args.qformer_from)
     model = Ulip2ForConditionalGeneration.from_point_language_pretrained(

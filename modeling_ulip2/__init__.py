@@ -4,7 +4,8 @@ Importing the package makes `AutoConfig`, `AutoModel`, `AutoModelForMultimodalLM
 `AutoProcessor` know its classes, and `pipeline` its tasks, as soon as transformers' Auto classes are there;
 `AutoModelForPointCloudClassification` is an Auto class of its own. What stands below is loaded when it is first asked
 for, so that `ulip2 --help` answers before torch could be imported.
-Everything else (geometry, triplets, towers, training, evaluation, conversion) is imported from its own sub-package.
+Everything else (geometry, data, towers, training, evaluation, search,
+building, conversion) is imported from its own sub-package.
 """
 
 from importlib import import_module
@@ -13,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 from ._registration import register_when_ready as _register_when_ready
 
 if TYPE_CHECKING:
-    from .auto import AutoModelForPointCloudClassification
-    from .card_ulip2 import CardFacts, CardResult
-    from .classification_ulip2 import Ulip2ForPointCloudClassification
-    from .configuration_captioning_ulip2 import Ulip2CaptioningConfig
-    from .configuration_ulip2 import (
+    from .embedder import Ulip2Embedder
+    from .models.auto import AutoModelForPointCloudClassification
+    from .models.configuration_captioning_ulip2 import Ulip2CaptioningConfig
+    from .models.configuration_ulip2 import (
         PointBertConfig,
         PointMLPConfig,
         PointNet2Config,
@@ -27,10 +27,16 @@ if TYPE_CHECKING:
         Uni3dConfig,
         register_point_encoder,
     )
-    from .embedder import Ulip2Embedder
-    from .feature_extraction_ulip2 import Ulip2FeatureExtractor
-    from .modeling_captioning_ulip2 import Ulip2CausalLMOutput, Ulip2ForConditionalGeneration
-    from .modeling_ulip2 import (
+    from .models.feature_extraction_ulip2 import Ulip2FeatureExtractor
+    from .models.model_card import CardFacts, CardResult
+    from .models.modeling_captioning_ulip2 import Ulip2CausalLMOutput, Ulip2ForConditionalGeneration
+    from .models.modeling_classification_ulip2 import Ulip2ForPointCloudClassification
+    from .models.modeling_pointbert import PointBertModel, PointEncoderOutput
+    from .models.modeling_pointmlp import PointMLPModel
+    from .models.modeling_pointnet2 import PointNet2Model
+    from .models.modeling_pointnext import PointNextModel
+    from .models.modeling_ppat import PpatModel
+    from .models.modeling_ulip2 import (
         Ulip2Model,
         Ulip2Output,
         Ulip2PointModel,
@@ -38,24 +44,19 @@ if TYPE_CHECKING:
         Ulip2PointModelWithProjection,
         contrastive_loss,
     )
-    from .pointbert_ulip2 import PointBertModel, PointEncoderOutput
-    from .pointmlp_ulip2 import PointMLPModel
-    from .pointnet2_ulip2 import PointNet2Model
-    from .pointnext_ulip2 import PointNextModel
-    from .ppat_ulip2 import PpatModel
-    from .processing_captioning_ulip2 import Ulip2CaptioningProcessor
-    from .processing_ulip2 import Ulip2Processor
+    from .models.modeling_uni3d import Uni3dModel
+    from .models.processing_captioning_ulip2 import Ulip2CaptioningProcessor
+    from .models.processing_ulip2 import Ulip2Processor
     from .shape_loop import ShapeEmbeddings, ShapeFailure, ShapeRecord
-    from .uni3d_ulip2 import Uni3dModel
 
 _HOMES = {
     name: module
     for module, names in {
-        "auto": ["AutoModelForPointCloudClassification"],
-        "card_ulip2": ["CardFacts", "CardResult"],
-        "classification_ulip2": ["Ulip2ForPointCloudClassification"],
-        "configuration_captioning_ulip2": ["Ulip2CaptioningConfig"],
-        "configuration_ulip2": [
+        "models.auto": ["AutoModelForPointCloudClassification"],
+        "models.model_card": ["CardFacts", "CardResult"],
+        "models.modeling_classification_ulip2": ["Ulip2ForPointCloudClassification"],
+        "models.configuration_captioning_ulip2": ["Ulip2CaptioningConfig"],
+        "models.configuration_ulip2": [
             "PointBertConfig",
             "PointMLPConfig",
             "PointNet2Config",
@@ -66,9 +67,9 @@ _HOMES = {
             "register_point_encoder",
         ],
         "embedder": ["Ulip2Embedder"],
-        "feature_extraction_ulip2": ["Ulip2FeatureExtractor"],
-        "modeling_captioning_ulip2": ["Ulip2CausalLMOutput", "Ulip2ForConditionalGeneration"],
-        "modeling_ulip2": [
+        "models.feature_extraction_ulip2": ["Ulip2FeatureExtractor"],
+        "models.modeling_captioning_ulip2": ["Ulip2CausalLMOutput", "Ulip2ForConditionalGeneration"],
+        "models.modeling_ulip2": [
             "Ulip2Model",
             "Ulip2Output",
             "Ulip2PointModel",
@@ -76,15 +77,15 @@ _HOMES = {
             "Ulip2PointModelWithProjection",
             "contrastive_loss",
         ],
-        "pointbert_ulip2": ["PointBertModel", "PointEncoderOutput"],
-        "pointmlp_ulip2": ["PointMLPModel"],
-        "pointnet2_ulip2": ["PointNet2Model"],
-        "pointnext_ulip2": ["PointNextModel"],
-        "ppat_ulip2": ["PpatModel"],
-        "processing_captioning_ulip2": ["Ulip2CaptioningProcessor"],
-        "processing_ulip2": ["Ulip2Processor"],
+        "models.modeling_pointbert": ["PointBertModel", "PointEncoderOutput"],
+        "models.modeling_pointmlp": ["PointMLPModel"],
+        "models.modeling_pointnet2": ["PointNet2Model"],
+        "models.modeling_pointnext": ["PointNextModel"],
+        "models.modeling_ppat": ["PpatModel"],
+        "models.processing_captioning_ulip2": ["Ulip2CaptioningProcessor"],
+        "models.processing_ulip2": ["Ulip2Processor"],
         "shape_loop": ["ShapeEmbeddings", "ShapeFailure", "ShapeRecord"],
-        "uni3d_ulip2": ["Uni3dModel"],
+        "models.modeling_uni3d": ["Uni3dModel"],
     }.items()
     for name in names
 }

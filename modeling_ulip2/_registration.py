@@ -31,17 +31,17 @@ def register() -> None:
     """Makes `AutoConfig`, `AutoModel`, … and `pipeline` know the classes and tasks of this package."""
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForMultimodalLM, AutoProcessor
 
-    from .auto import AutoModelForPointCloudClassification
-    from .captioning.pipeline import register as register_captioning
-    from .classification_ulip2 import Ulip2ForPointCloudClassification
-    from .configuration_captioning_ulip2 import Ulip2CaptioningConfig
-    from .configuration_ulip2 import Ulip2Config
-    from .feature_extraction_ulip2 import Ulip2FeatureExtractor
-    from .modeling_captioning_ulip2 import Ulip2ForConditionalGeneration
-    from .modeling_ulip2 import POINT_MODELS, Ulip2Model
-    from .pipelines import register as register_pipelines
-    from .processing_captioning_ulip2 import Ulip2CaptioningProcessor
-    from .processing_ulip2 import Ulip2Processor
+    from .models.auto import AutoModelForPointCloudClassification
+    from .models.configuration_captioning_ulip2 import Ulip2CaptioningConfig
+    from .models.configuration_ulip2 import Ulip2Config
+    from .models.feature_extraction_ulip2 import Ulip2FeatureExtractor
+    from .models.modeling_captioning_ulip2 import Ulip2ForConditionalGeneration
+    from .models.modeling_classification_ulip2 import Ulip2ForPointCloudClassification
+    from .models.modeling_ulip2 import POINT_MODELS, Ulip2Model
+    from .models.processing_captioning_ulip2 import Ulip2CaptioningProcessor
+    from .models.processing_ulip2 import Ulip2Processor
+    from .pipelines.base import register as register_pipelines
+    from .pipelines.point_cloud_to_text import register as register_captioning
 
     for model_class in POINT_MODELS:
         AutoConfig.register(model_class.config_class.model_type, model_class.config_class)

@@ -27,12 +27,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor
 
-from .configuration_captioning_ulip2 import Ulip2CaptioningConfig
-from .configuration_ulip2 import Ulip2Config
-from .feature_extraction_ulip2 import Ulip2FeatureExtractor
-from .labels import check_labels, check_top_k, ranked
-from .places import PlaceError, find_model, is_hub_name
-from .references_ulip2 import missing_reference
+from .data.candidate_labels import check_labels, check_top_k, ranked
+from .models.configuration_captioning_ulip2 import Ulip2CaptioningConfig
+from .models.configuration_ulip2 import Ulip2Config
+from .models.feature_extraction_ulip2 import Ulip2FeatureExtractor
+from .models.references import missing_reference
 from .shape_loop import (
     Reading,
     ShapeEmbeddings,
@@ -47,6 +46,7 @@ from .shape_loop import (
     run,
 )
 from .towers.prompts import class_embeddings, resolve_templates
+from .utils.places import PlaceError, find_model, is_hub_name
 
 if TYPE_CHECKING:
     from .towers import Tower

@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from transformers.utils import logging
 
-from .feature_extraction_ulip2 import Ulip2FeatureExtractor
 from .geometry.errors import MeshError
+from .models.feature_extraction_ulip2 import Ulip2FeatureExtractor
 
 # What one bad shape may raise while it is read and prepared; anything else is a fault of the program.
 SHAPE_ERRORS = (ValueError, OSError, MemoryError)

@@ -31,7 +31,7 @@ def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         "import modeling_ulip2",
         "import transformers, modeling_ulip2\nfrom transformers import pipeline",
         "import modeling_ulip2\nfrom transformers import Trainer",
-        "from modeling_ulip2.pointbert_ulip2 import PointBertModel",
+        "from modeling_ulip2.models.modeling_pointbert import PointBertModel",
         "from modeling_ulip2 import *",
     ],
 )
@@ -47,7 +47,7 @@ def test_a_saved_model_is_loaded(order: str, tmp_path: Path) -> None:
     modeling_ulip2.PointBertModel(config).save_pretrained(tmp_path)
     code = order.format("from transformers import AutoModel")
     done = run(f"import sys\n{code}\nprint(type(AutoModel.from_pretrained(sys.argv[1])))", str(tmp_path))
-    assert "modeling_ulip2.pointbert_ulip2.PointBertModel" in done.stdout, done.stderr
+    assert "modeling_ulip2.models.modeling_pointbert.PointBertModel" in done.stdout, done.stderr
 
 
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from modeling_ulip2 import scripts
 from modeling_ulip2.training.callbacks import NothingLearnedError
+from modeling_ulip2.utils import scripts
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted([*(ROOT / "examples").glob("*.py"), *(ROOT / "dataset_scripts").glob("*.py")])

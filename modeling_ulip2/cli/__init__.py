@@ -9,7 +9,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ..scripts import BAD_INPUT, EXPECTED_ERRORS, STOPPED
+from modeling_ulip2.utils.scripts import BAD_INPUT, EXPECTED_ERRORS, STOPPED
+
 from . import caption, classify, convert, embed, index, info, search, verify
 
 COMMANDS = (info, convert, verify, embed, classify, caption, index, search)

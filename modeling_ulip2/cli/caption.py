@@ -44,7 +44,7 @@ def register(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     from transformers import TextStreamer, set_seed
 
-    from modeling_ulip2.captioning.pipeline import load_captioner
+    from modeling_ulip2.pipelines.point_cloud_to_text import load_captioner
     from modeling_ulip2.shape_loop import SHAPE_ERRORS, ShapeFailure
 
     files = shape_files(options.files, options.root)

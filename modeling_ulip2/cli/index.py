@@ -51,10 +51,10 @@ def register(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from modeling_ulip2 import Ulip2Embedder
-    from modeling_ulip2.evaluation.split import read_labels
+    from modeling_ulip2.evaluation.reports.split import read_labels
     from modeling_ulip2.search.build import IndexReport, build_index
     from modeling_ulip2.search.index import read_info
-    from modeling_ulip2.search.sources import open_source
+    from modeling_ulip2.search.shape_sources import open_source
 
     check_root(options.root)
     labels = read_labels(options.labels_file) if options.labels_file else None

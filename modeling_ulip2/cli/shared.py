@@ -8,14 +8,14 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..scripts import BAD_INPUT
+from modeling_ulip2.utils.scripts import BAD_INPUT
 
 if TYPE_CHECKING:
     from modeling_ulip2.geometry.folders import ShapeFile
     from modeling_ulip2.shape_loop import ShapeFailure
 
 DONE, DEVIATES, SOME_FAILED = 0, 1, 3  # beside BAD_INPUT and STOPPED
-# The up axes are those of `modeling_ulip2.axes_ulip2`, which is not imported for `--help`.
+# The up axes are those of `modeling_ulip2.models.axes`, which is not imported for `--help`.
 UP_AXES = ("y", "z", "-z", "x", "auto")
 
 

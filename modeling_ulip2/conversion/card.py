@@ -6,9 +6,10 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from ..card_ulip2 import LIBRARY, PIPELINE_TAG, TAGS, point_usage, table
-from ..modeling_slip_ulip2 import SlipModel
-from ..modeling_ulip2 import Ulip2Model
+from modeling_ulip2.models.model_card import LIBRARY, PIPELINE_TAG, TAGS, point_usage, table
+from modeling_ulip2.models.modeling_slip import SlipModel
+from modeling_ulip2.models.modeling_ulip2 import Ulip2Model
+
 from .checkpoint import PublishedCheckpoint
 from .convert import Conversion
 from .releases import Release

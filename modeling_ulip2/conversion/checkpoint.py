@@ -75,7 +75,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> PublishedCheckpoint:
 
 def _refuse_foreign(path: Path) -> None:
     try:
-        from ..geometry.foreign import MOST_BYTES, foreign_content
+        from modeling_ulip2.geometry.foreign import MOST_BYTES, foreign_content
     except ImportError:  # without the extra `mesh`; the reader below still refuses the file, in plainer words
         return
     with path.open("rb") as file:

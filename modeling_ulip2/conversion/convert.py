@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from ..configuration_ulip2 import POINT_ENCODERS, Ulip2Config
-from ..modeling_slip_ulip2 import SlipModel
-from ..modeling_ulip2 import Ulip2Model
-from ..towers.slip import slip_from_published
+from modeling_ulip2.models.configuration_ulip2 import POINT_ENCODERS, Ulip2Config
+from modeling_ulip2.models.modeling_slip import SlipModel
+from modeling_ulip2.models.modeling_ulip2 import Ulip2Model
+from modeling_ulip2.towers.slip import slip_from_published
+
 from .checkpoint import PublishedCheckpoint, read_checkpoint
 from .encoders import ConversionError, EncoderLayout, encoder_config, recognise_encoder, without_unused
 from .layouts import Layout, Parts, published_name, recognise, sort_tensors
@@ -141,7 +142,7 @@ def convert_checkpoint(
             raise ConversionError(
                 "An open_clip_model was given, but the checkpoint holds no tower weights (open_clip_model.*)."
             )
-        from ..towers import clip_from_open_clip_model
+        from modeling_ulip2.towers import clip_from_open_clip_model
 
         open_clip_model.load_state_dict(tower, strict=True)
         model.set_clip_model(clip_from_open_clip_model(open_clip_model))

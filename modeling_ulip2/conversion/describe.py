@@ -11,8 +11,9 @@ from typing import Any
 from safetensors import safe_open
 from transformers import AutoConfig, PreTrainedConfig
 
-from ..configuration_ulip2 import Ulip2Config
-from ..places import find_folder
+from modeling_ulip2.models.configuration_ulip2 import Ulip2Config
+from modeling_ulip2.utils.places import find_folder
+
 from .checkpoint import read_checkpoint
 from .convert import convert
 from .folder import release_of

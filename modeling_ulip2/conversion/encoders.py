@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
-from ..configuration_ulip2 import (
+from modeling_ulip2.models.configuration_ulip2 import (
     POINT_ENCODERS,
     POINTMLP_ELITE,
     POINTNET2_MSG,

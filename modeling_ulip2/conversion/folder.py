@@ -12,12 +12,13 @@ from uuid import uuid4
 import torch
 from transformers import PreTrainedModel
 
-from ..checksums import sha256_of
-from ..feature_extraction_ulip2 import Ulip2FeatureExtractor
-from ..modeling_slip_ulip2 import SlipModel
-from ..modeling_ulip2 import Ulip2Model
-from ..processing_ulip2 import Ulip2Processor
-from ..towers.slip import slip_processor
+from modeling_ulip2.models.feature_extraction_ulip2 import Ulip2FeatureExtractor
+from modeling_ulip2.models.modeling_slip import SlipModel
+from modeling_ulip2.models.modeling_ulip2 import Ulip2Model
+from modeling_ulip2.models.processing_ulip2 import Ulip2Processor
+from modeling_ulip2.towers.slip import slip_processor
+from modeling_ulip2.utils.checksums import sha256_of
+
 from .card import model_card
 from .checkpoint import PublishedCheckpoint, read_checkpoint
 from .convert import Conversion, convert

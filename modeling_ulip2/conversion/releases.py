@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from ..evaluation.published import published_accuracy
+from modeling_ulip2.evaluation.benchmarks.published import published_accuracy
 
 BIGG = "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k"
 _ULIP_SOURCE = "https://github.com/salesforce/ULIP and https://huggingface.co/datasets/SFXX/ulip"

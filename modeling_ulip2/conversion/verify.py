@@ -25,11 +25,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from ..configuration_slip_ulip2 import SlipConfig
-from ..configuration_ulip2 import POINT_ENCODERS
-from ..modeling_slip_ulip2 import SlipModel
-from ..modeling_ulip2 import Ulip2Model
-from ..places import find_folder
+from modeling_ulip2.models.configuration_slip import SlipConfig
+from modeling_ulip2.models.configuration_ulip2 import POINT_ENCODERS
+from modeling_ulip2.models.modeling_slip import SlipModel
+from modeling_ulip2.models.modeling_ulip2 import Ulip2Model
+from modeling_ulip2.utils.places import find_folder
 
 BUILT_IN = Path(__file__).with_name("data") / "verification.safetensors"
 RECORD = "verification.safetensors"

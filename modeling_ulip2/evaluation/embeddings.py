@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.utils import logging
 
-from modeling_ulip2.configuration_ulip2 import Ulip2Config
+from modeling_ulip2.data.images import open_view
+from modeling_ulip2.data.reading import check_views, decode_row
 from modeling_ulip2.embedder import Ulip2Embedder, load_tower_of
-from modeling_ulip2.feature_extraction_ulip2 import Ulip2FeatureExtractor
-from modeling_ulip2.modeling_ulip2 import Ulip2Model
+from modeling_ulip2.models.configuration_ulip2 import Ulip2Config
+from modeling_ulip2.models.feature_extraction_ulip2 import Ulip2FeatureExtractor
+from modeling_ulip2.models.modeling_ulip2 import Ulip2Model
 from modeling_ulip2.towers import Tower
-from modeling_ulip2.training.data import check_views, decode_row
-from modeling_ulip2.triplets.images import open_view
 
 
 def load_for_evaluation(

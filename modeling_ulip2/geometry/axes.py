@@ -1,6 +1,6 @@
 """Up axes of files: what a format says about its own, and meshes turned y up.
 
-The turns themselves, with their convention, are in `modeling_ulip2.axes_ulip2`, which travels with the checkpoints.
+The turns themselves, with their convention, are in `modeling_ulip2.models.axes`, which travels with the checkpoints.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from modeling_ulip2.axes_ulip2 import AUTO_AXIS, UP_AXES, check_up_axis, rotation_to_y_up, turn_to_y_up
+from modeling_ulip2.models.axes import AUTO_AXIS, UP_AXES, check_up_axis, rotation_to_y_up, turn_to_y_up
 
 from .mesh import Mesh
 

@@ -23,16 +23,16 @@ from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock, Timeout
 from transformers.utils.logging import tqdm
 
+from modeling_ulip2.data.schema import error_features
+from modeling_ulip2.data.shards import read_parquet, write_parquet, write_text
 from modeling_ulip2.embedder import Ulip2Embedder
 from modeling_ulip2.shape_loop import ShapeFailure, default_workers
-from modeling_ulip2.triplets.schema import error_features
-from modeling_ulip2.triplets.shards import read_parquet, write_parquet, write_text
 
 from .faiss_index import choose_factory, update_faiss
 from .index import ShapeIndex, agree, read_shapes, require_model
 from .locations import found_place, stored_place
 from .schema import CONFIG, EMBEDS, ERRORS_FILE, FAISS_FILE, FORMAT, INFO_FILE, index_card, index_features, shard_path
-from .sources import Row, Source
+from .shape_sources import Row, Source
 
 logger = logging.getLogger(__name__)
 

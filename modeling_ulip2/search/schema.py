@@ -10,7 +10,7 @@ from typing import Any
 from datasets import Array2D, Features, Image, List, Value
 from huggingface_hub import DatasetCardData
 
-from modeling_ulip2.places import is_hub_name
+from modeling_ulip2.utils.places import is_hub_name
 
 FORMAT = 2
 CONFIG = "shapes"

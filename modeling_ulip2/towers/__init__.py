@@ -3,10 +3,10 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ..configuration_conse_ulip2 import ConseConfig
-from ..configuration_slip_ulip2 import SlipConfig
-from ..modeling_conse_ulip2 import ConseModel
-from ..modeling_slip_ulip2 import SlipModel
+from modeling_ulip2.models.configuration_conse import ConseConfig
+from modeling_ulip2.models.configuration_slip import SlipConfig
+from modeling_ulip2.models.modeling_conse import ConseModel
+from modeling_ulip2.models.modeling_slip import SlipModel
 
 if TYPE_CHECKING:
     from .base import Tower

@@ -20,9 +20,9 @@ from transformers import (
     VisionTextDualEncoderProcessor,
 )
 
-from ..configuration_conse_ulip2 import ConseConfig
-from ..modeling_conse_ulip2 import ConseModel
-from .packages import require_package
+from modeling_ulip2.models.configuration_conse import ConseConfig
+from modeling_ulip2.models.modeling_conse import ConseModel
+from modeling_ulip2.utils.packages import require_package
 
 ARCHITECTURE = "tf_efficientnet_lite2"
 IMAGE_SIZE = 260

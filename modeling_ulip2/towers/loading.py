@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
 
-from ..references_ulip2 import model_location
-from ..tower_ulip2 import OPEN_CLIP_PREFIX, load_tower_model
+from modeling_ulip2.models.references import model_location
+from modeling_ulip2.models.tower import OPEN_CLIP_PREFIX, load_tower_model
+
 from .base import Tower
 from .transformers_tower import TransformersTower
 

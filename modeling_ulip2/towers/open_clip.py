@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor
 
+from modeling_ulip2.utils.packages import require_package
+
 from .open_clip_processing import image_processor_from_open_clip, tokenizer_from_open_clip
-from .packages import require_package
 
 # transformers' name of open_clip's argmax pooling: with this value `CLIPTextModel` takes the highest token id, which
 # also holds where a text carries no end token or the vocabulary was extended.

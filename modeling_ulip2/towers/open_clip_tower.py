@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..tower_ulip2 import OPEN_CLIP_PREFIX
+from modeling_ulip2.models.tower import OPEN_CLIP_PREFIX
+
 from .base import ImageLike, Tower, as_rgb
 from .fingerprint import tower_fingerprint
 from .open_clip import (

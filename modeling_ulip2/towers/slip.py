@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from transformers import CLIPImageProcessor, PreTrainedTokenizerBase, VisionTextDualEncoderProcessor
 
-from ..configuration_slip_ulip2 import SlipConfig
-from ..modeling_slip_ulip2 import SlipModel
+from modeling_ulip2.models.configuration_slip import SlipConfig
+from modeling_ulip2.models.modeling_slip import SlipModel
 
 # every published transformer of SLIP has heads of 64 channels
 _HEAD_DIM = 64

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import fuse_conv_bn_eval
 
-from ..tower_inputs_ulip2 import image_inputs, reads_full_length, text_inputs
+from modeling_ulip2.models.tower_inputs import image_inputs, reads_full_length, text_inputs
+
 from .base import ImageLike, Tower, as_rgb, normalized
 from .fingerprint import tower_fingerprint
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from modeling_ulip2.triplets.collator import CloudCollator
+from modeling_ulip2.data.collator import CloudCollator
 
 logger = logging.getLogger(__name__)
 

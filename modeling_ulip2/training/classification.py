@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 from transformers import EvalPrediction
 
-from modeling_ulip2.evaluation.zero_shot import ZeroShotResult
+from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult
 from modeling_ulip2.training.arguments import Ulip2TrainingArguments
 from modeling_ulip2.training.param_groups import encoder_depths
 from modeling_ulip2.training.trainer import Ulip2Trainer

@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader
 from transformers import IntervalStrategy, Trainer, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
-from modeling_ulip2.references_ulip2 import ReferringConfigMixin
+from modeling_ulip2.data.collator import CloudCollator
+from modeling_ulip2.models.references import ReferringConfigMixin
 from modeling_ulip2.training.callbacks import CollatorEpoch, LossGuard
-from modeling_ulip2.triplets.collator import CloudCollator
 
 logger = logging.getLogger(__name__)
 

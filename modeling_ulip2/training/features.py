@@ -24,14 +24,10 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from tqdm.auto import tqdm
 
-from modeling_ulip2.towers import Tower
-from modeling_ulip2.towers.fingerprint import made_by_older_recipe
-from modeling_ulip2.training.data import check_views, config_files, load_config
-from modeling_ulip2.training.shares import own_missing_shards, require_whole
-from modeling_ulip2.training.stream import joined_rows
-from modeling_ulip2.triplets.images import open_depth, open_view
-from modeling_ulip2.triplets.schema import FEATURES_CONFIG, TRIPLETS_CONFIG, features_features
-from modeling_ulip2.triplets.shards import (
+from modeling_ulip2.data.images import open_depth, open_view
+from modeling_ulip2.data.reading import check_views, config_files, load_config
+from modeling_ulip2.data.schema import FEATURES_CONFIG, TRIPLETS_CONFIG, features_features
+from modeling_ulip2.data.shards import (
     FEATURES_MANIFEST,
     MANIFEST,
     is_parquet,
@@ -39,6 +35,10 @@ from modeling_ulip2.triplets.shards import (
     shard_path,
     write_parquet,
 )
+from modeling_ulip2.data.shares import own_missing_shards, require_whole
+from modeling_ulip2.data.stream import joined_rows
+from modeling_ulip2.towers import Tower
+from modeling_ulip2.towers.fingerprint import made_by_older_recipe
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from modeling_ulip2.training.data import POINT_COLUMNS, decode_row
+from modeling_ulip2.data.reading import POINT_COLUMNS, decode_row
+from modeling_ulip2.data.shares import own_missing_shards, require_whole, whole_file
 from modeling_ulip2.training.features import DEFAULT_CACHE
-from modeling_ulip2.training.shares import own_missing_shards, require_whole, whole_file
 
 logger = logging.getLogger(__name__)
 

@@ -14,14 +14,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, IntervalStrategy
 
-from modeling_ulip2.card_ulip2 import CardFacts, CardResult
+from modeling_ulip2.data.stream import TripletStream
+from modeling_ulip2.models.model_card import CardFacts, CardResult
 from modeling_ulip2.training.arguments import Ulip2TrainingArguments
 from modeling_ulip2.training.callbacks import LogitScaleClamp
 from modeling_ulip2.training.cloud_trainer import CloudTrainer, attributes
 from modeling_ulip2.training.held_out_loss import held_out_loss
 from modeling_ulip2.training.param_groups import decay_parameter_names
 from modeling_ulip2.training.schedule import warmup_cosine_scheduler
-from modeling_ulip2.training.stream import TripletStream
 from modeling_ulip2.training.sync_batch_norm import synchronize_batch_norm
 
 logger = logging.getLogger(__name__)

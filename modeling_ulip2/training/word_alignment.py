@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from modeling_ulip2.training.captions import CaptionCollator, CaptionDataset
+from modeling_ulip2.data.captions import CaptionCollator, CaptionDataset
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from modeling_ulip2.captioning_card_ulip2 import PROMPT
+from modeling_ulip2.models.captioning_card import PROMPT
 
 from .captioner import Captioner, Turn
 from .engine import MAX_TEXT, Engine

@@ -12,7 +12,7 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
 from modeling_ulip2 import Ulip2CaptioningProcessor, Ulip2ForConditionalGeneration
-from modeling_ulip2.evaluation.caption_verdict import captioner_verdict
+from modeling_ulip2.evaluation.captions.verdict import captioner_verdict
 from modeling_ulip2.geometry.shapes import Shape
 
 from .engine import checked_text, gpu

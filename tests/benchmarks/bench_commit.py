@@ -16,10 +16,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from modeling_ulip2.triplets.card import dataset_card
-from modeling_ulip2.triplets.files import write_text
-from modeling_ulip2.triplets.records import BUILD, Entry, write_log
-from modeling_ulip2.triplets.shards import BuildFolder
+from modeling_ulip2.data.card import dataset_card
+from modeling_ulip2.data.records import BUILD, Entry, write_log
+from modeling_ulip2.data.shards import BuildFolder
+from modeling_ulip2.utils.files import write_text
 
 COMMITS = 50
 SETTINGS = {"release": "bench", "num_points": 10000, "depth": False, "features": False}

@@ -17,8 +17,8 @@ from collections.abc import Callable
 import torch
 
 from modeling_ulip2 import PointBertConfig, PointBertModel
-from modeling_ulip2.point_ops_ulip2 import farthest_point_sample, gather_points, nearest_neighbors
-from modeling_ulip2.pointbert_ulip2 import PointBertAttention, group_points
+from modeling_ulip2.models.modeling_pointbert import PointBertAttention, group_points
+from modeling_ulip2.models.point_ops import farthest_point_sample, gather_points, nearest_neighbors
 
 
 def straightforward_sampling(xyz: torch.Tensor, num_samples: int) -> torch.Tensor:

@@ -36,16 +36,11 @@ from transformers import CLIPImageProcessor
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from modeling_ulip2 import Ulip2Config, Ulip2FeatureExtractor, Ulip2Model, Ulip2Processor  # noqa: E402
-from modeling_ulip2.training.data import TripletDataset, config_files, load_config, read_triplets  # noqa: E402
-from modeling_ulip2.training.stream import TripletStream, joined_rows  # noqa: E402
-from modeling_ulip2.triplets.collator import TripletCollator  # noqa: E402
-from modeling_ulip2.triplets.schema import (  # noqa: E402
-    FEATURES_CONFIG,
-    TRIPLETS_CONFIG,
-    features_features,
-    triplet_features,
-)
-from modeling_ulip2.triplets.shards import shard_path, write_parquet  # noqa: E402
+from modeling_ulip2.data.collator import TripletCollator  # noqa: E402
+from modeling_ulip2.data.reading import TripletDataset, config_files, load_config, read_triplets  # noqa: E402
+from modeling_ulip2.data.schema import FEATURES_CONFIG, TRIPLETS_CONFIG, features_features, triplet_features
+from modeling_ulip2.data.shards import shard_path, write_parquet  # noqa: E402
+from modeling_ulip2.data.stream import TripletStream, joined_rows  # noqa: E402
 from tests.evaluation.world import build_processor  # noqa: E402
 
 POINTS, VIEWS, CAPTIONS, DIM, SIZE = 10_000, 12, 8, 1280, 224

@@ -27,11 +27,11 @@ from bench_encoder import (
 from datasets import Dataset, Features
 
 from modeling_ulip2 import Ulip2Config, Ulip2FeatureExtractor, Ulip2Model, contrastive_loss
-from modeling_ulip2.point_ops_ulip2 import gather_points
-from modeling_ulip2.training.data import TripletDataset
+from modeling_ulip2.data.collator import TripletCollator
+from modeling_ulip2.data.reading import TripletDataset
+from modeling_ulip2.data.schema import features_features, triplet_features
+from modeling_ulip2.models.point_ops import gather_points
 from modeling_ulip2.training.param_groups import decay_parameter_names
-from modeling_ulip2.triplets.collator import TripletCollator
-from modeling_ulip2.triplets.schema import features_features, triplet_features
 
 NUM_ROWS, NUM_VIEWS, NUM_CAPTIONS = 128, 12, 8
 

@@ -25,18 +25,18 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[2] / "dataset_scripts"))
 
 from build_triplets import parse_arguments  # noqa: E402
-from engines.arguments import available_cores  # noqa: E402
-from engines.local import run_local  # noqa: E402
-from engines.shard import ShardPlan, ShardResult, make_stages, process_shard  # noqa: E402
-from stages.arguments import build_stages  # noqa: E402
-from stages.base import to_batch, to_rows  # noqa: E402
 
+from modeling_ulip2.building.engine_options import available_cores  # noqa: E402
+from modeling_ulip2.building.engines.local import run_local  # noqa: E402
+from modeling_ulip2.building.engines.shard import ShardPlan, ShardResult, make_stages, process_shard  # noqa: E402
+from modeling_ulip2.building.stage_options import build_stages  # noqa: E402
+from modeling_ulip2.building.stages.base import to_batch, to_rows  # noqa: E402
+from modeling_ulip2.data.images import open_view  # noqa: E402
+from modeling_ulip2.data.objects import list_objects  # noqa: E402
+from modeling_ulip2.data.schema import triplet_features  # noqa: E402
+from modeling_ulip2.data.shards import write_parquet  # noqa: E402
 from modeling_ulip2.towers import load_tower  # noqa: E402
 from modeling_ulip2.towers.conse import build_conse  # noqa: E402
-from modeling_ulip2.triplets.images import open_view  # noqa: E402
-from modeling_ulip2.triplets.objects import list_objects  # noqa: E402
-from modeling_ulip2.triplets.schema import triplet_features  # noqa: E402
-from modeling_ulip2.triplets.shards import write_parquet  # noqa: E402
 
 
 def write_sphere(path: Path, rings: int, seed: int) -> None:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from modeling_ulip2 import Ulip2ForConditionalGeneration
-from modeling_ulip2.connectors_ulip2 import pool_tokens
+from modeling_ulip2.models.connectors import pool_tokens
 from tests.captioning import world
 
 CONNECTORS: dict[str, dict[str, Any]] = {

@@ -9,8 +9,8 @@ import pytest
 from transformers import Pipeline, TextStreamer, pipeline
 
 from modeling_ulip2 import Ulip2FeatureExtractor
-from modeling_ulip2.captioning.pipeline import POINT_CLOUD_TO_TEXT
 from modeling_ulip2.cli import main
+from modeling_ulip2.pipelines.point_cloud_to_text import POINT_CLOUD_TO_TEXT
 from tests.captioning import world
 from tests.dataset_scripts.shapes import write_box
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from modeling_ulip2 import Ulip2CaptioningConfig, Ulip2CaptioningProcessor, Ulip2ForConditionalGeneration
-from modeling_ulip2.chat_ulip2 import PLAIN_TEMPLATE
-from modeling_ulip2.language_ulip2 import language_location
+from modeling_ulip2.models.chat import PLAIN_TEMPLATE
+from modeling_ulip2.models.language import language_location
 from tests.captioning import world
 from tests.dataset_scripts.shapes import write_box
 

@@ -17,7 +17,7 @@ from transformers import (
     OPTConfig,
 )
 
-from modeling_ulip2.captioning.qformer import initialize_qformer, qformer_config_of
+from modeling_ulip2.conversion.qformer import initialize_qformer, qformer_config_of
 from tests.captioning import world
 
 VISION = {"hidden_size": 24, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from modeling_ulip2 import Ulip2CaptioningProcessor, Ulip2ForConditionalGeneration
-from modeling_ulip2.captioning import smollm2
+from modeling_ulip2.conversion import smollm2
 from tests.captioning import world
 
 

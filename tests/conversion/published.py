@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from modeling_ulip2.configuration_ulip2 import POINT_ENCODERS
+from modeling_ulip2.models.configuration_ulip2 import POINT_ENCODERS
 from modeling_ulip2.towers import SlipConfig, SlipModel
 from tests.models import tiny
 

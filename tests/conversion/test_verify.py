@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
-from modeling_ulip2.configuration_ulip2 import POINT_ENCODERS
 from modeling_ulip2.conversion import verify
 from modeling_ulip2.conversion.folder import convert_to_folder
 from modeling_ulip2.conversion.verify import BUILT_IN, CASES, record_built_in, verify_built_in, verify_folder
-from modeling_ulip2.modeling_ulip2 import POINT_MODELS
+from modeling_ulip2.models.configuration_ulip2 import POINT_ENCODERS
+from modeling_ulip2.models.modeling_ulip2 import POINT_MODELS
 from tests.conversion import published
 
 

@@ -13,8 +13,8 @@ import pytest
 from build_triplets import main, parse_arguments
 from datasets import load_dataset
 
-from modeling_ulip2.triplets.images import open_view
-from modeling_ulip2.triplets.schema import features_features, triplet_features
+from modeling_ulip2.data.images import open_view
+from modeling_ulip2.data.schema import features_features, triplet_features
 
 from .shapes import build_arguments as arguments
 from .shapes import write_box

@@ -11,13 +11,13 @@ import pytest
 from convert_release import main
 from datasets import load_dataset
 from PIL import Image
-from releases.captions import CaptionIndex, index_captions, read_entries
-from sources.table import SourceError
 
-from modeling_ulip2.triplets.cameras import row_cameras
-from modeling_ulip2.triplets.collator import TripletCollator
-from modeling_ulip2.triplets.images import read_depth
-from modeling_ulip2.triplets.schema import triplet_features
+from modeling_ulip2.building.releases.caption_index import CaptionIndex, index_captions, read_entries
+from modeling_ulip2.building.sources.table import SourceError
+from modeling_ulip2.data.cameras import row_cameras
+from modeling_ulip2.data.collator import TripletCollator
+from modeling_ulip2.data.images import read_depth
+from modeling_ulip2.data.schema import triplet_features
 from tests.training.world import tiny_processor
 
 N = 64

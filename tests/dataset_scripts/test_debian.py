@@ -1,8 +1,9 @@
 import shutil
 
 import pytest
-from sources import debian
-from sources.debian import PackageError, download_package, open_package, safe_member_path
+
+from modeling_ulip2.building.sources import debian
+from modeling_ulip2.building.sources.debian import PackageError, download_package, open_package, safe_member_path
 
 from .packages import write_package
 

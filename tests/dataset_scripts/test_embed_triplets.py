@@ -7,12 +7,12 @@ import pytest
 from datasets import load_dataset
 from embed_triplets import main
 
+from modeling_ulip2.data.images import open_depth, open_view
+from modeling_ulip2.data.reading import TripletDataset, read_triplets
+from modeling_ulip2.data.records import read_log
 from modeling_ulip2.towers import load_tower
-from modeling_ulip2.training.data import TripletDataset, read_triplets
 from modeling_ulip2.training.features import tower_features
-from modeling_ulip2.triplets import files as written
-from modeling_ulip2.triplets.images import open_depth, open_view
-from modeling_ulip2.triplets.records import read_log
+from modeling_ulip2.utils import files as written
 from tests.training.world import add_features, write_dataset, write_tower
 
 SHAPES = 7

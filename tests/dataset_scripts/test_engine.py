@@ -5,13 +5,13 @@ from functools import partial
 
 import pyarrow.parquet as pq
 import pytest
-from engines.local import STAGED_PER_GPU, TASKS_PER_GPU, Progress, Retry, run_local
-from engines.shard import EngineError, ShardPlan, ShardResult, explain_failure, rebatch
-from stages.base import to_batch
 
-from modeling_ulip2.triplets import files as written
-from modeling_ulip2.triplets.schema import triplet_features
-from modeling_ulip2.triplets.shards import shard_path
+from modeling_ulip2.building.engines.local import STAGED_PER_GPU, TASKS_PER_GPU, Progress, Retry, run_local
+from modeling_ulip2.building.engines.shard import EngineError, ShardPlan, ShardResult, explain_failure, rebatch
+from modeling_ulip2.building.stages.base import to_batch
+from modeling_ulip2.data.schema import triplet_features
+from modeling_ulip2.data.shards import shard_path
+from modeling_ulip2.utils import files as written
 
 from .toy_stages import NUM_POINTS, FullDisk, MakeRow, Model, Unmakeable, Whole, wait_for
 

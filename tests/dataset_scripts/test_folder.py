@@ -1,6 +1,6 @@
 import pytest
 
-from modeling_ulip2.triplets.objects import OBJECT_COLUMNS, FolderError, list_objects, name_from_path
+from modeling_ulip2.data.objects import OBJECT_COLUMNS, FolderError, list_objects, name_from_path
 
 from .shapes import write_box
 

@@ -6,13 +6,19 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import stages.generate
 import torch
 from build_triplets import main, parse_arguments
 from PIL import Image
-from stages.base import to_batch
-from stages.generate import Blip2Captioner, BlipCaptioner, Decoding, VlmCaptioner, is_caption
 
+from modeling_ulip2.building.captioners import generate
+from modeling_ulip2.building.captioners.generate import (
+    Blip2Captioner,
+    BlipCaptioner,
+    Decoding,
+    VlmCaptioner,
+    is_caption,
+)
+from modeling_ulip2.building.stages.base import to_batch
 from tests.training.world import write_tower
 
 from .captioning_models import WORDS, save_blip, save_blip2, save_llava
@@ -85,7 +91,7 @@ def test_what_is_drawn_depends_on_the_object_and_the_seed_alone(folders, kind):
 @pytest.mark.parametrize("kind", list(CLASSES))
 def test_captions_come_from_the_picture_that_they_are_for(folders, kind, monkeypatch):
     """With next to no chance in the draw, a view gets the same words wherever it stands in its batch."""
-    monkeypatch.setattr(stages.generate, "is_caption", lambda text: True)  # random models go round in circles
+    monkeypatch.setattr(generate, "is_caption", lambda text: True)  # random models go round in circles
     captioner = make(folders, kind, decoding=Decoding(1, top_p=1e-6, max_new_tokens=6))
     views = [picture(seed) for seed in range(6)]
     rows = [make_object("a") | {"views": views}, make_object("b") | {"views": views[::-1]}]

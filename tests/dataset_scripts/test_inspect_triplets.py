@@ -4,14 +4,14 @@ import json
 import numpy as np
 import pytest
 from inspect_triplets import main
-from inspection.captions import CaptionStatistics
-from inspection.likeness import near_duplicates
-from inspection.objects import cloud_problems, view_problems
 from PIL import Image
 
-from modeling_ulip2.triplets.images import draw_cloud
-from modeling_ulip2.triplets.schema import triplet_features
-from modeling_ulip2.triplets.shards import shard_path, write_parquet
+from modeling_ulip2.building.inspection.caption_statistics import CaptionStatistics
+from modeling_ulip2.building.inspection.likeness import near_duplicates
+from modeling_ulip2.building.inspection.objects import cloud_problems, view_problems
+from modeling_ulip2.data.images import draw_cloud
+from modeling_ulip2.data.schema import triplet_features
+from modeling_ulip2.data.shards import shard_path, write_parquet
 from tests.training.world import STORED_POINTS, triplet_rows, write_dataset
 
 

@@ -26,17 +26,17 @@ import torch
 from convert_release import main as convert
 from PIL import Image
 
+from modeling_ulip2.data.captions import CaptionCollator, CaptionDataset, read_texts
+from modeling_ulip2.data.collator import TripletCollator
+from modeling_ulip2.data.reading import TripletDataset, config_files, read_triplets
+from modeling_ulip2.data.stream import TripletStream
 from modeling_ulip2.embedder import Ulip2Embedder
 from modeling_ulip2.evaluation.embeddings import embed_points, embed_views
-from modeling_ulip2.evaluation.split import evaluate_split, search_shapes, write_sheet
+from modeling_ulip2.evaluation.reports.split import evaluate_split, search_shapes, write_sheet
 from modeling_ulip2.search.build import build_index
-from modeling_ulip2.search.sources import open_source
+from modeling_ulip2.search.shape_sources import open_source
 from modeling_ulip2.towers import load_tower
-from modeling_ulip2.training.captions import CaptionCollator, CaptionDataset, read_texts
-from modeling_ulip2.training.data import TripletDataset, config_files, read_triplets
 from modeling_ulip2.training.features import computed_features, published_features, streamed_features, tower_features
-from modeling_ulip2.training.stream import TripletStream
-from modeling_ulip2.triplets.collator import TripletCollator
 from tests.training.world import tiny_model, tiny_processor
 
 N, SHAPES = 80, 5

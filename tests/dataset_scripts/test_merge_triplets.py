@@ -9,11 +9,11 @@ from build_triplets import main as build
 from datasets import Features, Value, load_dataset
 from merge_triplets import main, merge
 
-from modeling_ulip2.training.data import read_triplets
-from modeling_ulip2.triplets.files import write_table
-from modeling_ulip2.triplets.records import OutputError, read_log
-from modeling_ulip2.triplets.schema import triplet_features
-from modeling_ulip2.triplets.shards import BuildFolder, shard_path
+from modeling_ulip2.data.reading import read_triplets
+from modeling_ulip2.data.records import OutputError, read_log
+from modeling_ulip2.data.schema import triplet_features
+from modeling_ulip2.data.shards import BuildFolder, shard_path
+from modeling_ulip2.utils.files import write_table
 from tests.triplets.test_records import die_at, state
 
 from .shapes import build_arguments, write_box

@@ -12,8 +12,8 @@ import pointllm
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
-from sources.pairs import PairsError, ShapeIndex, claim_output
 
+from modeling_ulip2.building.sources.pairs import PairsError, ShapeIndex, claim_output
 from tests.training.world import write_dataset
 
 UIDS = ["0a1b2c3d4e5f60718293a4b5c6d7e8f9", "ffeeddccbbaa99887766554433221100", "00112233445566778899aabbccddeeff"]

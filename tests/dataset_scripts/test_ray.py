@@ -8,11 +8,12 @@ import threading
 import time
 from pathlib import Path
 
-import engines.ray
 import pytest
 from build_triplets import main
-from engines.ray import run_ray
-from engines.shard import EngineError, ShardResult
+
+from modeling_ulip2.building.engines import ray as ray_engine
+from modeling_ulip2.building.engines.ray import run_ray
+from modeling_ulip2.building.engines.shard import EngineError, ShardResult
 
 from .shapes import build_arguments
 from .test_build_triplets import SCRIPT, contents
@@ -38,7 +39,7 @@ def parent_of(pid: int) -> int:
 def test_rows_are_those_of_the_local_engine(tmp_path, monkeypatch, num_gpus, wave):
     """Also where workers die, an object hangs, stages with models have actors of their own, and Ray is not given all
     shards at once."""
-    monkeypatch.setattr(engines.ray, "WAVE_SHARDS", wave)
+    monkeypatch.setattr(ray_engine, "WAVE_SHARDS", wave)
     names = ["a", "kill once", "bad"], ["c", "kill", "d", "hang"], ["e", "f"]
     local, remote = model_plan(tmp_path / "local"), model_plan(tmp_path / "ray")
     expected, _ = run(local, make_shards(*names), object_timeout=3)

@@ -10,10 +10,10 @@ import objaverse_v1
 import pytest
 import shapenet
 from PIL import Image
-from stages.base import to_batch, to_rows
-from stages.read import ReadMesh
 
-from modeling_ulip2.triplets.objects import FolderError, add_labels, list_objects
+from modeling_ulip2.building.stages.base import to_batch, to_rows
+from modeling_ulip2.building.stages.read import ReadMesh
+from modeling_ulip2.data.objects import FolderError, add_labels, list_objects
 
 from .shapes import write_box
 from .test_stages import make_row

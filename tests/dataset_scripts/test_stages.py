@@ -7,21 +7,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from stages.base import ObjectError, RowStage, local_name, object_seed, to_batch, to_rows
-from stages.captions import Captioner, MetadataCaptioner, merge
-from stages.colors import NAMED_COLORS, TERMS, ColorNamer, srgb_to_lab
-from stages.embed import EmbedViews
-from stages.labels import LabelsCaptioner, read_vocabulary, with_article
-from stages.rank import RankCaptions, rank
-from stages.read import ReadMesh, SamplePoints
-from stages.render import RenderViews
-from stages.tower import resolve_dtype
 
+from modeling_ulip2.building.captioners.base import Captioner, MetadataCaptioner, merge
+from modeling_ulip2.building.captioners.labels import LabelsCaptioner, read_vocabulary, with_article
+from modeling_ulip2.building.stages.base import ObjectError, RowStage, local_name, object_seed, to_batch, to_rows
+from modeling_ulip2.building.stages.colors import NAMED_COLORS, TERMS, ColorNamer, srgb_to_lab
+from modeling_ulip2.building.stages.embed import EmbedViews
+from modeling_ulip2.building.stages.rank import RankCaptions, rank
+from modeling_ulip2.building.stages.read import ReadMesh, SamplePoints
+from modeling_ulip2.building.stages.render import RenderViews
+from modeling_ulip2.building.stages.tower import resolve_dtype
+from modeling_ulip2.data.images import open_view
 from modeling_ulip2.geometry import Camera, Material, Mesh, Renderer, camera_ring, read_mesh
 from modeling_ulip2.geometry.axes import UP_AXES, rotation_to_y_up
 from modeling_ulip2.geometry.colors import srgb_to_linear
 from modeling_ulip2.towers import load_tower
-from modeling_ulip2.triplets.images import open_view
 from tests.towers.world import save_open_clip
 from tests.training.world import write_tower
 

@@ -8,7 +8,7 @@ import pytest
 import sweet_home_3d
 from sweet_home_3d import LIBRARIES, main, parse_properties, read_catalog
 
-from modeling_ulip2.triplets.objects import list_objects
+from modeling_ulip2.data.objects import list_objects
 
 from .packages import write_package
 

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from build_triplets import parse_arguments
 from scipy.spatial import KDTree
-from stages.arguments import build_settings
-from stages.base import to_batch, to_rows
-from stages.read import ReadMesh, SamplePoints
-from stages.render import RenderViews
 
+from modeling_ulip2.building.stage_options import build_settings
+from modeling_ulip2.building.stages.base import to_batch, to_rows
+from modeling_ulip2.building.stages.read import ReadMesh, SamplePoints
+from modeling_ulip2.building.stages.render import RenderViews
+from modeling_ulip2.data.cameras import depth_points, row_cameras
+from modeling_ulip2.data.schema import triplet_features
+from modeling_ulip2.data.shards import read_parquet, write_parquet
 from modeling_ulip2.geometry import camera_rings
-from modeling_ulip2.triplets.cameras import depth_points, row_cameras
-from modeling_ulip2.triplets.schema import triplet_features
-from modeling_ulip2.triplets.shards import read_parquet, write_parquet
 
 from .shapes import BOX_CORNERS, BOX_FACES
 from .test_stages import make_row

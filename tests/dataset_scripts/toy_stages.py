@@ -10,9 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-from stages.base import Batch, Row, RowStage, Stage, alive
 
-from modeling_ulip2.triplets import files
+from modeling_ulip2.building.stages.base import Batch, Row, RowStage, Stage, alive
+from modeling_ulip2.utils import files
 
 NUM_POINTS, DIM = 8, 4
 

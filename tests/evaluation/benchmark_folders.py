@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from benchmarks.folder import Source, write_split
 
-from modeling_ulip2.evaluation.benchmarks import BENCHMARKS
+from modeling_ulip2.building.benchmarks.folder import Source, write_split
+from modeling_ulip2.evaluation.benchmarks.catalog import BENCHMARKS
 
 
 def write_benchmark(

@@ -14,13 +14,15 @@ from PIL import Image
 from torch.nn import functional as F
 
 from modeling_ulip2 import Ulip2FeatureExtractor, Ulip2Model
-from modeling_ulip2.evaluation import benchmark_run, embed_shards, load_class_names, load_templates
-from modeling_ulip2.evaluation.benchmark_run import BenchmarkRun, checkpoint_hashes, evaluate_benchmark
-from modeling_ulip2.evaluation.embed_shards import PreparedClouds
+from modeling_ulip2.evaluation import load_class_names, load_templates
+from modeling_ulip2.evaluation.benchmarks import embed_shards
+from modeling_ulip2.evaluation.benchmarks import run as benchmark_run
+from modeling_ulip2.evaluation.benchmarks.embed_shards import PreparedClouds
+from modeling_ulip2.evaluation.benchmarks.protocols import PROTOCOLS
+from modeling_ulip2.evaluation.benchmarks.run import BenchmarkRun, checkpoint_hashes, evaluate_benchmark
 from modeling_ulip2.evaluation.embeddings import CloudRows
-from modeling_ulip2.evaluation.protocols import PROTOCOLS
-from modeling_ulip2.feature_extraction_ulip2 import unit_sphere
-from modeling_ulip2.point_ops_ulip2 import FPSRule, farthest_point_sample
+from modeling_ulip2.models.feature_extraction_ulip2 import unit_sphere
+from modeling_ulip2.models.point_ops import FPSRule, farthest_point_sample
 from modeling_ulip2.towers import load_tower
 from tests.evaluation.benchmark_folders import write_benchmark
 from tests.evaluation.world import NUM_POINTS, World, build_world

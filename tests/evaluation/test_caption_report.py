@@ -9,9 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from modeling_ulip2.evaluation import caption_report
-from modeling_ulip2.evaluation.caption_report import caption_table, cider_interval, group_table, score_systems
-from modeling_ulip2.evaluation.figures import Described, description_sheet
+from modeling_ulip2.evaluation.captions import caption_report
+from modeling_ulip2.evaluation.captions.caption_report import (
+    caption_table,
+    cider_interval,
+    group_table,
+    score_systems,
+)
+from modeling_ulip2.evaluation.reports.figures import Described, description_sheet
 
 REFERENCES = {"a": ["a red chair"], "b": ["a blue table"], "c": ["a green lamp"]}
 SYSTEMS = {
@@ -23,7 +28,7 @@ SYSTEMS = {
 @pytest.fixture
 def scores(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(caption_report, "java_is_available", lambda: False)
-    monkeypatch.setattr("modeling_ulip2.evaluation.captioning.java_is_available", lambda: False)
+    monkeypatch.setattr("modeling_ulip2.evaluation.captions.scores.java_is_available", lambda: False)
     embeds = {name: torch.eye(3)[row] for row, name in enumerate("abc")}
 
     def encode(texts: list[str]) -> torch.Tensor:

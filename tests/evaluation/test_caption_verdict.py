@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from modeling_ulip2.card_ulip2 import MARK
-from modeling_ulip2.evaluation.caption_run import shuffled_captions
-from modeling_ulip2.evaluation.caption_verdict import (
+from modeling_ulip2.evaluation.captions.generation import shuffled_captions
+from modeling_ulip2.evaluation.captions.scores import caption_scores
+from modeling_ulip2.evaluation.captions.verdict import (
     CAPTIONER_REPORT,
     CaptionerVerdict,
     captioner_verdict,
@@ -18,7 +18,7 @@ from modeling_ulip2.evaluation.caption_verdict import (
     verdict_lines,
     write_verdict,
 )
-from modeling_ulip2.evaluation.captioning import caption_scores
+from modeling_ulip2.models.model_card import MARK
 
 KINDS = ["a red chair", "a blue table", "a green lamp", "a brown wooden bed", "a white sofa", "a black car"]
 REFERENCES = {f"{number:02d}": [KINDS[number % 6]] for number in range(36)}
@@ -115,7 +115,7 @@ def test_a_report_that_is_none_is_told_and_not_used(
 
 def test_a_name_that_is_no_folder_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write_verdict(judge(CONSTANT), tmp_path)
-    module = "modeling_ulip2.evaluation.caption_verdict.cached_file"
+    module = "modeling_ulip2.evaluation.captions.verdict.cached_file"
     monkeypatch.setattr(module, lambda name, file, **options: str(tmp_path / file))
     assert "white and black chair" in (captioner_verdict("someone/captioner") or "")
     monkeypatch.setattr(module, lambda name, file, **options: None)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from modeling_ulip2.evaluation import caption_words
-from modeling_ulip2.evaluation.caption_words import JavaError, Meteor, java_is_available, split_captions
-from modeling_ulip2.evaluation.captioning import caption_scores, read_predictions, sentence_scores, shape_scores
+from modeling_ulip2.evaluation.captions import words as caption_words
+from modeling_ulip2.evaluation.captions.scores import caption_scores, read_predictions, sentence_scores, shape_scores
+from modeling_ulip2.evaluation.captions.words import JavaError, Meteor, java_is_available, split_captions
 
 needs_java = pytest.mark.skipif(not java_is_available(), reason="there is no Java")
 

@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 
 from modeling_ulip2 import Ulip2FeatureExtractor
-from modeling_ulip2.evaluation.classification import fit_linear_probe, predict_logits
-from modeling_ulip2.training.labelled import ClassificationCollator
-from modeling_ulip2.triplets.augmentation import PUBLISHED
+from modeling_ulip2.data.augmentation import PUBLISHED
+from modeling_ulip2.data.labelled import ClassificationCollator
+from modeling_ulip2.evaluation.metrics.classification import fit_linear_probe, predict_logits
 from tests.training.test_classification import labelled, model
 
 FEATURES = torch.randn(60, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 10, 0.1, 1, 1]) + 3

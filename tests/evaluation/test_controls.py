@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from modeling_ulip2.evaluation import evaluate_retrieval, evaluate_zero_shot, retrieval_metrics, zero_shot_metrics
-from modeling_ulip2.evaluation.controls import (
+from modeling_ulip2.evaluation.metrics.controls import (
     bootstrap_interval,
     mean_over_classes,
     retrieval_chance,
@@ -16,8 +16,8 @@ from modeling_ulip2.evaluation.controls import (
     zero_shot_chance,
     zero_shot_constant,
 )
-from modeling_ulip2.evaluation.retrieval import RetrievalResult
-from modeling_ulip2.evaluation.zero_shot import ZeroShotResult
+from modeling_ulip2.evaluation.metrics.retrieval import RetrievalResult
+from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult
 
 
 def classified(labels: list[int], logits: torch.Tensor) -> ZeroShotResult:

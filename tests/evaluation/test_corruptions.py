@@ -5,8 +5,8 @@ import pytest
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
-from modeling_ulip2.evaluation.corruptions import CORRUPTIONS, Cloud, CorruptedClouds, shape_rng
-from modeling_ulip2.feature_extraction_ulip2 import FILL_COLOR, unit_sphere
+from modeling_ulip2.evaluation.robustness.corruptions import CORRUPTIONS, Cloud, CorruptedClouds, shape_rng
+from modeling_ulip2.models.feature_extraction_ulip2 import FILL_COLOR, unit_sphere
 
 POINTS = 200
 

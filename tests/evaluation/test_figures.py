@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from modeling_ulip2.evaluation.figures import (
+from modeling_ulip2.evaluation.metrics.zero_shot import zero_shot_metrics
+from modeling_ulip2.evaluation.reports.figures import (
     LINES,
     RIGHT,
     WRONG,
@@ -24,7 +25,6 @@ from modeling_ulip2.evaluation.figures import (
     retrieval_sheet,
     robustness_curves,
 )
-from modeling_ulip2.evaluation.zero_shot import zero_shot_metrics
 
 
 def picture(color: tuple[int, int, int]) -> np.ndarray:

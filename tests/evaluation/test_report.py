@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from modeling_ulip2.evaluation import evaluate_retrieval, evaluate_zero_shot
-from modeling_ulip2.evaluation.controls import Figure
-from modeling_ulip2.evaluation.report import (
+from modeling_ulip2.evaluation.metrics.controls import Figure
+from modeling_ulip2.evaluation.reports.report import (
     Picture,
     Section,
     environment,

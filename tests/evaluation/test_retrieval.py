@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_ulip2.evaluation import retrieval
-from modeling_ulip2.evaluation.retrieval import relevance, retrieval_metrics, search, shared_texts
+from modeling_ulip2.evaluation.metrics import retrieval
+from modeling_ulip2.evaluation.metrics.retrieval import relevance, retrieval_metrics, search, shared_texts
 
 
 def world(queries: int = 23, gallery: int = 31, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, list[list[int]]]:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from modeling_ulip2.evaluation import load_templates
 from modeling_ulip2.evaluation.embeddings import embed_points, embed_views, load_for_evaluation
-from modeling_ulip2.evaluation.split import default_queries, evaluate_split, portrait, read_labels
+from modeling_ulip2.evaluation.reports.split import default_queries, evaluate_split, portrait, read_labels
 from modeling_ulip2.towers import load_tower
 from tests.evaluation.world import CATEGORIES, World, build_tower, build_world
 

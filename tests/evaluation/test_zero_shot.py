@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from modeling_ulip2.evaluation.zero_shot import (
+from modeling_ulip2.evaluation.metrics.zero_shot import (
     ZeroShotResult,
     class_embeddings,
     topk_accuracy,

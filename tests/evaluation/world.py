@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from modeling_ulip2 import PointBertConfig, Ulip2Config, Ulip2FeatureExtractor, Ulip2Model, Ulip2Processor
-from modeling_ulip2.triplets.schema import triplet_features
+from modeling_ulip2.data.schema import triplet_features
 
 CATEGORIES = ("chair", "lamp", "table")
 NUM_POINTS, NUM_VIEWS, SIZE = 64, 3, 32

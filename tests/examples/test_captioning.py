@@ -16,10 +16,10 @@ from safetensors import safe_open
 
 from examples import captioning, train_captioning
 from modeling_ulip2 import Ulip2CaptioningProcessor, Ulip2ForConditionalGeneration
-from modeling_ulip2.evaluation.caption_run import nearest_captions, shuffled_captions
-from modeling_ulip2.evaluation.caption_verdict import CAPTIONER_REPORT, captioner_verdict
+from modeling_ulip2.data.pairs import CAPTIONS_CONFIG, write_pairs
+from modeling_ulip2.evaluation.captions.generation import nearest_captions, shuffled_captions
+from modeling_ulip2.evaluation.captions.verdict import CAPTIONER_REPORT, captioner_verdict
 from modeling_ulip2.training.word_alignment import steps_of_pass
-from modeling_ulip2.triplets.pairs import CAPTIONS_CONFIG, write_pairs
 from tests.captioning import world as captioners
 from tests.evaluation.world import CATEGORIES, World, build_world
 
@@ -182,8 +182,8 @@ def measure(world: tuple[World, str, Path], output: Path, **changes: Any) -> dic
 
 
 def test_captions_are_measured_beside_their_controls(world, trained: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("modeling_ulip2.evaluation.caption_report.java_is_available", lambda: False)
-    monkeypatch.setattr("modeling_ulip2.evaluation.captioning.java_is_available", lambda: False)
+    monkeypatch.setattr("modeling_ulip2.evaluation.captions.caption_report.java_is_available", lambda: False)
+    monkeypatch.setattr("modeling_ulip2.evaluation.captions.scores.java_is_available", lambda: False)
     record = measure(world, tmp_path / "out", model=trained)
     assert set(record["systems"]) == {"model", "shuffled points", "no points", "nearest training caption"}
     figures = record["systems"]["model"]["metrics"]
@@ -230,8 +230,8 @@ def lookup(
 def test_a_captioner_that_says_one_thing_of_all_is_told_so_everywhere(
     world, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("modeling_ulip2.evaluation.caption_report.java_is_available", lambda: False)
-    monkeypatch.setattr("modeling_ulip2.evaluation.captioning.java_is_available", lambda: False)
+    monkeypatch.setattr("modeling_ulip2.evaluation.captions.caption_report.java_is_available", lambda: False)
+    monkeypatch.setattr("modeling_ulip2.evaluation.captions.scores.java_is_available", lambda: False)
     model = shutil.copytree(trained, tmp_path / "model")
     status: list[int] = []
     for caption, name in ((None, "honest"), ("a red chair", "constant")):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from examples.evaluate_all import main, short_names
-from modeling_ulip2.evaluation import benchmark_run
+from modeling_ulip2.evaluation.benchmarks import run as benchmark_run
 from tests.evaluation.benchmark_folders import write_benchmark
 from tests.evaluation.world import World, build_world
 

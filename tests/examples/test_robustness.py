@@ -12,7 +12,7 @@ from PIL import Image
 
 from examples import robustness
 from modeling_ulip2 import Ulip2FeatureExtractor, Ulip2ForPointCloudClassification
-from modeling_ulip2.evaluation.robustness import PARTIAL_VIEWS, MeshClouds, PartialViews, levels_of, mesh_path
+from modeling_ulip2.evaluation.robustness.curves import PARTIAL_VIEWS, MeshClouds, PartialViews, levels_of, mesh_path
 from tests.dataset_scripts.shapes import write_box
 from tests.evaluation.world import NUM_POINTS, World, build_world
 

@@ -200,7 +200,7 @@ def test_real_files_are_not_taken_for_failed_downloads(tmp_path):
 
 
 def test_building_triplets_reads_below_the_folder_of_meshes(tmp_path):
-    from stages.read import ReadMesh
+    from modeling_ulip2.building.stages.read import ReadMesh
 
     shutil.copytree(CASES / "c03_shapenet", tmp_path / "c")
     row = {"id": "1", "path": "02691156/abc/models/model_normalized.obj", "rotation": ""}

@@ -143,7 +143,7 @@ def far_files(folder: Path, offset: np.ndarray) -> list[Path]:
 
 
 def test_meshes_far_from_the_origin_keep_their_digits(tmp_path):
-    from stages.read import ReadMesh, SamplePoints
+    from modeling_ulip2.building.stages.read import ReadMesh, SamplePoints
 
     (tmp_path / "near").mkdir()
     (tmp_path / "far").mkdir()

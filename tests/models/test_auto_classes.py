@@ -25,7 +25,7 @@ from modeling_ulip2 import (
     Ulip2PointModelWithProjection,
     Ulip2Processor,
 )
-from modeling_ulip2.configuration_ulip2 import POINT_ENCODERS
+from modeling_ulip2.models.configuration_ulip2 import POINT_ENCODERS
 from tests.models import tiny
 
 
@@ -60,8 +60,8 @@ def test_a_checkpoint_carries_its_code(checkpoint: Path) -> None:
     }
     package = Path(sys.modules["modeling_ulip2"].__file__).parent
     carried = {path.name for path in checkpoint.glob("*.py")}
-    assert {"configuration_ulip2.py", "modeling_ulip2.py", "pointbert_ulip2.py", "processing_ulip2.py"} <= carried
-    assert carried <= {path.name for path in package.glob("*_ulip2.py")}
+    assert {"configuration_ulip2.py", "modeling_ulip2.py", "modeling_pointbert.py", "processing_ulip2.py"} <= carried
+    assert carried <= {path.name for path in (package / "models").glob("*.py")}
 
 
 # How everything that a stranger runs begins: the package is made impossible to import.

@@ -22,8 +22,8 @@ from modeling_ulip2 import (
     Ulip2PointModelWithProjection,
     Ulip2Processor,
 )
-from modeling_ulip2.card_ulip2 import MARK
-from modeling_ulip2.configuration_ulip2 import POINT_ENCODERS
+from modeling_ulip2.models.configuration_ulip2 import POINT_ENCODERS
+from modeling_ulip2.models.model_card import MARK
 from tests.models import tiny
 
 NAME = "someone/shapes"

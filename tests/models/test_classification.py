@@ -15,7 +15,7 @@ from modeling_ulip2 import (
     Ulip2ForPointCloudClassification,
     Ulip2Model,
 )
-from modeling_ulip2.classification_ulip2 import smoothed_cross_entropy
+from modeling_ulip2.models.modeling_classification_ulip2 import smoothed_cross_entropy
 from tests.models import tiny
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from modeling_ulip2 import Ulip2Config
-from modeling_ulip2.configuration_ulip2 import POINT_ENCODERS, POINTBERT_SIZES, UNI3D_SIZES, PointBertConfig
-from modeling_ulip2.pointbert_ulip2 import PointBertModel
+from modeling_ulip2.models.configuration_ulip2 import POINT_ENCODERS, POINTBERT_SIZES, UNI3D_SIZES, PointBertConfig
+from modeling_ulip2.models.modeling_pointbert import PointBertModel
 
 
 @pytest.mark.parametrize("size", POINTBERT_SIZES)

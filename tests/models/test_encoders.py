@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel
 
 from modeling_ulip2 import Ulip2Config, Ulip2Model, Ulip2PointModelWithProjection
-from modeling_ulip2.configuration_ulip2 import POINT_ENCODERS
+from modeling_ulip2.models.configuration_ulip2 import POINT_ENCODERS
 from tests.models import tiny
 
 Encoder = Any

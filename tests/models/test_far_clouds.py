@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from modeling_ulip2 import Ulip2FeatureExtractor
-from modeling_ulip2.configuration_ulip2 import PointBertConfig
 from modeling_ulip2.geometry import read_shape
 from modeling_ulip2.geometry.axes import rotation_to_y_up
-from modeling_ulip2.pointbert_ulip2 import PointBertModel
+from modeling_ulip2.models.configuration_ulip2 import PointBertConfig
+from modeling_ulip2.models.modeling_pointbert import PointBertModel
 
 from .tiny import POINT_CONFIG
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from modeling_ulip2 import contrastive_loss
-from modeling_ulip2.loss_ulip2 import average_captions
+from modeling_ulip2.models.loss import average_captions
 
 
 def log_softmax(row: list[float], index: int) -> float:

@@ -19,7 +19,7 @@ from modeling_ulip2 import (
     Ulip2PointModelWithProjection,
     register_point_encoder,
 )
-from modeling_ulip2.configuration_ulip2 import POINT_ENCODERS
+from modeling_ulip2.models.configuration_ulip2 import POINT_ENCODERS
 from tests.models.tiny import CONTEXT, POINT_CONFIG, PROJECTION_DIM, WORDS, clouds, tower
 
 

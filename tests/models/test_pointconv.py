@@ -18,13 +18,13 @@ from modeling_ulip2 import (
     PointNextConfig,
     PointNextModel,
 )
-from modeling_ulip2.configuration_ulip2 import POINTMLP_ELITE, POINTNET2_MSG, POINTNEXT_SIZES
 from modeling_ulip2.conversion.pointconv import pointmlp_config, pointnet2_config, pointnext_config
-from modeling_ulip2.point_layers_ulip2 import Pointwise, pointwise, sampling_starts
-from modeling_ulip2.point_ops_ulip2 import ball_query, gather_points
-from modeling_ulip2.pointmlp_ulip2 import PointMLPGrouper, PointMLPResidual
-from modeling_ulip2.pointnet2_ulip2 import PointNet2SetAbstraction
-from modeling_ulip2.pointnext_ulip2 import PointNextBlock, PointSet
+from modeling_ulip2.models.configuration_ulip2 import POINTMLP_ELITE, POINTNET2_MSG, POINTNEXT_SIZES
+from modeling_ulip2.models.modeling_pointmlp import PointMLPGrouper, PointMLPResidual
+from modeling_ulip2.models.modeling_pointnet2 import PointNet2SetAbstraction
+from modeling_ulip2.models.modeling_pointnext import PointNextBlock, PointSet
+from modeling_ulip2.models.point_layers import Pointwise, pointwise, sampling_starts
+from modeling_ulip2.models.point_ops import ball_query, gather_points
 from tests.models import tiny
 
 

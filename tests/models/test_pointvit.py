@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from modeling_ulip2 import PpatConfig, PpatModel, Uni3dConfig, Uni3dModel
-from modeling_ulip2.configuration_ulip2 import UNI3D_SIZES
+from modeling_ulip2.models.configuration_ulip2 import UNI3D_SIZES
 from tests.models import tiny
 
 KINDS: dict[str, tuple[type[PreTrainedModel], dict[str, Any]]] = {

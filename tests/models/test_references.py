@@ -18,7 +18,7 @@ from modeling_ulip2 import (
     Ulip2PointModelWithProjection,
     Ulip2Processor,
 )
-from modeling_ulip2.references_ulip2 import Origin, is_local, model_location, written_reference
+from modeling_ulip2.models.references import Origin, is_local, model_location, written_reference
 from tests.models import tiny
 from tests.models.test_card import NAME, Hub, fake_hub  # noqa: F401
 

@@ -10,7 +10,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from modeling_ulip2 import Ulip2Config, Ulip2PointModelWithProjection
-from modeling_ulip2.point_ops_ulip2 import FPS_PPAT, FPSRule, farthest_point_sample
+from modeling_ulip2.models.point_ops import FPS_PPAT, FPSRule, farthest_point_sample
 from tests.models import tiny
 
 # Every call gets a number of points of its own, so that no cache knows it before it is traced.

@@ -1,4 +1,4 @@
-"""Files named `*_ulip2.py` travel with every checkpoint: they stand alone beside torch, transformers and numpy."""
+"""The files of `models/` travel with every checkpoint: they stand alone beside torch, transformers and numpy."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 
 import modeling_ulip2
 
-PACKAGE = Path(modeling_ulip2.__file__).parent
-FILES = sorted(PACKAGE.glob("*_ulip2.py"))
+PACKAGE = Path(modeling_ulip2.__file__).parent / "models"
+FILES = sorted(path for path in PACKAGE.glob("*.py") if path.name != "__init__.py")
+assert FILES
 # huggingface_hub is what transformers itself stands on
 ALLOWED = {"torch", "transformers", "numpy", "huggingface_hub"} | set(sys.stdlib_module_names)
 
@@ -31,7 +32,7 @@ def imports_outside_try(tree: ast.AST) -> list[ast.Import | ast.ImportFrom]:
 def test_imports(path: Path) -> None:
     for node in imports_outside_try(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
-            assert node.level == 1 and node.module, f"line {node.lineno}: only `from .x_ulip2 import y`"
+            assert node.level == 1 and node.module, f"line {node.lineno}: only `from .x import y`"
             assert (PACKAGE / f"{node.module}.py") in FILES, f"line {node.lineno}: {node.module} does not travel"
             continue
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]

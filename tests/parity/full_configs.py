@@ -19,8 +19,8 @@ from modeling_ulip2 import (
     Ulip2Config,
     Ulip2Model,
 )
-from modeling_ulip2.configuration_ulip2 import POINT_ENCODERS, POINTMLP_ELITE, UNI3D_SIZES
 from modeling_ulip2.conversion import LAYOUTS, PublishedCheckpoint, convert, pointbert_config, published_name
+from modeling_ulip2.models.configuration_ulip2 import POINT_ENCODERS, POINTMLP_ELITE, UNI3D_SIZES
 from tests.parity import Case, read_json
 
 # Configurations with their defaults or presets; the published files do not repeat them.

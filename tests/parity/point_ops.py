@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from modeling_ulip2.point_ops_ulip2 import FPS_POINTBERT, FPS_POINTNEXT, farthest_point_sample
+from modeling_ulip2.models.point_ops import FPS_POINTBERT, FPS_POINTNEXT, farthest_point_sample
 from tests.parity import Case, TensorFile, read_json
 
 RULES = {"fps_a": FPS_POINTBERT, "fps_b": FPS_POINTNEXT}

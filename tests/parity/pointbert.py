@@ -12,7 +12,7 @@ import torch
 
 from modeling_ulip2 import PointBertConfig, PointBertModel
 from modeling_ulip2.conversion import pointbert_config
-from modeling_ulip2.pointbert_ulip2 import group_points
+from modeling_ulip2.models.modeling_pointbert import group_points
 from tests.parity import ATOL, Case, TensorFile, read_json
 from tests.parity.ties import Gradients, explain
 

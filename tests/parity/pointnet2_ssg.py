@@ -8,7 +8,7 @@ import torch
 
 from modeling_ulip2 import PointNet2Config, PointNet2Model
 from modeling_ulip2.conversion.pointconv import pointnet2_config
-from modeling_ulip2.point_layers_ulip2 import sampling_starts
+from modeling_ulip2.models.point_layers import sampling_starts
 from tests.parity import Case, read_json
 from tests.parity.pointbert import cases, load_weights
 

@@ -6,7 +6,7 @@ import torch
 
 from modeling_ulip2 import PointNextConfig, PointNextModel
 from modeling_ulip2.conversion.pointconv import pointnext_config
-from modeling_ulip2.point_ops_ulip2 import gather_points
+from modeling_ulip2.models.point_ops import gather_points
 from tests.parity import Case, read_json
 from tests.parity.pointbert import cases, load_weights
 from tests.parity.pointnet2_ssg import capture

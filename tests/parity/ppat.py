@@ -8,7 +8,7 @@ from modeling_ulip2 import PpatConfig, PpatModel, Ulip2Config, Ulip2PointModelWi
 from modeling_ulip2.conversion.checkpoint import PublishedCheckpoint
 from modeling_ulip2.conversion.layouts import recognise, sort_tensors
 from modeling_ulip2.conversion.pointvit import ppat_config
-from modeling_ulip2.ppat_ulip2 import group_balls
+from modeling_ulip2.models.modeling_ppat import group_balls
 from tests.parity import Case, TensorFile, read_json
 from tests.parity.pointbert import cases, load_weights
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from modeling_ulip2.evaluation.protocols import PROTOCOLS
-from modeling_ulip2.feature_extraction_ulip2 import Ulip2FeatureExtractor, append_height, unit_sphere
-from modeling_ulip2.triplets import augmentation
-from modeling_ulip2.triplets.augmentation import Rng
+from modeling_ulip2.data import augmentation
+from modeling_ulip2.data.augmentation import Rng
+from modeling_ulip2.evaluation.benchmarks.protocols import PROTOCOLS
+from modeling_ulip2.models.feature_extraction_ulip2 import Ulip2FeatureExtractor, append_height, unit_sphere
 from tests.parity import Case, TensorFile, read_json
 
 SECOND = "_second_call"

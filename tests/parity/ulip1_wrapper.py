@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from modeling_ulip2 import Ulip2Model
 from modeling_ulip2.conversion import PublishedCheckpoint, convert, pointbert_config, recognise, sort_tensors
-from modeling_ulip2.modeling_slip_ulip2 import SlipModel
+from modeling_ulip2.models.modeling_slip import SlipModel
 from modeling_ulip2.towers.slip import slip_config, slip_from_published
 from modeling_ulip2.training.param_groups import has_weight_decay
 from tests.parity import Case, TensorFile, read_json

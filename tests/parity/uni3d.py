@@ -11,7 +11,7 @@ from modeling_ulip2.conversion.checkpoint import PublishedCheckpoint
 from modeling_ulip2.conversion.encoders import recognise_encoder, without_unused
 from modeling_ulip2.conversion.layouts import recognise, sort_tensors
 from modeling_ulip2.conversion.pointvit import uni3d_config
-from modeling_ulip2.pointbert_ulip2 import group_points
+from modeling_ulip2.models.modeling_pointbert import group_points
 from tests.parity import Case, TensorFile, read_json
 from tests.parity.pointbert import cases, check_neighbors, load_weights
 

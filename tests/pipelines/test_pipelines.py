@@ -23,7 +23,7 @@ from modeling_ulip2 import (
 from modeling_ulip2.evaluation import class_embeddings, load_templates
 from modeling_ulip2.evaluation.embeddings import embed_points, load_for_evaluation
 from modeling_ulip2.geometry import MeshError, read_mesh, sample_points
-from modeling_ulip2.pipelines import (
+from modeling_ulip2.pipelines.base import (
     CLASSIFICATION,
     FEATURE_EXTRACTION,
     ZERO_SHOT_CLASSIFICATION,

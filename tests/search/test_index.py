@@ -9,10 +9,10 @@ import pytest
 import torch
 from datasets import Dataset, load_dataset
 
+from modeling_ulip2.data.reading import read_triplets
 from modeling_ulip2.embedder import Ulip2Embedder
 from modeling_ulip2.evaluation.embeddings import embed_points, load_for_evaluation
-from modeling_ulip2.evaluation.split import read_labels
-from modeling_ulip2.training.data import read_triplets
+from modeling_ulip2.evaluation.reports.split import read_labels
 from tests.dataset_scripts.shapes import write_bad_meshes, write_box
 from tests.evaluation.world import NUM_POINTS, World, build_world
 
@@ -23,7 +23,7 @@ from modeling_ulip2.search.build import build_index, read_errors  # noqa: E402
 from modeling_ulip2.search.faiss_index import choose_factory, open_faiss  # noqa: E402
 from modeling_ulip2.search.index import Match, ShapeIndex, combine  # noqa: E402
 from modeling_ulip2.search.schema import FAISS_FILE, INFO_FILE  # noqa: E402
-from modeling_ulip2.search.sources import FolderSource, TripletSource  # noqa: E402
+from modeling_ulip2.search.shape_sources import FolderSource, TripletSource  # noqa: E402
 
 
 @pytest.fixture(scope="module")

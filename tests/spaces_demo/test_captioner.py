@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from modeling_ulip2.captioning_card_ulip2 import PROMPT
-from modeling_ulip2.evaluation.caption_verdict import CAPTIONER_REPORT
+from modeling_ulip2.evaluation.captions.verdict import CAPTIONER_REPORT
 from modeling_ulip2.geometry.shapes import read_shape
+from modeling_ulip2.models.captioning_card import PROMPT
 
 pytest.importorskip("gradio", reason="the demo needs gradio (pip install 'modeling-ulip2[demo]')")
 pytest.importorskip("faiss", reason="the demo needs faiss-cpu (pip install 'modeling-ulip2[demo]')")

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from modeling_ulip2.evaluation import embed_shards
+from modeling_ulip2.data.reading import read_triplets
+from modeling_ulip2.evaluation.benchmarks import embed_shards
 from modeling_ulip2.towers import load_tower
 from modeling_ulip2.training import features, point_features
-from modeling_ulip2.training.data import read_triplets
 from tests.captioning import world
 from tests.evaluation.world import build_model
 

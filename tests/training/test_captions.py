@@ -12,11 +12,11 @@ import pytest
 import torch
 from datasets import Dataset
 
-from modeling_ulip2.training.captions import CaptionCollator, CaptionDataset, read_shapes, read_texts
-from modeling_ulip2.training.data import decode_row, read_triplets
+from modeling_ulip2.data.augmentation import PointAugmentation
+from modeling_ulip2.data.captions import CaptionCollator, CaptionDataset, read_shapes, read_texts
+from modeling_ulip2.data.pairs import CAPTIONS_CONFIG, CONVERSATIONS_CONFIG, write_pairs
+from modeling_ulip2.data.reading import decode_row, read_triplets
 from modeling_ulip2.training.point_features import point_features
-from modeling_ulip2.triplets.augmentation import PointAugmentation
-from modeling_ulip2.triplets.pairs import CAPTIONS_CONFIG, CONVERSATIONS_CONFIG, write_pairs
 from tests.captioning import world as captioning
 
 

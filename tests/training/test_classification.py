@@ -6,12 +6,12 @@ import torch
 from datasets import Dataset
 
 from modeling_ulip2 import Ulip2Config, Ulip2FeatureExtractor, Ulip2ForPointCloudClassification
-from modeling_ulip2.evaluation.classification import predict_logits
+from modeling_ulip2.data.augmentation import PointAugmentation
+from modeling_ulip2.data.labelled import ClassificationCollator, LabelledClouds, LabelledSplit
+from modeling_ulip2.evaluation.metrics.classification import predict_logits
 from modeling_ulip2.training.classification import ClassificationTrainer, ClassificationTrainingArguments
-from modeling_ulip2.training.labelled import ClassificationCollator, LabelledClouds, LabelledSplit
 from modeling_ulip2.training.param_groups import encoder_depths
 from modeling_ulip2.training.schedule import warmup_cosine
-from modeling_ulip2.triplets.augmentation import PointAugmentation
 from tests.models import tiny
 from tests.training.world import ENCODER, triplet_rows
 

@@ -7,14 +7,8 @@ import numpy as np
 import pytest
 from datasets import Dataset, Features, List, Value
 
-from modeling_ulip2.training.data import (
-    TripletDataset,
-    decode_row,
-    read_split,
-    read_triplets,
-    select_ids,
-)
-from modeling_ulip2.triplets.images import open_view
+from modeling_ulip2.data.images import open_view
+from modeling_ulip2.data.reading import TripletDataset, decode_row, read_split, read_triplets, select_ids
 from tests.training.world import DIM, NUM_VIEWS, STORED_POINTS, triplet_rows, write_dataset
 
 

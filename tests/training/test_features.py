@@ -5,10 +5,10 @@ import logging
 import numpy as np
 import pytest
 
+from modeling_ulip2.data.images import open_depth, open_view
+from modeling_ulip2.data.reading import TripletDataset, read_triplets
 from modeling_ulip2.training import features as module
-from modeling_ulip2.training.data import TripletDataset, read_triplets
 from modeling_ulip2.training.features import computed_features, published_features, tower_features
-from modeling_ulip2.triplets.images import open_depth, open_view
 from tests.training.world import DIM, add_features, triplet_rows, write_dataset, write_manifest
 
 

@@ -9,14 +9,14 @@ import pytest
 from datasets import Array2D, ClassLabel, Dataset, Features, Value
 
 from modeling_ulip2 import Ulip2FeatureExtractor
-from modeling_ulip2.training.labelled import (
+from modeling_ulip2.data.augmentation import PointAugmentation
+from modeling_ulip2.data.labelled import (
     ClassificationCollator,
     LabelledClouds,
     LabelledSplit,
     labelled_triplets,
     read_labelled_split,
 )
-from modeling_ulip2.triplets.augmentation import PointAugmentation
 from tests.training.world import write_dataset
 
 NAMES = ["bag", "bin", "box"]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from modeling_ulip2.data.reading import read_triplets
+from modeling_ulip2.data.shares import own_missing_shards, own_shards, require_whole, whole_file
 from modeling_ulip2.training import features as module
-from modeling_ulip2.training.data import read_triplets
 from modeling_ulip2.training.features import computed_features
-from modeling_ulip2.training.shares import own_missing_shards, own_shards, require_whole, whole_file
 from tests.training import late_ranks
 
 ROOT = Path(__file__).parents[2]

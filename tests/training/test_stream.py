@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from torch.utils.data import DataLoader
 
-from modeling_ulip2.training.data import TripletDataset, config_files, load_config, read_triplets
+from modeling_ulip2.data.reading import TripletDataset, config_files, load_config, read_triplets
+from modeling_ulip2.data.stream import TripletStream, joined_rows
 from modeling_ulip2.training.features import streamed_features
-from modeling_ulip2.training.stream import TripletStream, joined_rows
 from tests.training.world import NUM_VIEWS, add_features, triplet_rows, write_dataset, write_manifest
 
 

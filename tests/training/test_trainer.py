@@ -11,16 +11,17 @@ from transformers import IntervalStrategy, TrainerCallback
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from modeling_ulip2 import Ulip2Model
-from modeling_ulip2.loss_ulip2 import contrastive_loss
-from modeling_ulip2.training import Ulip2Trainer, Ulip2TrainingArguments, held_out
+from modeling_ulip2.data.collator import TripletCollator
+from modeling_ulip2.data.reading import TripletDataset, read_triplets
+from modeling_ulip2.data.stream import TripletStream
+from modeling_ulip2.evaluation import held_out
+from modeling_ulip2.evaluation.held_out import HeldOutCallback, HeldOutEvaluation
+from modeling_ulip2.models.loss import contrastive_loss
+from modeling_ulip2.training import Ulip2Trainer, Ulip2TrainingArguments
 from modeling_ulip2.training.callbacks import LossGuard, NothingLearnedError
-from modeling_ulip2.training.data import TripletDataset, read_triplets
 from modeling_ulip2.training.features import published_features
-from modeling_ulip2.training.held_out import HeldOutCallback, HeldOutEvaluation
 from modeling_ulip2.training.held_out_loss import held_out_loss
 from modeling_ulip2.training.schedule import warmup_cosine
-from modeling_ulip2.training.stream import TripletStream
-from modeling_ulip2.triplets.collator import TripletCollator
 from tests.evaluation.world import CATEGORIES
 from tests.training.world import tiny_model, tiny_processor
 

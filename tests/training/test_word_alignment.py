@@ -9,7 +9,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from modeling_ulip2.training.captions import CaptionCollator, CaptionDataset
+from modeling_ulip2.data.captions import CaptionCollator, CaptionDataset
 from modeling_ulip2.training.point_features import point_features
 from modeling_ulip2.training.word_alignment import align_with_words, answer_tokens, connect, positions_in
 from tests.captioning import world

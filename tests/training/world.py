@@ -13,10 +13,10 @@ from datasets import Dataset
 from PIL import Image
 
 from modeling_ulip2 import Ulip2Config, Ulip2FeatureExtractor, Ulip2Model, Ulip2Processor
+from modeling_ulip2.data.reading import read_triplets
+from modeling_ulip2.data.schema import features_features, triplet_features
 from modeling_ulip2.towers import Tower
-from modeling_ulip2.training.data import read_triplets
 from modeling_ulip2.training.features import computed_features
-from modeling_ulip2.triplets.schema import features_features, triplet_features
 from tests.evaluation.world import CATEGORIES, build_processor, build_tower
 
 STORED_POINTS, NUM_POINTS, NUM_VIEWS, SIZE, DIM = 80, 64, 3, 32, 24

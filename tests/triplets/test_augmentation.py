@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from modeling_ulip2.feature_extraction_ulip2 import unit_sphere
-from modeling_ulip2.triplets.augmentation import (
+from modeling_ulip2.data.augmentation import (
     PointAugmentation,
     drop_points,
     farthest_point_sample,
@@ -15,6 +14,7 @@ from modeling_ulip2.triplets.augmentation import (
     scale_points,
     shift_points,
 )
+from modeling_ulip2.models.feature_extraction_ulip2 import unit_sphere
 
 CHANGES = (drop_points, scale_points, shift_points, jitter_points, perturb_rotation, rotate_about_y)
 

@@ -3,9 +3,9 @@ import pytest
 import yaml
 from datasets import load_dataset
 
-from modeling_ulip2.triplets.card import dataset_card
-from modeling_ulip2.triplets.schema import features_features, triplet_features
-from modeling_ulip2.triplets.shards import shard_path, write_parquet
+from modeling_ulip2.data.card import dataset_card
+from modeling_ulip2.data.schema import features_features, triplet_features
+from modeling_ulip2.data.shards import shard_path, write_parquet
 
 from .test_shards import DIM, NUM_POINTS, make_row
 

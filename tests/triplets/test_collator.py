@@ -7,11 +7,11 @@ import pytest
 import torch
 from datasets import Dataset
 
-from modeling_ulip2.training.data import decode_row
-from modeling_ulip2.triplets.augmentation import PointAugmentation
-from modeling_ulip2.triplets.collator import TripletCollator
-from modeling_ulip2.triplets.images import open_depth, open_view
-from modeling_ulip2.triplets.schema import triplet_features
+from modeling_ulip2.data.augmentation import PointAugmentation
+from modeling_ulip2.data.collator import TripletCollator
+from modeling_ulip2.data.images import open_depth, open_view
+from modeling_ulip2.data.reading import decode_row
+from modeling_ulip2.data.schema import triplet_features
 from tests.training.world import DIM, NUM_POINTS, NUM_VIEWS, STORED_POINTS, tiny_model, tiny_processor, triplet_rows
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from modeling_ulip2.triplets.files import write_text
-from modeling_ulip2.triplets.records import (
+from modeling_ulip2.data.records import (
     BUILD,
     Entry,
     OutputError,
@@ -20,7 +19,8 @@ from modeling_ulip2.triplets.records import (
     read_log,
     read_manifest,
 )
-from modeling_ulip2.triplets.shards import BuildFolder, FeaturesFolder, shard_path
+from modeling_ulip2.data.shards import BuildFolder, FeaturesFolder, shard_path
+from modeling_ulip2.utils.files import write_text
 
 SHARDS = 6
 OBJECTS = [{"id": str(number)} for number in range(2 * SHARDS)]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from modeling_ulip2.triplets.schema import pack_xyz
+from modeling_ulip2.data.schema import pack_xyz
 
 
 def shape_error(xyz: np.ndarray, packed: np.ndarray) -> float:

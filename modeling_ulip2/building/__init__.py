@@ -1,0 +1,1 @@
+"""From a collection of 3D files to triplets: sources, stages, captioners, engines, inspection."""

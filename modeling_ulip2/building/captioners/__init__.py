@@ -1,0 +1,1 @@
+"""What words a view: a catalog's metadata, the names that a tower finds, image-to-text models."""

@@ -1,0 +1,201 @@
+"""What the readers of caption and instruction files share: finding the shape that a text is about, and the output."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from modeling_ulip2.data.pairs import CLOUDS_CONFIG, cloud_features, pair_error_features, write_pairs
+from modeling_ulip2.data.reading import read_triplets
+from modeling_ulip2.data.shards import shard_path, write_parquet, write_text
+from modeling_ulip2.geometry.errors import MeshError
+from modeling_ulip2.geometry.points import POINT_SUFFIXES, read_points
+from modeling_ulip2.models.feature_extraction_ulip2 import FILL_COLOR
+
+CLOUDS_PER_SHARD = 512
+# A file of texts is read whole.
+MAX_BYTES = 4 * 2**30
+
+Error = dict[str, Any]
+
+
+class PairsError(ValueError):
+    """The texts, the shapes or the output cannot be used; the message says what to do."""
+
+
+class ShapeIndex:
+    """Shapes by the names that files of texts call them by: the id, or its last part without suffix.
+
+    "000-023/0b3a….glb" is found by "0b3a…", and PointLLM's "0b3a…_8192.npy" as well.
+    """
+
+    def __init__(self, ids: Iterable[str]):
+        self.ids = list(ids)
+        self._exact = set(self.ids)
+        self._short: dict[str, list[str]] = {}
+        for name in self.ids:
+            stem = re.sub(r"\.[A-Za-z0-9]+$", "", name.rpartition("/")[2])
+            for short in {stem, re.sub(r"_\d+$", "", stem)}:
+                self._short.setdefault(short, []).append(name)
+
+    def find(self, name: str) -> str:
+        """The id of the shape.
+
+        Raises:
+            LookupError: there is none, or several; the message says which.
+        """
+        if name in self._exact:
+            return name
+        found = self._short.get(name, [])
+        if len(found) == 1:
+            return found[0]
+        raise LookupError(f"{name!r} may be {found[0]!r} or {found[1]!r}" if found else f"there is no shape {name!r}")
+
+
+def list_clouds(folder: Path) -> list[str]:
+    """Paths of the point files below a folder, relative to it, sorted.
+
+    Raises:
+        PairsError: no such folder, or no point file in it.
+    """
+    if not folder.is_dir():
+        raise PairsError(f"{folder} is not a folder")
+    found = sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix.lower() in POINT_SUFFIXES
+    )
+    if not found:
+        raise PairsError(f"{folder} has no point file ({', '.join(POINT_SUFFIXES)})")
+    return found
+
+
+def find_shapes(triplets: str | None, clouds: Path | None) -> ShapeIndex:
+    """The shapes that texts may be about: of a triplets dataset, or of a folder of point files.
+
+    Raises:
+        PairsError: both or neither is given, or the folder has no point file.
+    """
+    if (triplets is None) == (clouds is None):
+        raise PairsError("name the shapes: either --triplets or --clouds")
+    return ShapeIndex(list(read_triplets(triplets)["id"]) if triplets is not None else list_clouds(Path(str(clouds))))
+
+
+def finish(
+    output: Path,
+    settings: Mapping[str, object],
+    config: str,
+    rows: list[dict[str, Any]],
+    errors: list[Error],
+    text: str,
+    clouds: Path | None,
+    num_points: int,
+    seed: int,
+) -> tuple[int, int]:
+    """Writes texts, their clouds where those are files, errors and card; numbers of texts and of errors.
+
+    Raises:
+        PairsError: not one text is left, or the output cannot be used.
+    """
+    with claim_output(output, settings) as folder:
+        if clouds is not None:
+            ids = sorted({row["id"] for row in rows})
+            failures = write_clouds(folder, clouds, ids, num_points, seed)
+            errors = errors + [error(0, name, "cloud", why) for name, why in failures.items()]
+            rows = [row for row in rows if row["id"] not in failures]
+        if not rows:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in Counter(e["reason"] for e in errors).items())
+            raise PairsError(f"not one text is about a shape that is there ({reasons or 'the file is empty'})")
+        others = [CLOUDS_CONFIG] if clouds is not None else []
+        write_pairs(folder, config, rows, errors, output.resolve().name, text, others)
+    return len(rows), len(errors)
+
+
+def error(row: int, name: str, reason: str, message: str) -> Error:
+    """A row of `errors.parquet`."""
+    return dict(zip(pair_error_features(), (row, name, reason, message), strict=True))
+
+
+@contextmanager
+def claim_output(output: Path, settings: Mapping[str, object]) -> Iterator[Path]:
+    """A folder beside `output` to write into, which becomes `output` when all went well.
+
+    What a stopped run with the same settings left there stays, so that the next one goes on.
+
+    Raises:
+        PairsError: `output` exists and is not empty.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise PairsError(f"{output} exists: choose another --output, or move it away")
+    partial = output.with_name(f".{output.name}.part")
+    note = partial / "settings.json"
+    text = json.dumps(settings, default=str, sort_keys=True)
+    if partial.exists() and (not note.is_file() or note.read_text(encoding="utf-8") != text):
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True, exist_ok=True)
+    write_text(note, text)
+    yield partial
+    note.unlink()
+    if output.is_dir():
+        output.rmdir()
+    partial.replace(output)
+
+
+def digest(path: Path) -> str:
+    """Tells whether a file of texts is still the same.
+
+    Raises:
+        PairsError: it is larger than `MAX_BYTES`.
+    """
+    if path.stat().st_size > MAX_BYTES:
+        raise PairsError(f"{path} has {path.stat().st_size / 2**30:.1f} GiB; at most {MAX_BYTES >> 30} are read")
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            found.update(block)
+    return found.hexdigest()
+
+
+def write_clouds(folder: Path, clouds: Path, ids: Sequence[str], num_points: int, seed: int) -> dict[str, str]:
+    """Writes the point files `ids` below `clouds` as the config `clouds`; returns the ids that failed, and why.
+
+    Points beyond `num_points` are left out by lot; a cloud without colour gets the gray of the zero-shot protocol.
+    """
+    num_shards = -(-len(ids) // CLOUDS_PER_SHARD)
+    failures: dict[str, str] = {}
+    for shard in tqdm(range(num_shards), desc="clouds", unit="shard"):
+        path = shard_path(folder, CLOUDS_CONFIG, shard, num_shards)
+        note = path.with_suffix(".errors.json")
+        if not (path.is_file() and note.is_file()):
+            rows, failed = [], {}
+            for name in ids[shard * CLOUDS_PER_SHARD : (shard + 1) * CLOUDS_PER_SHARD]:
+                try:
+                    rows.append({"id": name, **_read_cloud(clouds / name, num_points, seed)})
+                except (MeshError, PairsError) as problem:
+                    failed[name] = str(problem.args[0])
+            write_parquet(path, rows, cloud_features(num_points))
+            write_text(note, json.dumps(failed))
+        failures |= json.loads(note.read_text(encoding="utf-8"))
+    for note in (folder / CLOUDS_CONFIG).glob("*.errors.json"):
+        note.unlink()
+    return failures
+
+
+def _read_cloud(path: Path, num_points: int, seed: int) -> dict[str, np.ndarray]:
+    xyz, rgb = read_points(path)
+    if len(xyz) < num_points:
+        raise PairsError(f"it holds {len(xyz)} points, {num_points} are wanted")
+    if rgb is None:
+        rgb = np.full(xyz.shape, round(255 * FILL_COLOR), dtype=np.uint8)
+    if len(xyz) > num_points:
+        kept = np.sort(np.random.default_rng(seed).permutation(len(xyz))[:num_points])
+        xyz, rgb = xyz[kept], rgb[kept]
+    return {"xyz": xyz, "rgb": rgb}

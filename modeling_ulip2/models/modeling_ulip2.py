@@ -1,0 +1,353 @@
+"""ULIP-2 (arXiv 2305.08275): a point encoder whose features lie in the space of a frozen image-text model.
+
+The image-text model ("tower") is loaded by name when a text or an image first needs it, and stays out of checkpoints
+unless asked: what was trained is the point encoder, one projection and the logit scale.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import ModelOutput
+
+from .configuration_ulip2 import POINT_ENCODERS, Ulip2Config
+from .loss import average_captions, contrastive_loss
+from .model_card import ModelCardMixin
+from .modeling_pointbert import PointBertModel, PointEncoderOutput
+from .modeling_pointmlp import PointMLPModel
+from .modeling_pointnet2 import PointNet2Model
+from .modeling_pointnext import PointNextModel
+from .modeling_ppat import PpatModel
+from .modeling_uni3d import Uni3dModel
+from .referring import ReferringModelMixin
+from .tower import FrozenTowerMixin
+from .tower_inputs import image_inputs, sort_inputs, text_inputs
+
+# The encoders of the package: importing their files registers them and makes them travel with every checkpoint.
+POINT_MODELS = (PointBertModel, PointMLPModel, PointNet2Model, PointNextModel, PpatModel, Uni3dModel)
+
+# Upper bound of the logarithm of the logit scale, as in the original: a scale of 100.
+MAX_LOGIT_SCALE = 4.6052
+
+
+@dataclass
+class Ulip2PointModelOutput(ModelOutput):
+    """Projected point features and what the encoder returned.
+
+    point_embeds: (B, projection_dim), not normalised.
+    tokens (B, G, C), pooled (B, D), centers (B, G, 3), hidden_states, attentions: see `PointEncoderOutput`.
+    """
+
+    point_embeds: torch.Tensor | None = None
+    tokens: torch.Tensor | None = None
+    pooled: torch.Tensor | None = None
+    centers: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class Ulip2Output(ModelOutput):
+    """Output of `Ulip2Model`; what its inputs do not allow is None. Embeddings are float32 and of unit length.
+
+    loss: scalar, with `return_loss`.
+    logits_per_point_text, logits_per_point_image: (B points, B texts or images), cosine times logit scale.
+    point_embeds, text_embeds, image_embeds: (B, projection_dim); a text embedding is the mean over its captions.
+    point_model_output: tokens, centres, ... of the point encoder.
+    """
+
+    loss: torch.Tensor | None = None
+    logits_per_point_text: torch.Tensor | None = None
+    logits_per_point_image: torch.Tensor | None = None
+    point_embeds: torch.Tensor | None = None
+    text_embeds: torch.Tensor | None = None
+    image_embeds: torch.Tensor | None = None
+    point_model_output: PointEncoderOutput | None = None
+
+
+class Ulip2PreTrainedModel(ReferringModelMixin, ModelCardMixin, PreTrainedModel):
+    config_class = Ulip2Config
+    base_model_prefix = ""
+    main_input_name = "point_values"
+    input_modalities = ["point", "image", "text"]
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # the encoder and an embedded tower are models of their own and initialise themselves
+        if isinstance(module, (Ulip2PointModelWithProjection, Ulip2Model)):
+            projection = module.point_projection
+            # as ULIP initialises its projections, whatever the width of the encoder
+            init.normal_(projection.weight, std=512**-0.5)
+            if projection.bias is not None:
+                init.zeros_(projection.bias)
+        if isinstance(module, Ulip2Model):
+            init.constant_(module.logit_scale, self.config.logit_scale_init_value)
+
+
+def make_point_model(config: Ulip2Config) -> PreTrainedModel:
+    """The point encoder of a configuration, with random weights."""
+    point_config: Any = config.point_config
+    model_class = POINT_ENCODERS[point_config.model_type].model_class
+    if model_class is None:
+        raise ValueError(
+            f"The point encoder {point_config.model_type!r} has a configuration but no model class: pass one "
+            "to register_point_encoder, or import the file that defines it."
+        )
+    return model_class._from_config(point_config)
+
+
+def without_tower(config: Ulip2Config) -> Ulip2Config:
+    """A copy for models that hold no tower: what they save must not promise the weights of one."""
+    config = copy.copy(config)
+    config.clip_config = None
+    return config
+
+
+def _make_projection(config: Ulip2Config) -> nn.Linear:
+    point_config: Any = config.point_config
+    return nn.Linear(point_config.output_dim, config.projection_dim, bias=config.projection_bias)
+
+
+class Ulip2PointModel(Ulip2PreTrainedModel):
+    """The point encoder alone, from any ULIP-2 checkpoint."""
+
+    input_modalities = ["point"]
+    _keys_to_ignore_on_load_unexpected = [r"^clip_model\.", r"^point_projection\.", r"^logit_scale$"]
+
+    def __init__(self, config: Ulip2Config):
+        super().__init__(without_tower(config))
+        self.point_model = make_point_model(config)
+        self.post_init()
+
+    def forward(
+        self, point_values: torch.Tensor, output_hidden_states: bool = False, output_attentions: bool = False
+    ) -> PointEncoderOutput:
+        """Encodes clouds `point_values` (B, N, in_channels); see the encoder, for example `PointBertModel.forward`."""
+        return self.point_model(
+            point_values, output_hidden_states=output_hidden_states, output_attentions=output_attentions
+        )
+
+
+class Ulip2PointModelWithProjection(Ulip2PreTrainedModel):
+    """The point encoder and its projection into the shared space, from any ULIP-2 checkpoint; no tower needed."""
+
+    input_modalities = ["point"]
+    _keys_to_ignore_on_load_unexpected = [r"^clip_model\.", r"^logit_scale$"]
+
+    def __init__(self, config: Ulip2Config):
+        super().__init__(without_tower(config))
+        self.point_model = make_point_model(config)
+        self.point_projection = _make_projection(config)
+        self.post_init()
+
+    def forward(
+        self, point_values: torch.Tensor, output_hidden_states: bool = False, output_attentions: bool = False
+    ) -> Ulip2PointModelOutput:
+        """Embeds clouds `point_values` (B, N, in_channels) as `point_embeds` (B, projection_dim), not normalised."""
+        encoded = self.point_model(
+            point_values, output_hidden_states=output_hidden_states, output_attentions=output_attentions
+        )
+        return Ulip2PointModelOutput(point_embeds=self.point_projection(encoded.pooled), **encoded)
+
+
+class Ulip2Model(FrozenTowerMixin, Ulip2PreTrainedModel):
+    """Point encoder, projection, logit scale, and a frozen image-text tower by reference.
+
+    The tower named by `config.clip_name_or_path` is loaded on the first call that needs it; see `FrozenTowerMixin`.
+    """
+
+    _keys_to_ignore_on_load_unexpected = [r"^clip_model\."]
+
+    def __init__(self, config: Ulip2Config):
+        super().__init__(config)
+        self.point_model = make_point_model(config)
+        self.point_projection = _make_projection(config)
+        self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+        self._init_tower()
+        self.post_init()
+
+    def get_point_features(self, point_values: torch.Tensor) -> BaseModelOutputWithPooling:
+        """`pooler_output` (B, projection_dim), not normalised, of clouds (B, N, in_channels); tokens beside it."""
+        encoded = self.point_model(point_values)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=encoded.tokens, pooler_output=self.point_projection(encoded.pooled)
+        )
+
+    def get_text_features(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **tower_inputs: Any
+    ) -> BaseModelOutputWithPooling:
+        """`pooler_output` (B, projection_dim), not normalised, of token ids (B, L), by the tower.
+
+        tower_inputs: what else a tokenizer makes, such as `token_type_ids`; given to towers that take it.
+        """
+        tower = self.get_clip_model()
+        given = text_inputs(tower, {"input_ids": input_ids, "attention_mask": attention_mask, **tower_inputs})
+        return self._checked("text", tower.get_text_features(**given))
+
+    def get_image_features(self, pixel_values: torch.Tensor, **tower_inputs: Any) -> BaseModelOutputWithPooling:
+        """`pooler_output` (B, projection_dim), not normalised, of images, by the tower.
+
+        pixel_values: (B, 3, H, W), or as the tower's image processor makes them. tower_inputs: what else it makes,
+            such as SigLIP 2's `pixel_attention_mask` and `spatial_shapes`.
+        """
+        tower = self.get_clip_model()
+        given = image_inputs(tower, {"pixel_values": pixel_values, **tower_inputs})
+        return self._checked("image", tower.get_image_features(**given))
+
+    def _checked(self, modality: str, features: Any) -> BaseModelOutputWithPooling:
+        if isinstance(features, torch.Tensor):  # what transformers 4 returned, and what many custom models still do
+            features = BaseModelOutputWithPooling(pooler_output=features)
+        pooled = features.pooler_output
+        if pooled.ndim != 2:
+            raise ValueError(
+                f"The image-text tower {type(self.get_clip_model()).__name__} makes {modality} features of shape "
+                f"{tuple(pooled.shape)}, where one vector for each {modality} is needed: (batch, channels)."
+            )
+        self._check_width(f"the tower's {modality} features", pooled)
+        return features
+
+    def _check_width(self, what: str, embeds: torch.Tensor) -> None:
+        if embeds.shape[-1] != self.config.projection_dim:
+            raise ValueError(
+                f"{what} have {embeds.shape[-1]} channels, but this model projects points to projection_dim = "
+                f"{self.config.projection_dim}: it belongs to another image-text tower."
+            )
+
+    def _caption_features(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        text_mask: torch.Tensor | None,
+        tower_inputs: dict[str, Any],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Token ids (B, L) -> (B, D), None; (B, K, L) -> (B, K, D) and the mask (B, K) of captions that are there."""
+        features: Any
+        if input_ids.ndim == 2:
+            features = self.get_text_features(input_ids, attention_mask, **tower_inputs).pooler_output
+            return features, None
+        present = torch.ones_like(input_ids[..., 0], dtype=torch.bool)  # (B, K)
+        if text_mask is not None:
+            present = text_mask.bool()
+        elif attention_mask is not None:
+            present = attention_mask.bool().any(dim=-1)
+        tokens_mask = None if attention_mask is None else attention_mask[present]  # (captions, L)
+        tower_inputs = {
+            name: value[present] if isinstance(value, torch.Tensor) and value.ndim >= 3 else value
+            for name, value in tower_inputs.items()
+        }  # (captions, L)
+        features = self.get_text_features(input_ids[present], tokens_mask, **tower_inputs).pooler_output
+        padded = features.new_zeros(*present.shape, features.shape[-1])  # (B, K, D)
+        padded[present] = features
+        return padded, present
+
+    def forward(
+        self,
+        point_values: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        image_embeds: torch.Tensor | None = None,
+        text_embeds: torch.Tensor | None = None,
+        text_mask: torch.Tensor | None = None,
+        return_loss: bool | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        **tower_inputs: Any,
+    ) -> Ulip2Output:
+        """Embeds any subset of the three modalities and compares points with the other two.
+
+        Args:
+            point_values: (B, N, in_channels) clouds.
+            pixel_values: (B, 3, H, W) images as the tower's image processor makes them.
+            input_ids, attention_mask: (B, L) one caption a shape, or (B, K, L) several; in the latter a row of zeros
+                in the mask stands for a caption that is not there.
+            image_embeds: (B, D) precomputed tower features; used instead of `pixel_values`.
+            text_embeds: (B, D) or (B, K, D) precomputed tower features; used instead of `input_ids`.
+            text_mask: (B, K), true for captions that are there, beside (B, K, L) or (B, K, D).
+            return_loss: compute the contrastive loss (needs points, and texts or images).
+            output_hidden_states, output_attentions: of the point encoder.
+            tower_inputs: what else the tower's tokenizer and image processor make, such as `token_type_ids`, of the
+                shape of `input_ids`, and SigLIP 2's `pixel_attention_mask` and `spatial_shapes`.
+
+        Raises:
+            TypeError: neither the model nor its tower takes an input of that name.
+            ValueError: nothing to embed, or features of another width than `projection_dim`.
+        """
+        of_texts, of_images = sort_inputs(self.get_clip_model, tower_inputs)
+        encoded, point_embeds = None, None
+        if point_values is not None:
+            encoded = self.point_model(
+                point_values, output_hidden_states=output_hidden_states, output_attentions=output_attentions
+            )
+            point_embeds = F.normalize(self.point_projection(encoded.pooled).float(), dim=-1)  # (B, D)
+        if image_embeds is None and pixel_values is not None:
+            image_embeds = self.get_image_features(pixel_values, **of_images).pooler_output
+        if image_embeds is not None:
+            self._check_width("image_embeds", image_embeds)
+            image_embeds = F.normalize(image_embeds.float(), dim=-1)  # (B, D)
+        if text_embeds is None and input_ids is not None:
+            text_embeds, text_mask = self._caption_features(input_ids, attention_mask, text_mask, of_texts)
+        if text_embeds is not None:
+            self._check_width("text_embeds", text_embeds)
+            text_embeds = average_captions(text_embeds, text_mask)  # (B, D)
+        if point_embeds is None and text_embeds is None and image_embeds is None:
+            raise ValueError(
+                "Nothing to embed: pass point_values, pixel_values, input_ids, image_embeds or text_embeds."
+            )
+
+        scale = self.logit_scale.float().exp()
+        loss = None
+        if return_loss:
+            if point_embeds is None:
+                raise ValueError("return_loss=True needs point_values.")
+            loss = contrastive_loss(point_embeds, text_embeds, image_embeds, scale, self.config.gather_with_grad)
+
+        def logits(embeds: torch.Tensor | None) -> torch.Tensor | None:
+            if point_embeds is None or embeds is None:
+                return None
+            with torch.autocast(point_embeds.device.type, enabled=False):
+                return scale * point_embeds @ embeds.T  # (B points, B others)
+
+        return Ulip2Output(
+            loss=loss,
+            logits_per_point_text=logits(text_embeds),
+            logits_per_point_image=logits(image_embeds),
+            point_embeds=point_embeds,
+            text_embeds=text_embeds,
+            image_embeds=image_embeds,
+            point_model_output=encoded,
+        )
+
+    @torch.no_grad()
+    def clamp_logit_scale(self) -> None:
+        """Keeps the logit scale between 1 and 100; to be called after every optimiser step."""
+        self.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+
+
+for _model_class in (Ulip2PointModel, Ulip2PointModelWithProjection, Ulip2Model):
+    _model_class.register_for_auto_class("AutoModel")
+
+__all__ = [
+    "Ulip2Model",
+    "Ulip2Output",
+    "Ulip2PointModel",
+    "Ulip2PointModelOutput",
+    "Ulip2PointModelWithProjection",
+    "Ulip2PreTrainedModel",
+    "average_captions",
+    "contrastive_loss",
+    "make_point_model",
+    "without_tower",
+]

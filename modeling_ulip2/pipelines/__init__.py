@@ -1,0 +1,1 @@
+"""transformers pipelines for 3D shapes."""
