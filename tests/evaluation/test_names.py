@@ -48,9 +48,9 @@ def test_an_unknown_name_lists_the_known_ones():
         load_class_names("modelnet")
 
 
-@pytest.mark.parametrize(("package", "file"), [("evaluation", "class_names.json"), ("towers", "templates.json")])
+@pytest.mark.parametrize(("package", "file"), [("data", "class_names.json"), ("towers.data", "templates.json")])
 def test_every_list_names_its_source(package: str, file: str):
-    data = files(f"modeling_ulip2.{package}").joinpath("data")
+    data = files(f"modeling_ulip2.{package}")
     notice = data.joinpath("NOTICE.md").read_text(encoding="utf-8")
     for name, entry in json.loads(data.joinpath(file).read_text(encoding="utf-8")).items():
         assert f"`{file}`: `{name}`" in notice
