@@ -13,22 +13,30 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from .cloud import PointCloud
-from .colors import to_uint8
+from .colors import to_uint8, unit_colors
 from .errors import MeshError
 
-# Names as `plain_name` makes them, in the order in which they are looked for.
-_XYZ = tuple(tuple(form.format(axis) for form in ("{}", "p{}", "pos{}", "position{}", "coord{}", "{}coord"))
-             for axis in "xyz")  # fmt: skip
-_MAP_GRID = ("easting", "northing", "elevation")
-_RGB = tuple(
-    (name, name[0], f"diffuse{name}", f"{name[0]}f", f"color{name[0]}", f"color{name}", f"{name}color")
-    for name in ("red", "green", "blue")
+# Spellings of three columns, as `plain_name` makes them, in the order in which they are looked for.
+_XYZ = (
+    *(
+        tuple(form.format(axis) for axis in "xyz")
+        for form in ("{}", "p{}", "pos{}", "position{}", "coord{}", "{}coord")
+    ),
+    ("easting", "northing", "elevation"),
 )
-_NORMAL = tuple((f"n{axis}", f"normal{axis}", f"{axis}normal") for axis in "xyz")
+_RGB = (
+    ("red", "green", "blue"),
+    ("r", "g", "b"),
+    *(
+        tuple(form.format(name) for name in ("red", "green", "blue"))
+        for form in ("diffuse{}", "{0[0]}f", "color{0[0]}", "color{}", "{}color")
+    ),
+)
+_NORMAL = tuple(tuple(form.format(axis) for axis in "xyz") for form in ("n{}", "normal{}", "{}normal"))
 # 3D Gaussian splatting (Kerbl et al. 2023) keeps color as the constant term of spherical harmonics.
-_SPLAT_RGB = ("fdc0", "fdc1", "fdc2")
+_SPLAT_RGB = (("fdc0", "fdc1", "fdc2"),)
 _SPLAT_FACTOR = 0.28209479177387814  # 1 / (2 sqrt(pi))
-_KNOWN = {name for names in (*_XYZ, *_RGB, *_NORMAL) for name in names} | {*_MAP_GRID, *_SPLAT_RGB}
+_KNOWN = {name for names in (*_XYZ, *_RGB, *_NORMAL, *_SPLAT_RGB) for name in names}
 _KNOWN |= {"a", "alpha", "intensity", "i", "label", "class", "classification", "scalar", "id", "index", "curvature"}
 
 # Of normals: what rounding to two decimals leaves of unit length.
@@ -44,7 +52,7 @@ def plain_name(name: str) -> str:
 def names_points(names: Sequence[str]) -> bool:
     """Whether these are names of columns, x, y and z among them."""
     plain = {plain_name(name) for name in names}
-    return _find(_XYZ, plain) is not None or plain.issuperset(_MAP_GRID)
+    return _find(_XYZ, plain) is not None
 
 
 def all_known(names: Sequence[str]) -> bool:
@@ -59,25 +67,38 @@ def named_cloud(columns: Mapping[str, np.ndarray], warnings: list[str] | None = 
         MeshError: "empty" if no columns are named x, y and z.
     """
     warnings = [] if warnings is None else warnings
-    plain: dict[str, str] = {}
-    for name in columns:
-        plain.setdefault(plain_name(name), name)
-    xyz = _find(_XYZ, plain) or (_MAP_GRID if plain.keys() >= set(_MAP_GRID) else None)
-    if xyz is None:
+    points = named_points(columns)
+    if points is None:
         raise MeshError("empty", f"it has no columns x, y and z; its columns are {', '.join(columns)[:120]}")
-    points = np.column_stack([columns[plain[name]] for name in xyz])  # (N, 3)
-    names = _find(_RGB, plain)
-    if names is not None:
-        stored = np.column_stack([columns[plain[name]] for name in names])  # (N, 3)
-        return PointCloud(points, color_bytes(stored, warnings), warnings)
-    if plain.keys() >= set(_SPLAT_RGB):
-        harmonics = np.column_stack([columns[plain[name]] for name in _SPLAT_RGB]).astype(np.float64)  # (N, 3)
-        if not np.isfinite(harmonics).all():
-            warnings.append("its colors (f_dc) are NaN or infinite and were left out")
-            return PointCloud(points, None, warnings)
-        # a splat is shown with its color clipped
-        return PointCloud(points, to_uint8(0.5 + _SPLAT_FACTOR * harmonics), warnings)
-    return PointCloud(points, None, warnings)
+    colors = named_colors(columns, warnings)
+    return PointCloud(points, None if colors is None else to_uint8(colors), warnings)
+
+
+def named_points(columns: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """(N, 3) coordinates among columns (N,) with names; None without."""
+    return _stack(columns, _XYZ)
+
+
+def named_normals(columns: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """(N, 3) normals among columns (N,) with names; None without."""
+    return _stack(columns, _NORMAL)
+
+
+def named_colors(
+    columns: Mapping[str, np.ndarray], warnings: list[str], what: str = "its colors"
+) -> np.ndarray | None:
+    """(N, 3) sRGB in [0, 1] among columns (N,) with names; None without. `warnings` and `what`: see `unit_colors`."""
+    stored = _stack(columns, _RGB)
+    if stored is not None:
+        return unit_colors(stored, warnings, what)
+    harmonics = _stack(columns, _SPLAT_RGB)
+    if harmonics is None:
+        return None
+    if not np.isfinite(harmonics).all():
+        warnings.append(f"{what} (f_dc) are NaN or infinite and were left out")
+        return None
+    # a splat is shown with its color clipped
+    return np.clip(0.5 + _SPLAT_FACTOR * harmonics.astype(np.float64), 0.0, 1.0)
 
 
 def unnamed_cloud(
@@ -125,7 +146,8 @@ def judge(rest: np.ndarray, first: int, warnings: list[str], *, intensity_first:
     for layout in layouts:
         starts = [start for start, size in zip(np.cumsum([0, *layout[:-1]]), layout, strict=True) if size == 3]
         kinds = [(int(start), _kind(rest[:, start : start + 3])) for start in starts]
-        judged.append((sum(kind is not None for _, kind in kinds), kinds))
+        # a sure kind counts more: an intensity of 0.5 before three bytes makes no color of itself and two of them
+        judged.append((sum({None: 0, "perhaps colors": 1}.get(kind, 2) for _, kind in kinds), kinds))
     best = max(score for score, _ in judged)
     kinds = next(kinds for score, kinds in judged if score == best)
     colors = [start for start, kind in kinds if kind in ("colors", "perhaps colors")]
@@ -167,35 +189,9 @@ _LAYOUTS: dict[int, list[tuple[int, ...]]] = {
 
 
 def color_bytes(colors: np.ndarray, warnings: list[str]) -> np.ndarray | None:
-    """Stored colors (N, 3) as bytes; None, with a warning, if their values are no colors.
-
-    Whole numbers count to 255 or, where one is above, to 65,535; fractions go from 0 to 1.
-    """
-    if colors.dtype == np.uint8 or len(colors) == 0:
-        return colors.astype(np.uint8)
-    bad = ~np.isfinite(colors).all(axis=1)
-    if bad.any():
-        warnings.append(f"its colors are NaN or infinite in {int(bad.sum())} of {len(bad)} points and were left out")
-        return None
-    low, high = float(colors.min()), float(colors.max())
-    whole = colors.dtype.kind in "iu" or bool((colors == np.round(colors)).all())
-    if low >= -_ROUNDING and colors.dtype.kind == "f" and high <= 1 + _ROUNDING:
-        return to_uint8(colors)
-    if low >= -_ROUNDING and not whole and high <= 2:
-        warnings.append(f"its colors go up to {high:g}; what is above 1 was cut")
-        return to_uint8(colors)
-    if low >= -_ROUNDING and high < 255.5:
-        if colors.dtype.kind == "u" and colors.dtype.itemsize > 1:
-            warnings.append(f"its {8 * colors.dtype.itemsize}-bit colors end at {high:g}: they count to 255")
-        return np.round(colors).clip(0, 255).astype(np.uint8)
-    if low >= 0 and whole and high <= 65535:
-        if colors.dtype.kind != "u":
-            warnings.append(f"its colors go up to {high:g}: they count to 65535")
-        return to_uint8(colors / 65535.0)
-    warnings.append(
-        f"its colors were left out: they go from {low:g} to {high:g}, and colors go from 0 to 1, 255 or 65535"
-    )
-    return None
+    """Stored colors (N, 3) as bytes, by the rule of `unit_colors`; None, with a warning, if they are no colors."""
+    unit = unit_colors(colors, warnings)
+    return None if unit is None else to_uint8(unit)
 
 
 def _kind(values: np.ndarray) -> str | None:
@@ -222,12 +218,18 @@ def _constant(column: np.ndarray) -> bool:
     return bool((column == column[0]).all()) and column[0] in (1, 255)
 
 
-def _find(names: Sequence[Sequence[str]], among: Mapping[str, str] | set[str]) -> tuple[str, ...] | None:
+def _find(spellings: Sequence[tuple[str, ...]], among: Mapping[str, str] | set[str]) -> tuple[str, ...] | None:
     """The first spelling of which all three columns are there."""
-    for spelling in zip(*names, strict=True):
-        if all(name in among for name in spelling):
-            return tuple(spelling)
-    return None
+    return next((spelling for spelling in spellings if all(name in among for name in spelling)), None)
+
+
+def _stack(columns: Mapping[str, np.ndarray], spellings: Sequence[tuple[str, ...]]) -> np.ndarray | None:
+    """(N, 3) of the columns under the first of the spellings that is there; None without."""
+    plain: dict[str, str] = {}
+    for name in columns:
+        plain.setdefault(plain_name(name), name)
+    found = _find(spellings, plain)
+    return None if found is None else np.column_stack([columns[plain[name]] for name in found])
 
 
 def _turned(values: np.ndarray) -> str:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from .cloud import PointCloud, check_count
-from .colors import linear_to_srgb, to_uint8
+from .colors import linear_to_srgb, to_uint8, unit_alpha, unit_colors
 from .errors import MeshError
 from .gltf_data import GltfDocument
 from .gltf_materials import GltfMaterials
-from .mesh import Mesh, Part, finite_colors, join
+from .mesh import Mesh, Part, join
 from .sandbox import Sandbox
 
 _POINTS, _TRIANGLES, _STRIP, _FAN = 0, 4, 5, 6
@@ -92,13 +92,21 @@ class _Scene:
                 check_count(total, max_points)
                 found.append((primitive, worlds))
         if not found:
-            raise MeshError("empty", "it holds no point primitive and no triangle")
+            what = (
+                "lines and no triangle or point; only surfaces and points are read"
+                if meshes
+                else "no triangle or point"
+            )
+            raise MeshError("empty", f"it holds {what}")
         xyz, rgb = [], []
+        colored = False
         for primitive, worlds in found:
             positions = self._document.accessor(primitive["attributes"]["POSITION"]).astype(np.float64)
-            colors = np.ones((len(positions), 3), dtype=np.float32)
+            own = None
             if "COLOR_0" in primitive["attributes"]:
-                colors = self._document.accessor(primitive["attributes"]["COLOR_0"])[:, :3].astype(np.float32)
+                own = self._colors(self._document.accessor(primitive["attributes"]["COLOR_0"]))
+            colors = np.ones((len(positions), 3), dtype=np.float32) if own is None else own[:, :3]
+            colored |= own is not None or "material" in primitive
             if "material" in primitive:
                 material, _ = self._materials.use(primitive["material"])
                 colors = colors * self._materials.materials[material].base_color[:3]
@@ -110,8 +118,7 @@ class _Scene:
         warnings = list(self._materials.warnings)
         if meshes:
             warnings.append("it holds triangles or lines beside its points; they are left out")
-        colored = any("COLOR_0" in primitive["attributes"] or "material" in primitive for primitive, _ in found)
-        linear = finite_colors(np.concatenate(rgb), warnings) if colored else None
+        linear = np.concatenate(rgb) if colored else None
         return PointCloud(np.concatenate(xyz), None if linear is None else to_uint8(linear_to_srgb(linear)), warnings)
 
     def _instances(self) -> list[tuple[dict[str, Any], int, np.ndarray]]:
@@ -223,17 +230,23 @@ class _Scene:
                 )
             else:
                 uv = use.apply(uv.astype(np.float32)[:, :2])
-        colors = attributes.get("COLOR_0")
-        if colors is not None:
-            colors = colors.astype(np.float32)
-            colors = finite_colors(colors, self._materials.warnings)
-        if colors is not None:
-            if colors.shape[1] == 3:
-                colors = np.column_stack([colors, np.ones(len(colors), dtype=np.float32)])
+        colors = self._colors(attributes["COLOR_0"]) if "COLOR_0" in attributes else None
         if len(worlds) > 1:
             uv = None if uv is None else np.tile(uv, (len(worlds), 1))
             colors = None if colors is None else np.tile(colors, (len(worlds), 1))
         return Part(positions, faces, material, normals, uv, colors)
+
+    def _colors(self, stored: np.ndarray) -> np.ndarray | None:
+        """(V, 4) float32 linear colors of COLOR_0 (V, 3 or 4); None, with a warning, if its values are no colors."""
+        given, high = stored[:, :3], float(stored[:, :3].max(initial=0.0))
+        if given.dtype.kind == "f" and high > 2 and not (given == np.round(given)).all():
+            given = np.minimum(given, 1.0)  # glTF 2.0, 3.7.2.1: brighter ones are clamped, and do not count to 255
+            self._materials.warnings.append(f"its vertex colors go up to {high:g}; what is above 1 was cut")
+        rgb = unit_colors(given, self._materials.warnings, "its vertex colors")
+        if rgb is None:
+            return None
+        alpha = unit_alpha(stored[:, 3]) if stored.shape[1] > 3 else np.ones(len(rgb))
+        return np.column_stack([rgb, alpha]).astype(np.float32)
 
     def _faces_and_attributes(self, primitive: dict, mode: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         names = [

@@ -31,7 +31,11 @@ _READABLE = {
     "KHR_texture_transform",
     "KHR_xmp_json_ld",
     "EXT_mesh_gpu_instancing",
+    # Textures: where one cannot be decoded, the plain color is shown, and a warning says so.
+    "EXT_texture_avif",
     "EXT_texture_webp",
+    "KHR_texture_basisu",
+    "MSFT_texture_dds",
 }
 
 
@@ -54,7 +58,7 @@ class GltfDocument:
                 raise MeshError(
                     "unsupported", f"it is compressed with {name}; store it uncompressed (gltf-transform, gltfpack)"
                 )
-            if name not in _READABLE and not str(name).startswith("KHR_materials_") and name != "KHR_texture_basisu":
+            if name not in _READABLE and not str(name).startswith("KHR_materials_"):
                 raise MeshError("unsupported", f"it requires the glTF extension {name}, which is not read")
 
     def _parse_container(self, data: bytes) -> dict[str, Any]:
@@ -109,7 +113,9 @@ class GltfDocument:
             elif index == 0 and self._binary is not None:
                 self._buffers[index] = self._binary
             elif compressed:
-                raise MeshError("unsupported", "it is compressed with meshopt; store it uncompressed")
+                raise MeshError(
+                    "unsupported", "it is compressed with meshopt; store it uncompressed (gltf-transform, gltfpack)"
+                )
             else:
                 raise MeshError("corrupt", f"buffer {index} has neither a URI nor a binary chunk")
             if len(self._buffers[index]) < int(entry.get("byteLength", 0)):

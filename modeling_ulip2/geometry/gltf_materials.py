@@ -206,12 +206,16 @@ class GltfMaterials:
 
     @staticmethod
     def _image_index(texture: dict[str, Any]) -> int:
-        webp = texture.get("extensions", {}).get("EXT_texture_webp", {})
-        if "source" in webp:
+        extensions = texture.get("extensions", {})
+        if "source" in (webp := extensions.get("EXT_texture_webp", {})):
             return webp["source"]
-        if "source" in texture:
+        if "source" in texture:  # what is there for those who read none of the others
             return texture["source"]
-        raise MeshError("texture_corrupt", "a texture has no image in a readable format (KTX2/Basis is not read)")
+        for name in ("MSFT_texture_dds", "EXT_texture_avif"):
+            if "source" in extensions.get(name, {}):
+                return extensions[name]["source"]
+        only = f": it is stored by {', '.join(extensions)} alone" if extensions else ""
+        raise MeshError("texture_corrupt", f"a texture has no image in a readable format{only}")
 
     def _read_image(self, index: int) -> bytes:
         image = self._header["images"][index]

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from .colors import srgb_to_linear, unit_alpha, unit_colors
 from .errors import MeshError
 
 # Beyond this, squared lengths leave float32; no real file comes near it.
@@ -116,8 +117,7 @@ class Mesh:
         faces = np.asarray(self.faces)
         if faces.size == 0 or len(self.vertices) == 0:
             raise MeshError("empty", "it holds no triangle")
-        if faces.min() < 0 or faces.max() >= len(self.vertices):
-            raise MeshError("corrupt", f"a face names vertex {faces.max()} of {len(self.vertices)}")
+        check_indices(faces, len(self.vertices))
         self.faces = np.ascontiguousarray(faces, dtype=np.int32)
         self.vertices = np.asarray(self.vertices, dtype=np.float64)
         self._drop_unused_vertices()
@@ -161,13 +161,34 @@ class Mesh:
                 setattr(self, name, np.asarray(values)[used])
 
 
-def finite_colors(colors: np.ndarray | None, warnings: list[str]) -> np.ndarray | None:
-    """Colors as they are, or None with a warning if some are NaN or infinite: a file's shape stays without them."""
-    broken = 0 if colors is None else int((~np.isfinite(colors)).any(axis=1).sum())
-    if broken:
-        warnings.append(f"{broken} of its colors are NaN or infinite; they are left out, all of them")
+def check_indices(indices: np.ndarray, count: int, first: int = 0) -> None:
+    """Refuses faces that name a vertex which does not exist.
+
+    Args:
+        indices: from 0, of any shape.
+        count: number of vertices.
+        first: what the format calls the first vertex, for the message.
+    """
+    low, high = int(indices.min(initial=0)), int(indices.max(initial=-1))
+    if low < 0 or high >= count:
+        bad = (low if low < 0 else high) + first
+        raise MeshError("corrupt", f"a face names vertex {bad}; its {count} vertices count from {first}")
+
+
+def linear_colors(
+    stored: np.ndarray | None, warnings: list[str], what: str = "its colors", alpha: np.ndarray | None = None
+) -> np.ndarray | None:
+    """(N, 4) float32 linear colors and opacity of sRGB (N, 3 or 4) as a file stores it, by `colors.unit_colors`.
+
+    None without, or with a warning where the values are no colors: a file's shape stays without them.
+    """
+    rgb = None if stored is None else unit_colors(stored[:, :3], warnings, what)
+    if stored is None or rgb is None:
         return None
-    return colors
+    if alpha is None and stored.shape[1] > 3:
+        alpha = stored[:, 3]
+    opacity = np.ones(len(rgb)) if alpha is None else unit_alpha(alpha)
+    return np.column_stack([srgb_to_linear(rgb), opacity]).astype(np.float32)
 
 
 @dataclass

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import io
 from array import array
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from .cloud import PointCloud, check_count
-from .colors import linear_to_srgb, srgb_to_linear, to_uint8
+from .colors import linear_to_srgb, to_uint8
 from .errors import MeshError
-from .mesh import Mesh, finite_colors
+from .mesh import Mesh, check_indices, linear_colors
 from .mtl import MaterialLibrary, decode_name
 from .numbers import parse_numbers, without_no_numbers
 from .polygons import triangulate
@@ -27,6 +28,10 @@ from .text import plain_text
 _ROWS_PER_FACE = 4
 # Stands for a number that a row does not have while others do.
 _ABSENT = -np.inf
+# Statements of shapes that are not read: free-form curves and surfaces, also of the format's first version, and other
+# files.
+_FREE_FORM = {b"curv", b"curv2", b"surf", b"bzp", b"bsp", b"cdc", b"cdp", b"res"}
+_CALLS = {b"call", b"csh"}
 
 
 def read_obj(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, strict: bool) -> Mesh:
@@ -36,17 +41,16 @@ def read_obj(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, stric
         raise MeshError("empty", "it holds no vertex")
     positions, uv, normals = text.positions.rows(), text.uv.rows(), text.normals.rows()
     all_corners = text.corners()  # (C, 3)
-    index = all_corners[:, 0]
-    if index.max(initial=-1) >= len(positions) or index.min(initial=0) < 0:
-        raise MeshError("corrupt", f"a face names vertex {index.max() + 1} of {len(positions)}")
+    check_indices(all_corners[:, 0], len(positions), first=1)
     warnings = _leave_out_missing(all_corners, len(uv), len(normals))
-    triangles, polygon = triangulate(positions[:, :3], all_corners[:, 0], text.sizes())
+    triangles, polygon = triangulate(positions[:, :3], all_corners[:, 0], text.sizes(), warnings)
     corners = all_corners[triangles]  # (F, 3, 3)
     if len(corners) == 0:
         what = "points but no triangle; read_points reads point clouds" if text.points else "no triangle"
         raise MeshError("empty", f"it holds {what}")
-    if text.points or text.lines:
-        warnings.append(f"its points ({len(text.points)}) and lines ({text.lines}) are left out")
+    if text.points:
+        warnings.append(f"its points ({len(text.points)}) are left out")
+    warnings += text.left_out()
 
     library = MaterialLibrary(sandbox, strict)
     for files in text.libraries:
@@ -70,7 +74,7 @@ def read_obj(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, stric
         if transform is not None and materials[number].textured:
             uv = _with_transformed_copy(uv, transform, corners, face_material == number)
     faces, vertex_of, uv_of, normal_of = _merge_corners(corners, len(uv), len(normals))
-    colors = finite_colors(_vertex_colors(positions[:, 3:]), warnings) if positions.shape[1] == 6 else None
+    colors = _vertex_colors(text, positions, warnings)
     return Mesh(
         vertices=positions[vertex_of, :3],
         faces=faces,
@@ -88,20 +92,20 @@ def read_obj_points(data: bytes, max_points: int) -> PointCloud:
     text = _Statements(without_no_numbers(plain_text(data)), max_points)
     check_count(max(len(text.points), 0 if text.points else text.positions.count), max_points)
     rows = text.positions.rows()
-    if len(text.sizes()) and not text.points:
+    if (text.sizes() > 2).any() and not text.points:
         raise MeshError("empty", "it holds faces and no points; read_mesh reads meshes")
-    if text.points:
-        index = np.array(text.points, dtype=np.int64) - 1
-        if index.min() < 0 or index.max() >= len(rows):
-            raise MeshError("corrupt", f"a point names vertex {index.max() + 1} of {len(rows)}")
-        rows = rows[index]
-    warnings: list[str] = []
+    judged: list[str] = []
+    colors = _vertex_colors(text, rows, judged) if len(rows) else None  # (V, 4)
+    index = np.array(text.points, dtype=np.int64) - 1 if text.points else np.arange(len(rows))
+    if index.min(initial=0) < 0 or index.max(initial=-1) >= len(rows):
+        raise MeshError("corrupt", f"a point names a vertex that is none of its {len(rows)}")
+    rows = rows[index]
+    warnings = text.left_out()
     if len(text.sizes()):
         warnings.append("it holds faces beside its points; they are left out")
-    colors = None
-    if rows.shape[1] == 6 and len(rows):
-        colors = finite_colors(_vertex_colors(rows[:, 3:]), warnings)
-    return PointCloud(rows[:, :3], None if colors is None else to_uint8(linear_to_srgb(colors[:, :3])), warnings)
+    return PointCloud(
+        rows[:, :3], None if colors is None else to_uint8(linear_to_srgb(colors[index, :3])), [*warnings, *judged]
+    )
 
 
 def _leave_out_missing(corners: np.ndarray, num_uv: int, num_normals: int) -> list[str]:
@@ -115,13 +119,18 @@ def _leave_out_missing(corners: np.ndarray, num_uv: int, num_normals: int) -> li
     return warnings
 
 
-def _vertex_colors(rgb: np.ndarray) -> np.ndarray:
-    """(V, 4) linear from (V, 3) sRGB in [0, 1] or [0, 255]; vertices without a color are white, as a factor should."""
-    absent = (rgb == _ABSENT).any(axis=1)
-    rgb = np.where(absent[:, None], 0.0, rgb)
-    rgb = rgb / 255.0 if np.nanmax(rgb, initial=0.0) > 1.0 else rgb
-    rgb[absent] = 1.0
-    return np.column_stack([srgb_to_linear(rgb), np.ones(len(rgb), dtype=np.float32)])
+def _vertex_colors(text: _Statements, positions: np.ndarray, warnings: list[str]) -> np.ndarray | None:
+    """(V, 4) linear colors of vertices (V, 3 or 6), whose last three columns are sRGB, or of ZBrush's comments; None
+    without. Vertices without a color are white, as a factor should."""
+    if positions.shape[1] < 6:
+        return linear_colors(text.comment_colors(warnings), warnings)
+    colors = np.ones((len(positions), 4), dtype=np.float32)
+    given = (positions[:, 3:] != _ABSENT).all(axis=1)
+    own = linear_colors(positions[given, 3:], warnings)
+    if own is None:
+        return None
+    colors[given] = own
+    return colors
 
 
 def _with_transformed_copy(
@@ -233,6 +242,8 @@ class _Statements:
         self._sizes = array("q")  # corners of each face
         self.points = array("q")  # the vertex of each point, from 1
         self.lines = 0
+        self._unread: Counter[bytes] = Counter()
+        self._painted: list[bytes] = []  # ZBrush's colors, MMRRGGBB in hex for one vertex after the other
         self._indices = array("q")  # vertex, uv, normal of each corner, from 1; 0 where absent
         current = -1
         triangles = 0
@@ -265,6 +276,36 @@ class _Statements:
                 current = self._materials.setdefault(decode_name(rest), len(self._materials))
             elif keyword == b"mtllib":
                 self.libraries.append(decode_name(rest))
+            elif keyword == b"#MRGB":
+                self._painted.append(rest.strip())
+            elif keyword in _FREE_FORM or keyword in _CALLS:
+                self._unread[keyword] += 1
+
+    def left_out(self) -> list[str]:
+        """Warnings about what is no face and no point."""
+        warnings = [f"its lines ({self.lines}) are left out"] if self.lines else []
+        forms = sorted(keyword.decode() for keyword in self._unread if keyword in _FREE_FORM)
+        if forms:
+            warnings.append(
+                f"its free-form curves and surfaces ({', '.join(forms)}) are left out; store it as polygons"
+            )
+        if self._unread.keys() & _CALLS:
+            warnings.append("it calls other files, which are not read")
+        return warnings
+
+    def comment_colors(self, warnings: list[str]) -> np.ndarray | None:
+        """(V, 3) uint8 sRGB that ZBrush writes into comments `#MRGB`; None without."""
+        if not self._painted:
+            return None
+        try:
+            values = np.frombuffer(bytes.fromhex(b"".join(self._painted).decode("ascii")), np.uint8)
+        except ValueError:
+            values = np.zeros(0, dtype=np.uint8)
+        if len(values) == 4 * self.positions.count:
+            return values.reshape(-1, 4)[:, 1:]
+        if not self._painted[0].startswith(b"block"):
+            warnings.append("its painted colors (#MRGB) are not one for each vertex, and are left out")
+        return None
 
     def _add_points(self, rest: bytes) -> None:
         try:

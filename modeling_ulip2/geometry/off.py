@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from .colors import srgb_to_linear
+from .cloud import PointCloud, check_count
+from .colors import linear_to_srgb, to_uint8
 from .errors import MeshError
-from .mesh import Mesh, finite_colors
+from .mesh import Mesh, check_indices, linear_colors
 from .numbers import parse_numbers, without_no_numbers
 from .polygons import triangulate
 from .sandbox import Sandbox
 from .text import plain_text
 
-# Texture coordinates, colors, normals; then the dimensions that are not read. ModelNet glues the counts to the word.
-_HEADER = re.compile(rb"\s*(ST)?(C)?(N)?(4)?(n)?OFF\b\s*(BINARY)?|\s*OFF(?=\d)")
+# Texture coordinates, colors, normals; then the dimensions that are not read. ModelNet glues the counts to the word,
+# and by the format it may be missing.
+_HEADER = re.compile(
+    rb"\s*(ST)?(C)?(N)?(4)?(n)?OFF\b\s*(BINARY)?|\s*OFF(?=\d)|(?=\s*\d+[ \t]+\d+([ \t]+\d+)?[ \t]*\n)"
+)
 
 
 def read_off(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, strict: bool) -> Mesh:
@@ -25,54 +30,84 @@ def read_off(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, stric
 
     Numbers may stand on any lines (free form), but for a face's color, which by the format ends with its line.
     """
+    vertices, lines, num_faces, warnings = _vertices(data, max_faces)
+    sizes, corners, extra = _face_table(lines, num_faces, max_faces)
+    check_indices(corners, len(vertices.xyz))
+    triangles, polygon = triangulate(vertices.xyz, corners, sizes, warnings)
+    if len(triangles) == 0 and len(vertices.xyz):
+        raise MeshError("empty", "it holds points but no triangle; read_points reads point clouds")
+    face_colors = None
+    colored = ~np.isnan(extra[:, 2]) if extra.shape[1] > 2 else np.zeros(len(extra), dtype=bool)
+    if colored.any():
+        own = linear_colors(extra[colored], warnings, "the colors of its faces")
+        if own is not None:
+            colors = np.ones((len(extra), 4), dtype=np.float32)  # a face without color among colored ones is white
+            colors[colored] = own
+            face_colors = colors[polygon]
+    elif extra.shape[1]:
+        warnings.append("its faces' colors are numbers of a palette, which is not read; they are left out")
+    return Mesh(
+        vertices=vertices.xyz,
+        faces=corners[triangles],
+        normals=vertices.normals,
+        vertex_colors=vertices.colors,
+        face_colors=face_colors,
+        warnings=warnings,
+    )
+
+
+def read_off_points(data: bytes, max_points: int) -> PointCloud:
+    """The vertices of an OFF file without triangles."""
+    vertices, _, num_faces, warnings = _vertices(data, max_points, max_points)
+    if num_faces:
+        warnings.append(f"its {num_faces} faces have no triangle; they are left out")
+    colors = vertices.colors
+    return PointCloud(vertices.xyz, None if colors is None else to_uint8(linear_to_srgb(colors[:, :3])), warnings)
+
+
+@dataclass
+class _Vertices:
+    """xyz (V, 3), and perhaps normals (V, 3) and linear colors (V, 4)."""
+
+    xyz: np.ndarray
+    normals: np.ndarray | None
+    colors: np.ndarray | None
+
+
+def _vertices(
+    data: bytes, max_faces: int, max_points: int | None = None
+) -> tuple[_Vertices, list[bytes], int, list[str]]:
+    """The vertices, the lines behind them, the number of faces that these hold, and what is to be warned of."""
     text = re.sub(rb"#[^\n]*", b"", without_no_numbers(plain_text(data)))
     match = _HEADER.match(text)
     if match is None:
         raise MeshError("unsupported", f"it does not begin with OFF but with {text[:20].decode(errors='replace')!r}")
-    has_uv, has_color, has_normal, four, n_dim, binary = match.groups()
+    has_uv, has_color, has_normal, four, n_dim, binary = match.groups()[:6]
     if four or n_dim or binary:
         raise MeshError("unsupported", "it is a four- or n-dimensional or binary OFF file; only plain ones are read")
     lines = [line for line in text[match.end() :].split(b"\n") if line and not line.isspace()]
     num_vertices, num_faces, lines = _counts(lines)
     if num_faces > max_faces:
         raise MeshError("too_many_faces", f"its header declares {num_faces} faces; at most {max_faces}")
+    if max_points is not None:
+        check_count(num_vertices, max_points)
     # A digit and a blank each; a face of no corners is one number.
     if num_vertices < 0 or num_faces < 0 or 2 * (3 * num_vertices + num_faces) > len(text) + 1:
         raise MeshError(
             "truncated", f"it declares {num_vertices} vertices and {num_faces} faces and has {len(lines)} lines"
         )
-    warnings: list[str] = []
     table, lines = _vertex_table(
         lines, num_vertices, 3 + 3 * bool(has_normal) + 4 * bool(has_color) + 2 * bool(has_uv)
     )
-    vertices = table[:, :3]
-    sizes, corners, extra = _face_table(lines, num_faces, max_faces)
-    if corners.min(initial=0) < 0 or corners.max(initial=-1) >= len(vertices):
-        raise MeshError("corrupt", f"a face names vertex {corners.max()} of {len(vertices)}")
-    triangles, polygon = triangulate(vertices, corners, sizes)
-
-    vertex_colors = face_colors = None
+    warnings: list[str] = []
+    colors = None
     behind = table[:, 6 if has_normal else 3 : table.shape[1] - 2 * bool(has_uv)]
     # Some programs write colors behind a plain OFF's coordinates, too.
     if behind.shape[1] >= 3 and (has_color or behind.shape[1] <= 4):
-        vertex_colors = finite_colors(_colors(behind[:, :4]), warnings)
+        colors = linear_colors(behind[:, :4], warnings)
     elif behind.shape[1]:
         warnings.append(f"{behind.shape[1]} numbers behind each vertex are no color that is read; they are left out")
-    colored = ~np.isnan(extra[:, 2]) if extra.shape[1] > 2 else np.zeros(len(extra), dtype=bool)
-    if colored.any():
-        colors = np.ones((len(extra), 4), dtype=np.float32)  # a face without color among colored ones is white
-        colors[colored] = _colors(extra[colored])
-        face_colors = finite_colors(colors[polygon], warnings)
-    elif extra.shape[1]:
-        warnings.append("its faces' colors are numbers of a palette, which is not read; they are left out")
-    return Mesh(
-        vertices=vertices,
-        faces=corners[triangles],
-        normals=table[:, 3:6] if has_normal else None,
-        vertex_colors=vertex_colors,
-        face_colors=face_colors,
-        warnings=warnings,
-    )
+    return _Vertices(table[:, :3], table[:, 3:6] if has_normal else None, colors), lines, num_faces, warnings
 
 
 def _counts(lines: list[bytes]) -> tuple[int, int, list[bytes]]:
@@ -205,11 +240,3 @@ def _free_faces(
         else:
             faces.append((corners, []))
     return faces
-
-
-def _colors(values: np.ndarray) -> np.ndarray:
-    """(N, 4) linear colors from (N, 3 or 4) sRGB: fractions if none exceeds 1, else 0 to 255; no alpha is 1."""
-    if np.nanmax(values, initial=0.0) > 1.0:
-        values = values / 255.0
-    alpha = np.ones(len(values)) if values.shape[1] < 4 else np.where(np.isnan(values[:, 3]), 1.0, values[:, 3])
-    return np.column_stack([srgb_to_linear(values[:, :3]), alpha]).astype(np.float32)

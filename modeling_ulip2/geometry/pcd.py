@@ -38,7 +38,7 @@ def read_pcd(data: bytes, max_points: int) -> PointCloud:
     Points that the file marks as invalid, by NaN, are left out with a warning. Colors are the field `rgb` or `rgba`,
     four bytes in one number, also where that number is declared as a float.
     """
-    fields, points, kind, body = _parse_header(data)
+    fields, points, kind, body, warnings = _parse_header(data)
     check_count(points, max_points)
     if points == 0:
         raise MeshError("empty", "it holds no point")
@@ -50,7 +50,6 @@ def read_pcd(data: bytes, max_points: int) -> PointCloud:
         columns = _read_compressed(fields, points, body)
     else:
         raise MeshError("unsupported", f"its data are {kind[:40]!r}; ascii, binary and binary_compressed are read")
-    warnings: list[str] = []
     if columns.keys() >= set("xyz"):
         valid = valid_rows([columns[name] for name in "xyz"], warnings)
         columns = {name: column[valid] for name, column in columns.items()}
@@ -64,8 +63,8 @@ def read_pcd(data: bytes, max_points: int) -> PointCloud:
     return named_cloud(columns, warnings)
 
 
-def _parse_header(data: bytes) -> tuple[list[_Field], int, str, bytes]:
-    """Fields, number of points, kind of data and the data."""
+def _parse_header(data: bytes) -> tuple[list[_Field], int, str, bytes, list[str]]:
+    """Fields, number of points, kind of data, the data, and what is to be warned of."""
     entries: dict[str, list[str]] = {}
     position = 0
     while "DATA" not in entries:
@@ -93,7 +92,18 @@ def _parse_header(data: bytes) -> tuple[list[_Field], int, str, bytes]:
         raise MeshError("corrupt", "its PCD header declares fields or points that cannot be")
     if len(grid) == 2 and grid[0] * grid[1] != points:
         raise MeshError("corrupt", f"its header declares {points} points and {grid[0]} x {grid[1]} of them")
-    return fields, points, kind.lower(), data[position:]
+    return fields, points, kind.lower(), data[position:], _viewpoint(entries.get("VIEWPOINT", []))
+
+
+def _viewpoint(words: list[str]) -> list[str]:
+    """A warning unless the sensor's pose, a translation and a quaternion w x y z, turns nothing."""
+    try:
+        turn = [float(word) for word in words[3:7]]
+    except ValueError:
+        turn = []
+    if len(turn) < 4 or not any(turn[1:]):
+        return []
+    return ["its points are in the frame of the sensor, which its VIEWPOINT turns; that turn is not applied"]
 
 
 def _read_ascii(fields: list[_Field], points: int, body: bytes) -> dict[str, np.ndarray]:
@@ -146,8 +156,8 @@ def _unpack(packed: np.ndarray, *, from_text: bool) -> list[np.ndarray] | None:
         if not np.isfinite(packed).all():
             return None
         # some programs write the number, as PCL does, others the float of these bits, which is below 1e-37 or negative
-        if (packed == np.round(packed)).all() and packed.min() >= 0 and packed.max() < 2**32:
-            packed = packed.astype(np.uint32)
+        if (packed == np.round(packed)).all() and packed.min() >= -(2**31) and packed.max() < 2**32:
+            packed = packed.astype(np.int64)  # signed ones have the alpha in their sign
     if packed.dtype.kind == "f":
         packed = packed.astype(np.float32, copy=False).view(np.uint32)
     bits = packed.astype(np.int64)

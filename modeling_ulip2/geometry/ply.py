@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from .colors import srgb_to_linear, to_unit
 from .errors import MeshError
 from .numbers import ranges
 from .ply_text import read_rows
@@ -25,6 +25,8 @@ _TYPES = {
     "float": "f4", "float32": "f4", "double": "f8", "float64": "f8",
 }  # fmt: skip
 _HEADER_END = re.compile(rb"(?:\r\n|\r|\n)end_header[ \t]*(\r\n|\r|\n|\Z)")
+# Tables that programs write beside a shape and that are no part of it.
+_NO_SHAPE = {"camera", "range_grid", "user"}
 _FORMATS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 
 
@@ -46,29 +48,10 @@ class PlyElement:
     properties: list[PlyProperty] = field(default_factory=list)
     columns: dict[str, Any] = field(default_factory=dict)
 
-    def stack(self, *names: str) -> np.ndarray | None:
-        """(count, len(names)) of these columns, or None if one is absent."""
-        if not all(isinstance(self.columns.get(name), np.ndarray) for name in names):
-            return None
-        return np.column_stack([self.columns[name] for name in names])
-
-    def colors(self) -> np.ndarray | None:
-        """(count, 4) float32, linear RGB and alpha, from sRGB columns under the usual names; None without colour."""
-        for prefix in ("", "diffuse_"):
-            rgb = self.stack(*(prefix + name for name in ("red", "green", "blue")))
-            if rgb is not None:
-                break
-        else:
-            rgb = self.stack("r", "g", "b")
-        if rgb is None:
-            return None
-        rgb = to_unit(rgb)
-        if not np.isfinite(rgb).all():
-            raise MeshError("non_finite", f"the colors of its {self.name} table are NaN or infinite")
-        rgb = rgb / 255.0 if rgb.max(initial=0.0) > 1.0 else rgb  # floats that count to 255
-        alpha = self.columns.get("alpha")
-        alpha = np.ones(self.count) if alpha is None else np.clip(to_unit(alpha), 0.0, 1.0)
-        return np.column_stack([srgb_to_linear(rgb), alpha]).astype(np.float32)
+    @property
+    def numbers(self) -> dict[str, np.ndarray]:
+        """The columns that hold a number a row, (count,) each, by name."""
+        return {name: column for name, column in self.columns.items() if isinstance(column, np.ndarray)}
 
 
 @dataclass
@@ -78,16 +61,24 @@ class PlyFile:
     elements: dict[str, PlyElement]
     textures: list[str] = field(default_factory=list)
 
+    def left_out(self, read: Container[str]) -> list[str]:
+        """A warning about tables of a shape that are not among those that were `read`; none for cameras and grids."""
+        rows = {name: element.count for name, element in self.elements.items() if element.count}
+        left = [f"{name} ({count:,})" for name, count in rows.items() if name not in read and name not in _NO_SHAPE]
+        return [f"its tables {', '.join(left)} are left out"] if left else []
 
-def parse_ply(data: bytes, limits: dict[str, int]) -> PlyFile:
+
+def parse_ply(data: bytes, limits: dict[str, int], needed: Sequence[str] = ()) -> PlyFile:
     """Parse a PLY file, ASCII or binary.
 
     Args:
         data: content of the file.
         limits: largest number of rows of a table, by its name ("vertex", "face").
+        needed: tables one of which must have rows, or the rest of the file is not looked at.
 
     Raises:
-        MeshError: "truncated" where the header declares more rows than the file can hold, before they are allocated;
+        MeshError: "empty" where none of the tables `needed` has rows; "truncated" where the header declares more rows
+            than the file can hold, before they are allocated;
             "corrupt" for a row of text that contradicts the header, with the number of its line.
     """
     file, endian, body, first_line = _parse_header(data)
@@ -98,6 +89,8 @@ def parse_ply(data: bytes, limits: dict[str, int]) -> PlyFile:
                 "too_many_faces" if element.name == "face" else "too_many_points",
                 f"its header declares {element.count} rows of {element.name}; at most {limit}",
             )
+    if needed and not any(name in file.elements and file.elements[name].count for name in needed):
+        raise MeshError("empty", "it holds points but no triangle; read_points reads point clouds")
     _check_size(file, endian, len(body))
     if endian == "":
         read_rows(list(file.elements.values()), body, first_line)

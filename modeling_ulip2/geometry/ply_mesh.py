@@ -6,29 +6,33 @@ from pathlib import Path
 
 import numpy as np
 
+from .columns import named_colors, named_normals, named_points, plain_name
 from .errors import MeshError
-from .mesh import AlphaMode, Material, Mesh
+from .mesh import AlphaMode, Material, Mesh, check_indices, linear_colors
 from .ply import PlyElement, PlyFile, parse_ply
 from .polygons import triangulate
 from .sandbox import Sandbox
 from .textures import TextureLoader
 
-_INDEX_NAMES = ("vertex_indices", "vertex_index")
+# As `columns.plain_name` makes them.
+_INDEX_NAMES = ("vertexindices", "vertexindex", "vertices", "indices", "vertexids", "vertexid", "index", "vertex")
+_TABLES = ("face", "tristrips")
 
 
 def read_ply(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, strict: bool) -> Mesh:
     """Parse a PLY mesh; see `read_mesh` for the arguments' meaning."""
-    file = parse_ply(data, {"face": max_faces})
+    file = parse_ply(data, {"face": max_faces}, needed=_TABLES)
     vertex, face = file.elements.get("vertex"), file.elements.get("face")
-    positions = vertex.stack("x", "y", "z") if vertex is not None else None
+    positions = named_points(vertex.numbers) if vertex is not None else None
     if vertex is None or positions is None or vertex.count == 0:
         raise MeshError("empty", "it holds no vertex")
-    corners, polygon = _faces(file, positions, max_faces)
+    warnings: list[str] = []
+    corners, polygon = _faces(file, positions, max_faces, warnings)
     if len(corners) == 0:
         raise MeshError("empty", "it holds points but no triangle; read_points reads point clouds")
+    warnings += file.left_out({"vertex", "face" if polygon is not None else "tristrips"})
     indices, positions_in_list = corners
-    warnings: list[str] = []
-    normals, colors = vertex.stack("nx", "ny", "nz"), _colors(vertex, warnings)
+    normals, colors = named_normals(vertex.numbers), _colors(vertex, warnings)
     materials, face_material, uv_of_corner = _textures(file, polygon, positions_in_list, sandbox, strict, warnings)
     uv = None
     if any(material.texture is not None for material in materials):
@@ -69,49 +73,56 @@ def read_ply(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, stric
 
 
 def _colors(element: PlyElement, warnings: list[str]) -> np.ndarray | None:
-    try:
-        return element.colors()
-    except MeshError as error:
-        warnings.append(f"{error}; they are left out")
-        return None
+    """(count, 4) linear colors of a table's rows; None without."""
+    rgb = named_colors(element.numbers, warnings, f"the colors of its {element.name} table")
+    alpha = next((column for name, column in element.numbers.items() if plain_name(name) in ("alpha", "a")), None)
+    return linear_colors(rgb, warnings, alpha=alpha)
 
 
 def vertex_uv(vertex: PlyElement) -> np.ndarray | None:
     """(V, 2) texture coordinates under one of their usual names."""
-    for names in (("texture_u", "texture_v"), ("u", "v"), ("s", "t")):
-        uv = vertex.stack(*names)
-        if uv is not None:
-            return uv
+    plain = {plain_name(name): column for name, column in vertex.numbers.items()}
+    for names in (("textureu", "texturev"), ("u", "v"), ("s", "t")):
+        if all(name in plain for name in names):
+            return np.column_stack([plain[name] for name in names])
     return None
 
 
+def _index_column(element: PlyElement) -> tuple[np.ndarray, np.ndarray] | None:
+    """The corners of a table's rows and their numbers: a list under one of the usual names, or its only one of whole
+    numbers."""
+    lists = {name: column for name, column in element.columns.items() if isinstance(column, tuple)}
+    for known in _INDEX_NAMES:
+        found = next((column for name, column in lists.items() if plain_name(name) == known), None)
+        if found is not None:
+            return found
+    whole = [column for column in lists.values() if column[0].dtype.kind in "iu"]
+    return whole[0] if len(whole) == 1 else None
+
+
 def _faces(
-    file: PlyFile, positions: np.ndarray, max_faces: int
+    file: PlyFile, positions: np.ndarray, max_faces: int, warnings: list[str]
 ) -> tuple[tuple[np.ndarray, np.ndarray] | tuple[()], np.ndarray | None]:
     """((F, 3) vertex indices, (F, 3) positions among the corners), and (F,) the row of the face table."""
-    for table in ("face", "tristrips"):
+    for table in _TABLES:
         element = file.elements.get(table)
-        column = next((element.columns[n] for n in _INDEX_NAMES if n in element.columns), None) if element else None
-        if not isinstance(column, tuple) or element is None or element.count == 0:
+        column = _index_column(element) if element is not None else None
+        if column is None or element is None or element.count == 0:
             continue
         values, lengths = column[0].astype(np.int64), column[1]
         if table == "tristrips":
             triangles = _strips(values, lengths)
             if len(triangles) > max_faces:
                 raise MeshError("too_many_faces", f"its strips hold {len(triangles)} triangles; at most {max_faces}")
-            _check_indices(values[triangles], len(positions))
+            check_indices(values[triangles], len(positions))
             return (values[triangles], triangles), None
         if np.maximum(lengths - 2, 0).sum() > max_faces:
             raise MeshError("too_many_faces", f"its polygons hold more than {max_faces} triangles")
-        _check_indices(values, len(positions))
-        triangles, polygon = triangulate(positions, values, lengths)
-        return ((values[triangles], triangles), polygon) if len(triangles) else ((), None)
+        check_indices(values, len(positions))
+        triangles, polygon = triangulate(positions, values, lengths, warnings)
+        if len(triangles):
+            return (values[triangles], triangles), polygon
     return (), None
-
-
-def _check_indices(indices: np.ndarray, count: int) -> None:
-    if indices.min(initial=0) < 0 or indices.max(initial=-1) >= count:
-        raise MeshError("corrupt", f"a face names vertex {indices.max()} of {count}")
 
 
 def _strips(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -187,7 +198,9 @@ def _corner_uv(face: PlyElement | None, polygon: np.ndarray | None, corners: np.
     column = face.columns.get("texcoord") if face is not None else None
     if polygon is None or face is None or not isinstance(column, tuple):
         return None
-    sizes = next(face.columns[name][1] for name in _INDEX_NAMES if isinstance(face.columns.get(name), tuple))
+    indices = _index_column(face)
+    assert indices is not None  # they made the triangles
+    sizes = indices[1]
     values, counts = column
     if not len(values):
         return None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from .cloud import PointCloud
 from .columns import named_cloud
 from .errors import MeshError
@@ -11,8 +9,11 @@ from .ply import parse_ply
 
 
 def read_ply_cloud(data: bytes, max_points: int) -> PointCloud:
-    """The cloud in a PLY file's table of vertices; faces, if there are any, are passed over."""
-    vertex = parse_ply(data, {"vertex": max_points}).elements.get("vertex")
+    """The cloud in a PLY file's table of vertices; other tables, such as faces, are left out with a warning."""
+    file = parse_ply(data, {"vertex": max_points})
+    vertex = file.elements.get("vertex")
     if vertex is None:
         raise MeshError("empty", "it holds no table of vertices")
-    return named_cloud({name: column for name, column in vertex.columns.items() if isinstance(column, np.ndarray)})
+    if "packed_position" in vertex.columns:
+        raise MeshError("unsupported", "it holds compressed Gaussian splats; store them as a plain PLY (SuperSplat)")
+    return named_cloud(vertex.numbers, file.left_out({"vertex"}))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .cloud import PointCloud
-from .columns import color_bytes, named_cloud, names_points, unnamed_cloud
+from .columns import color_bytes, named_cloud, names_points, plain_name, unnamed_cloud
 from .errors import MeshError
 from .npy import load_npy, load_npy_content
 
@@ -29,7 +29,9 @@ def read_npy_cloud(data: bytes, max_points: int) -> PointCloud:
         content = content[0]
     if isinstance(content, Mapping):
         found = {str(name).lower(): value for name, value in content.items()}
-        return _cloud_of({name: _array(name, found[name], max_points) for name in _wanted(found)})
+        wanted = _wanted(found)
+        cloud = _cloud_of({name: _array(name, found[name], max_points) for name in wanted})
+        return _tell_left_out(cloud, found, wanted)
     return _table(_array("it", content, max_points))
 
 
@@ -39,7 +41,8 @@ def read_npz_cloud(data: bytes, max_points: int, max_bytes: int) -> PointCloud:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = {Path(info.filename).stem.lower(): info for info in archive.infolist()}
             arrays = {}
-            for name in _wanted(members):
+            wanted = _wanted(members)
+            for name in wanted:
                 size = members[name].file_size  # as declared; the read below stops there
                 max_bytes -= size
                 if max_bytes < 0:
@@ -49,7 +52,17 @@ def read_npz_cloud(data: bytes, max_points: int, max_bytes: int) -> PointCloud:
                 arrays[name] = load_npy(stream, size, repr(name), max_rows=max_points, records=True)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         raise MeshError("corrupt", f"it is not a readable npz archive ({error})") from None
-    return _cloud_of(arrays)
+    return _tell_left_out(_cloud_of(arrays), members, wanted)
+
+
+def _tell_left_out(cloud: PointCloud, names: Mapping[str, Any], wanted: list[str]) -> PointCloud:
+    """Says what else the file holds where one of it may be the color that was not found."""
+    left = sorted(name for name in names if name not in wanted and not plain_name(name).startswith("normal"))
+    if cloud.rgb is None and left:
+        cloud.warnings.append(
+            f"none of its {', '.join(left)[:120]} is called {' or '.join(_RGB_NAMES[:3])}: it is read without color"
+        )
+    return cloud
 
 
 def _wanted(names: Mapping[str, Any]) -> list[str]:

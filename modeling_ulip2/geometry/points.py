@@ -13,6 +13,7 @@ from .errors import MeshError
 from .gltf import read_gltf_points
 from .las import read_las
 from .obj import read_obj_points
+from .off import read_off_points
 from .pcd import read_pcd
 from .ply_points import read_ply_cloud
 from .point_arrays import read_npy_cloud, read_npz_cloud
@@ -30,13 +31,13 @@ _READERS: dict[str, Callable[[bytes, str, int, int], PointCloud]] = {
     ".pcd": lambda data, suffix, max_points, max_bytes: read_pcd(data, max_points),
     ".ply": lambda data, suffix, max_points, max_bytes: read_ply_cloud(data, max_points),
     **dict.fromkeys(
-        (".csv", ".pts", ".txt", ".xyz"),
+        (".asc", ".csv", ".pts", ".txt", ".xyz", ".xyzn", ".xyzrgb"),
         lambda data, suffix, max_points, max_bytes: read_text(data, suffix, max_points),
     ),
 }
 POINT_SUFFIXES: tuple[str, ...] = tuple(sorted(_READERS))
 # Formats of meshes, whose files may hold points instead.
-MIXED_SUFFIXES = (".glb", ".gltf", ".obj")
+MIXED_SUFFIXES = (".glb", ".gltf", ".obj", ".off")
 
 
 def read_points(
@@ -54,9 +55,9 @@ def read_cloud(
 ) -> PointCloud:
     """Read a point cloud in its own frame and scale, coordinates in float64 as far as the file has their digits.
 
-    Formats: PLY (also 3D Gaussian splats), PCD, LAS and LAZ (with laspy), NumPy's npy and npz, and text: xyz, txt, csv
-    and pts; also the points, not the meshes, of glTF and OBJ. Named columns are what their names say; those of files
-    without names are x y z, then what their values say: see `columns`.
+    Formats: PLY (also 3D Gaussian splats), PCD, LAS and LAZ (with laspy), NumPy's npy and npz, and text: xyz, asc,
+    txt, csv and pts; also the points, not the meshes, of glTF, OBJ and OFF. Named columns are what their names say;
+    those of files without names are x y z, then what their values say: see `columns`.
 
     Args:
         path: the file; its suffix names the format.
@@ -76,6 +77,8 @@ def read_cloud(
         with np.errstate(over="ignore", invalid="ignore"):  # wild numbers are judged once, by PointCloud
             if suffix == ".obj":
                 cloud = read_obj_points(data, max_points)
+            elif suffix == ".off":
+                cloud = read_off_points(data, max_points)
             elif suffix in MIXED_SUFFIXES:
                 cloud = read_gltf_points(data, sandbox, max_points)
             else:

@@ -9,6 +9,8 @@ from .numbers import ranges
 
 # Share of a polygon's area by which triangles may overlap before a fan is no triangulation of it.
 _OVERLAP = 1e-6
+# Share of the surface whose guessed polygons are worth a warning.
+_NOTABLE = 0.01
 # Coordinates are scaled to a polygon's size, so this is rounding alone: areas below it count as none.
 _ROUNDING = 1e-13
 # Ear clipping is quadratic at worst, about a second for a budget of 1e9. Smaller polygons cost next to nothing.
@@ -34,7 +36,9 @@ def fan(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.column_stack([start, start + offset + 1, start + offset + 2]), polygon
 
 
-def triangulate(positions: np.ndarray, corners: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def triangulate(
+    positions: np.ndarray, corners: np.ndarray, sizes: np.ndarray, warnings: list[str] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Cut polygons into triangles that cover what they enclose, wound as they are.
 
     A polygon is judged in the plane of its Newell normal, so it need not be quite planar. Where a fan around its first
@@ -46,6 +50,7 @@ def triangulate(positions: np.ndarray, corners: np.ndarray, sizes: np.ndarray) -
         positions: (V, 3) float64 coordinates.
         corners: (C,) the vertex of each corner, one polygon after the other.
         sizes: (P,) number of corners of each polygon.
+        warnings: is told of polygons of fewer than three corners, and of much surface whose outlines cross themselves.
 
     Returns:
         (F, 3) positions in the list of corners, at most two fewer than its corners for each polygon, and (F,) the
@@ -56,6 +61,9 @@ def triangulate(positions: np.ndarray, corners: np.ndarray, sizes: np.ndarray) -
     """
     sizes = np.asarray(sizes, dtype=np.int64)
     triangles, polygon = fan(sizes)
+    few = int((sizes < 3).sum())
+    if few and few < len(sizes) and warnings is not None:
+        warnings.append(f"{few} of its {len(sizes)} faces have fewer than three corners; they are left out")
     larger = np.flatnonzero(sizes > 3)
     if len(larger) == 0:
         return triangles, polygon
@@ -78,7 +86,17 @@ def triangulate(positions: np.ndarray, corners: np.ndarray, sizes: np.ndarray) -
         if len(left) == 0:
             return triangles, polygon
         flat = _flatten(points[rows[~keep]], counts[left], normals[left])
-    return _with_ears(triangles, polygon, larger[left], starts[left], flat, counts[left])
+    triangles, polygon, crossing = _with_ears(triangles, polygon, larger[left], starts[left], flat, counts[left])
+    if len(crossing) and warnings is not None:
+        a, b, c = (positions[corners[triangles[:, i]]] for i in range(3))  # each (F, 3)
+        area = np.linalg.norm(_cross(b - a, c - a), axis=1)
+        share = area[np.isin(polygon, crossing)].sum() / area.sum()
+        if share > _NOTABLE:  # folded quadrilaterals are in every tenth file and change nothing
+            warnings.append(
+                f"{len(crossing)} of its polygons cross themselves, {share:.0%} of its surface; "
+                "what they enclose is a guess"
+            )
+    return triangles, polygon
 
 
 def _ranges(starts: np.ndarray, counts: np.ndarray, shift: int = 0) -> np.ndarray:
@@ -164,8 +182,11 @@ def _flatten(points: np.ndarray, counts: np.ndarray, normals: np.ndarray) -> np.
 def _with_ears(
     triangles: np.ndarray, polygon: np.ndarray, which: np.ndarray, starts: np.ndarray, flat: np.ndarray,
     counts: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Put clipped ears in the place of the fans of the polygons `which`, whose flattened corners are `flat`."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """Put clipped ears in the place of the fans of the polygons `which`, whose flattened corners are `flat`.
+
+    Also gives those of the polygons whose outlines cross themselves.
+    """
     work = float((counts[counts > _FEW_CORNERS].astype(np.float64) ** 2).sum())
     if work > _MOST_WORK:
         raise MeshError(
@@ -190,11 +211,29 @@ def _with_ears(
     ears = np.concatenate(pieces).astype(np.int64).reshape(-1, 3)  # corners of each polygon from 0
     a, b, c = (flat[ears[:, i] + offset[:, 0]] for i in range(3))
     b, c = b - a, c - a
-    turned = b[:, 0] * c[:, 1] < b[:, 1] * c[:, 0]
-    ears[turned] = ears[turned][:, ::-1]
+    twice = b[:, 0] * c[:, 1] - b[:, 1] * c[:, 0]  # (F,) areas
+    ears[twice < 0] = ears[twice < 0][:, ::-1]
+    crossing = which[_crossing(flat, counts, np.abs(twice), numbers)]
     ears += np.repeat(starts, numbers)[:, None]
     # A polygon without area has no ears; its fan says as much.
     replaced = np.isin(polygon, which[numbers > 0])
     of = np.concatenate([polygon[~replaced], np.repeat(which, numbers)])
     order = np.argsort(of, kind="stable")
-    return np.concatenate([triangles[~replaced], ears])[order], of[order]
+    return np.concatenate([triangles[~replaced], ears])[order], of[order], crossing
+
+
+def _crossing(flat: np.ndarray, counts: np.ndarray, twice: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """(P,) bool: which polygons are not covered once by their ears, since their outline crosses itself.
+
+    Args:
+        flat: (C, 2) corners of the polygons.
+        counts: (P,) corners of each.
+        twice: (F,) twice the areas of the ears.
+        numbers: (P,) ears of each.
+    """
+    first = np.cumsum(counts) - counts
+    x, y = flat.T
+    ahead = _ranges(first, counts, 1)
+    enclosed = np.add.reduceat(x * y[ahead] - x[ahead] * y, first)  # (P,) the shoelace formula
+    covered = np.bincount(np.repeat(np.arange(len(counts)), numbers), twice, len(counts))
+    return np.abs(covered - np.abs(enclosed)) > 1e-3 * covered + 1e-9

@@ -62,8 +62,8 @@ def read_shape(
 ) -> Shape:
     """Reads a mesh, of which `num_points` points are drawn by `seed`, or a cloud, which is left as it is.
 
-    PLY, OBJ and glTF files are meshes if they have faces, else clouds of their points. Colors that a mesh's missing
-    material or image file would give are left out (`Shape.warnings` says so).
+    PLY, OBJ, OFF and glTF files are meshes if they have faces, else clouds of their points. Colors that a mesh's
+    missing material or image file would give are left out (`Shape.warnings` says so).
 
     Args:
         path: the file; its suffix names the format, one of `SHAPE_SUFFIXES`.

@@ -20,6 +20,7 @@ from .sandbox import Sandbox
 from .text import plain_text
 
 _HEADER = 84  # bytes: 80 of anything, and the number of facets
+_PADDING = 16  # bytes that transfers may append
 _FACET = np.dtype([("normal", "<f4", 3), ("vertices", "<f4", (3, 3)), ("attribute", "<u2")])
 # What stands before a facet's corners: its normal, which programs leave out or write as `-1.#IND00`, and is not used.
 _FACET_HEAD = re.compile(rb"\bfacet\b.*?\bouter\s+loop\b", re.DOTALL)
@@ -38,11 +39,19 @@ def read_stl(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, stric
         raise MeshError("too_many_faces", f"its header declares {declared} facets; at most {max_faces}")
     if len(data) < expected:
         raise MeshError("truncated", f"its header declares {declared} facets, {expected} bytes; it has {len(data)}")
+    if len(data) > expected + _PADDING:
+        behind = len(data) - expected
+        if declared == 0:
+            raise MeshError("corrupt", f"its header declares no facet, and {behind} bytes follow")
+        warnings = [f"its header declares {declared} facets; the {behind} bytes behind them are left out"]
+    else:
+        warnings = []
     facets = np.frombuffer(data, _FACET, declared, _HEADER)
     return Mesh(
         vertices=facets["vertices"].reshape(-1, 3),
         faces=np.arange(3 * declared).reshape(-1, 3),
         face_colors=_facet_colors(data[:80], facets["attribute"].astype(np.int64)),
+        warnings=warnings,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from .colors import SRGB_TO_LINEAR, linear_to_srgb, to_uint8
 from .errors import MeshError
@@ -20,7 +20,8 @@ MAX_TEXTURE_SIDE = 2048
 # All textures of one mesh together (256 MiB); with more than sixteen images, each may have fewer.
 MAX_MESH_PIXELS = 2**26
 # Plain raster decoders only: no EPS (runs a program), no PSD, no video.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TGA", "GIF", "TIFF", "PPM", "DDS")
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "TGA", "GIF", "TIFF", "PPM", "DDS")
+_KTX = (b"\xabKTX 20\xbb", b"\xabKTX 11\xbb")
 
 
 def decode_texture(data: bytes, name: str = "texture", max_side: int = MAX_TEXTURE_SIDE) -> np.ndarray:
@@ -37,6 +38,10 @@ def decode_texture(data: bytes, name: str = "texture", max_side: int = MAX_TEXTU
     Raises:
         MeshError: "texture_too_large" by the declared size, "texture_corrupt" if it cannot be decoded.
     """
+    if data.startswith(_KTX):
+        raise MeshError(
+            "texture_corrupt", f"the image {name!r} is KTX2 (Basis), which is not read; store textures as PNG or JPEG"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large images; the check below decides
@@ -54,6 +59,8 @@ def decode_texture(data: bytes, name: str = "texture", max_side: int = MAX_TEXTU
         raise
     except Image.DecompressionBombError as error:
         raise _too_large(name, str(error)) from None
+    except UnidentifiedImageError:
+        raise MeshError("texture_corrupt", f"the image {name!r} is in no format that is read") from None
     except Exception as error:  # each of Pillow's decoders fails in its own way
         raise MeshError("texture_corrupt", f"the image {name!r} cannot be decoded ({error})") from None
 

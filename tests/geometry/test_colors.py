@@ -1,6 +1,7 @@
 import numpy as np
+import pytest
 
-from modeling_ulip2.geometry.colors import SRGB_TO_LINEAR, linear_to_srgb, srgb_to_linear, to_uint8, to_unit
+from modeling_ulip2.geometry.colors import SRGB_TO_LINEAR, linear_to_srgb, srgb_to_linear, to_uint8, unit_colors
 
 
 def test_known_values_of_the_srgb_curve():
@@ -13,7 +14,29 @@ def test_every_byte_survives_the_way_to_linear_light_and_back():
     assert (to_uint8(linear_to_srgb(SRGB_TO_LINEAR)) == np.arange(256)).all()
 
 
-def test_to_unit_scales_integers_by_their_range_and_leaves_floats():
-    np.testing.assert_allclose(to_unit(np.array([0, 255], np.uint8)), [0, 1])
-    np.testing.assert_allclose(to_unit(np.array([0, 65535], np.uint16)), [0, 1])
-    np.testing.assert_allclose(to_unit(np.array([0.25], np.float64)), [0.25])
+@pytest.mark.parametrize(
+    ("stored", "red", "told"),
+    [
+        (np.array([[255, 0, 0]], np.uint8), 1.0, None),
+        (np.array([[1, 0, 0]], np.uint8), 1 / 255, None),
+        (np.array([[255, 0, 0]], np.int32), 1.0, None),
+        (np.array([[255, 0, 0]], np.uint32), 1.0, "32 bits, end at 255"),
+        (np.array([[65535, 0, 0]], np.uint16), 1.0, None),
+        (np.array([[1.0, 0, 0]]), 1.0, None),
+        (np.array([[0.25, 0, 0]]), 0.25, None),
+        (np.array([[255.0, 0, 0]]), 1.0, None),
+        (np.array([[65535.0, 0, 0]]), 1.0, "count to 65535"),
+        (np.array([[1.5, 0.2, 0]]), 1.0, "above 1 was cut"),
+        (np.array([[-1.0, 0, 0]]), None, "left out"),
+        (np.array([[1000.5, 0, 0]]), None, "left out"),
+        (np.array([[np.nan, 0, 0]]), None, "NaN"),
+    ],
+)
+def test_one_rule_scales_the_colors_of_all_formats(stored, red, told):
+    warnings: list[str] = []
+    unit = unit_colors(stored, warnings)
+    assert (unit is None) == (red is None) and (told is None) == (not warnings)
+    if unit is not None:
+        np.testing.assert_allclose(unit[0, 0], red)
+    if told is not None:
+        assert told in warnings[0]
