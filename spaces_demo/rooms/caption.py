@@ -84,9 +84,9 @@ def build(engine: Engine, captioner: Captioner | None, samples: list[Sample], re
             return
         history = turns(messages)
         begun = [*messages, {"role": "user", "content": asked}]
-        yield begun, ""
+        yield begun
         for said in captioner.answer(read, asked, history):
-            yield [*begun, {"role": "assistant", "content": said}], ""
+            yield [*begun, {"role": "assistant", "content": said}]
 
     @in_words_streamed
     def describe(read: Any, messages: list[dict[str, Any]]) -> Iterator[Any]:
@@ -95,14 +95,20 @@ def build(engine: Engine, captioner: Captioner | None, samples: list[Sample], re
         else:
             yield gr.skip()
 
+    @in_words_streamed
+    def talk_typed(read: Any, messages: list[dict[str, Any]], asked: str) -> Iterator[Any]:
+        """Empties the box when it begins, only: the next question may be typed while the answer is still written."""
+        for step, shown in enumerate(talk(read, messages, asked)):
+            yield shown, "" if step == 0 and isinstance(shown, list) else gr.skip()
+
     talking: dict[str, Any] = {"show_progress": "minimal", **PRIVATE, **CAPTION_LANE}
     go.click(**reveal(CHAT_ID))
     go.click(read, [panel.file, panel.up], [features, chat], show_progress_on=chat, **PRIVATE, **CAPTION_LANE).success(
-        describe, [features, chat], [chat, question], **talking
+        describe, [features, chat], chat, **talking
     )
-    gr.on([ask.click, question.submit], talk, [features, chat, question], [chat, question], **talking)
+    gr.on([ask.click, question.submit], talk_typed, [features, chat, question], [chat, question], **talking)
     for chip in chips:
-        chip.click(talk, [features, chat, chip], [chat, question], **talking)
+        chip.click(talk, [features, chat, chip], chat, **talking)
     panel.file.change(lambda: (None, []), None, [features, chat], queue=False, **PRIVATE)
 
 

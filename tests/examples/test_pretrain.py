@@ -211,7 +211,7 @@ def test_streaming(world, tmp_path, caplog):
 
 
 def test_bad_input(world, tmp_path):
-    with pytest.raises(FileNotFoundError, match="not a folder"):
+    with pytest.raises(FileNotFoundError, match="missing: no such folder"):
         pretrain.main(words(options(world, tmp_path / "a", dataset=tmp_path / "missing")))
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
