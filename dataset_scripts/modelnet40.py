@@ -28,7 +28,7 @@ from modeling_ulip2.building.benchmarks.files import (
     same_name,
 )
 from modeling_ulip2.building.benchmarks.folder import Cloud, Source, add_arguments, convert
-from modeling_ulip2.evaluation.benchmarks.catalog import BENCHMARKS, SPLITS
+from modeling_ulip2.data.benchmarks import BENCHMARKS, SPLITS
 from modeling_ulip2.geometry import read_mesh, read_npy, read_pickle, sample_points
 from modeling_ulip2.geometry.errors import MeshError
 from modeling_ulip2.geometry.numbers import parse_numbers

@@ -26,7 +26,7 @@ from modeling_ulip2.building.benchmarks.files import (
     same_name,
 )
 from modeling_ulip2.building.benchmarks.folder import Cloud, Source, add_arguments, convert
-from modeling_ulip2.evaluation.benchmarks.catalog import BENCHMARKS
+from modeling_ulip2.data.benchmarks import BENCHMARKS
 from modeling_ulip2.geometry import read_npy
 from modeling_ulip2.geometry.errors import MeshError
 from modeling_ulip2.utils.scripts import run_main

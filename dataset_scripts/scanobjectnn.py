@@ -16,7 +16,7 @@ import numpy as np
 
 from modeling_ulip2.building.benchmarks.files import SourceError, check_labels, find, read_hdf5
 from modeling_ulip2.building.benchmarks.folder import Source, add_arguments, convert
-from modeling_ulip2.evaluation.benchmarks.catalog import BENCHMARKS, SPLITS
+from modeling_ulip2.data.benchmarks import BENCHMARKS, SPLITS
 from modeling_ulip2.geometry.npy import read_npy
 from modeling_ulip2.utils.scripts import run_main
 

@@ -29,6 +29,7 @@ from transformers import HfArgumentParser
 
 from modeling_ulip2 import Ulip2CaptioningProcessor, Ulip2ForConditionalGeneration
 from modeling_ulip2.data.captions import read_shapes, read_texts
+from modeling_ulip2.data.images import portrait
 from modeling_ulip2.data.reading import read_split, select_ids
 from modeling_ulip2.data.shards import write_text
 from modeling_ulip2.evaluation.captions.caption_report import (
@@ -54,7 +55,6 @@ from modeling_ulip2.evaluation.captions.verdict import (
 )
 from modeling_ulip2.evaluation.embeddings import embed_points, embed_views, load_for_evaluation
 from modeling_ulip2.evaluation.reports.figures import Described, description_sheet
-from modeling_ulip2.evaluation.reports.split import portrait
 from modeling_ulip2.models.captioning_card import PROMPT
 from modeling_ulip2.towers import Tower
 from modeling_ulip2.training.features import DEFAULT_CACHE, published_features

@@ -17,8 +17,8 @@ from typing import Any
 
 from transformers import HfArgumentParser
 
+from modeling_ulip2.data.benchmarks import BENCHMARKS, complete_splits, find_benchmarks, read_manifest
 from modeling_ulip2.data.shards import write_text
-from modeling_ulip2.evaluation.benchmarks.catalog import BENCHMARKS, complete_splits, find_benchmarks, read_manifest
 from modeling_ulip2.evaluation.benchmarks.leaderboard import (
     latex_leaderboard,
     markdown_leaderboard,

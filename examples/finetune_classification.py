@@ -35,12 +35,18 @@ from modeling_ulip2.data.labelled import (
     labelled_triplets,
     read_labelled_split,
 )
-from modeling_ulip2.evaluation.metrics.classification import encode_clouds, fit_linear_probe, predict_logits
+from modeling_ulip2.evaluation.metrics.classification import (
+    accuracies,
+    classification_metrics,
+    encode_clouds,
+    fit_linear_probe,
+    predict_logits,
+)
 from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult
 from modeling_ulip2.evaluation.reports.report import write_text
 from modeling_ulip2.evaluation.reports.run_table import run_table
 from modeling_ulip2.shape_loop import encode_points
-from modeling_ulip2.training.classification import ClassificationTrainer, ClassificationTrainingArguments, accuracies
+from modeling_ulip2.training.classification import ClassificationTrainer, ClassificationTrainingArguments
 from modeling_ulip2.training.options import claim_output_dir, parse_options
 from modeling_ulip2.utils.scripts import run_main
 
@@ -339,6 +345,7 @@ def finetune(
         train_dataset=split.train,
         eval_dataset=split.test,
         processing_class=collator.feature_extractor,
+        compute_metrics=classification_metrics,
     )
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_state()

@@ -21,11 +21,11 @@ from transformers import set_seed
 from modeling_ulip2 import Ulip2Config, Ulip2FeatureExtractor, Ulip2Model, Ulip2Processor
 from modeling_ulip2.data.augmentation import PointAugmentation
 from modeling_ulip2.data.collator import TripletCollator
+from modeling_ulip2.data.labels import read_labels
 from modeling_ulip2.data.reading import TripletDataset, read_split, read_triplets, select_ids
 from modeling_ulip2.data.stream import TripletStream
 from modeling_ulip2.evaluation import load_templates
 from modeling_ulip2.evaluation.held_out import HeldOutCallback, HeldOutEvaluation
-from modeling_ulip2.evaluation.reports.split import read_labels
 from modeling_ulip2.towers import Tower, load_tower
 from modeling_ulip2.training import Ulip2Trainer, Ulip2TrainingArguments
 from modeling_ulip2.training.features import DEFAULT_CACHE, streamed_features, tower_features

@@ -215,8 +215,8 @@ def precision() -> list[str]:
 
 def plan_experiments(output: Path, dataset: Path, labels_file: Path | None, args: Arguments) -> list[Experiment]:
     """A random split; and, for Sweet Home 3D, training without one creator and testing on that creator alone."""
+    from modeling_ulip2.data.labels import read_labels
     from modeling_ulip2.data.reading import read_triplets
-    from modeling_ulip2.evaluation.reports.split import read_labels
 
     triplets = read_triplets(str(dataset)).select_columns(["id", "source"])
     sources = dict(zip(triplets["id"], triplets["source"], strict=True))
@@ -275,12 +275,13 @@ def evaluate(
     start: float,
 ) -> Path:
     """Measures every experiment, draws the pictures and writes the report."""
+    from modeling_ulip2.data.labels import read_labels
     from modeling_ulip2.data.reading import read_split, read_triplets, select_ids
     from modeling_ulip2.evaluation import load_templates
     from modeling_ulip2.evaluation.embeddings import embed_points, embed_views, load_for_evaluation
     from modeling_ulip2.evaluation.reports.figures import loss_curves
     from modeling_ulip2.evaluation.reports.report import Picture, write_report
-    from modeling_ulip2.evaluation.reports.split import evaluate_split, read_labels
+    from modeling_ulip2.evaluation.reports.split import evaluate_split
     from modeling_ulip2.training.features import published_features
 
     print("\n== evaluate", flush=True)

@@ -16,11 +16,12 @@ from typing import Any
 
 from transformers import HfArgumentParser
 
+from modeling_ulip2.data.labels import read_labels
 from modeling_ulip2.data.reading import read_split, read_triplets, select_ids
 from modeling_ulip2.evaluation import load_templates
 from modeling_ulip2.evaluation.embeddings import embed_points, embed_views, load_for_evaluation
 from modeling_ulip2.evaluation.reports.report import figure_table
-from modeling_ulip2.evaluation.reports.split import default_queries, read_labels, retrieve, search_shapes, write_sheet
+from modeling_ulip2.evaluation.reports.split import default_queries, retrieve, search_shapes, write_sheet
 from modeling_ulip2.utils.scripts import run_main
 
 

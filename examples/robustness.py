@@ -23,12 +23,12 @@ from torch.nn import functional as F
 from transformers import HfArgumentParser
 
 from modeling_ulip2 import Ulip2FeatureExtractor, Ulip2ForPointCloudClassification
+from modeling_ulip2.data.labels import class_names_of, read_labels
 from modeling_ulip2.data.reading import decode_row, read_split, read_triplets, select_ids
 from modeling_ulip2.evaluation import class_embeddings, load_templates
 from modeling_ulip2.evaluation.embeddings import load_for_evaluation
 from modeling_ulip2.evaluation.reports.figures import CurvePanel, robustness_curves
 from modeling_ulip2.evaluation.reports.report import write_text
-from modeling_ulip2.evaluation.reports.split import class_names_of, read_labels
 from modeling_ulip2.evaluation.robustness.corruptions import CORRUPTIONS
 from modeling_ulip2.evaluation.robustness.curves import (
     CURVES,

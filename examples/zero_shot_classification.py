@@ -24,9 +24,10 @@ from typing import Any
 import torch
 from transformers import HfArgumentParser
 
+from modeling_ulip2.data.benchmarks import BENCHMARKS, read_manifest
+from modeling_ulip2.data.labels import class_names_of, read_labels
 from modeling_ulip2.data.reading import read_split, read_triplets, select_ids
 from modeling_ulip2.evaluation import class_embeddings, evaluate_zero_shot, load_class_names, load_templates
-from modeling_ulip2.evaluation.benchmarks.catalog import BENCHMARKS, read_manifest
 from modeling_ulip2.evaluation.benchmarks.protocols import PROTOCOLS
 from modeling_ulip2.evaluation.benchmarks.run import REPORT, BenchmarkRun, distributed_state, evaluate_benchmark
 from modeling_ulip2.evaluation.embeddings import embed_points, load_for_evaluation
@@ -34,7 +35,6 @@ from modeling_ulip2.evaluation.metrics.controls import Evaluation
 from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult
 from modeling_ulip2.evaluation.reports.figures import confusion_matrix
 from modeling_ulip2.evaluation.reports.report import figure_table
-from modeling_ulip2.evaluation.reports.split import class_names_of, read_labels
 from modeling_ulip2.utils.scripts import run_main
 
 

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset as TorchDataset
 from transformers.utils import logging
 
 from .geometry.errors import MeshError
+from .geometry.inputs import as_cloud
 from .models.feature_extraction_ulip2 import Ulip2FeatureExtractor
 
 # What one bad shape may raise while it is read and prepared; anything else is a fault of the program.
@@ -146,59 +147,10 @@ class Reading:
             MeshError: the file cannot be used.
             ValueError: `shape` is no shape, or a cloud that no extractor takes.
         """
-        cloud, warnings = read_cloud(
+        cloud, warnings = as_cloud(
             shape, self.extractor.num_points, root=self.root, up_axis=self.up_axis, seed=self.seed
         )
         return self.extractor(cloud, return_tensors="np")["point_values"][0], warnings
-
-
-def read_cloud(
-    shape: Any,
-    num_points: int,
-    *,
-    root: str | os.PathLike[str] | None = None,
-    up_axis: str | None = None,
-    seed: int = 0,
-) -> tuple[Any, list[str]]:
-    """One shape as a feature extractor takes it, and warnings: a file is read, anything else is left for it to check.
-
-    Args:
-        shape: path of a mesh or of points, an array (N, 3) or (N, 6), or a mapping with "xyz" and perhaps "rgb" and
-            "up_axis".
-        num_points: how many points a mesh becomes.
-        root, up_axis, seed: see `geometry.shapes.read_shape`.
-
-    Raises:
-        MeshError: the file cannot be used.
-        ValueError: `shape` is none of these.
-    """
-    if isinstance(shape, (str, os.PathLike)):
-        from .geometry.folders import ShapeFile
-        from .geometry.shapes import read_shape
-
-        if root is None and isinstance(shape, ShapeFile):
-            root = shape.root
-        place = None if root is None else os.fspath(root)
-        read = read_shape(os.fspath(shape), num_points, root=place, up_axis=up_axis, seed=seed)
-        return read.cloud, list(read.warnings)
-    warnings: list[str] = []
-    if isinstance(shape, Mapping):
-        if "xyz" not in shape:
-            raise ValueError(f"A shape given as a mapping needs 'xyz' and perhaps 'rgb', got {sorted(shape)}.")
-        cloud = {name: shape[name] for name in ("xyz", "rgb", "up_axis") if shape.get(name) is not None}
-        warnings = list(shape.get("warnings") or [])
-    elif getattr(shape, "ndim", None) == 2:
-        if shape.shape[-1] not in (3, 6):
-            return shape, []  # which the extractor refuses in its own words
-        cloud = {"xyz": shape[:, :3]} if shape.shape[-1] == 3 else {"xyz": shape[:, :3], "rgb": shape[:, 3:]}
-    else:
-        what = f"an array of shape {tuple(shape.shape)}" if hasattr(shape, "shape") else f"{type(shape).__name__}"
-        raise ValueError(
-            f"A shape is a path, an array (N, 3) or (N, 6), or a mapping with 'xyz' and perhaps 'rgb', got {what}."
-        )
-    if up_axis is not None:
-        cloud.setdefault("up_axis", up_axis)
-    return cloud, warnings
 
 
 @dataclass

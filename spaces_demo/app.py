@@ -124,9 +124,9 @@ def launch_options() -> dict[str, Any]:
 
 def quickstart_index(model: Path, output_dir: Path) -> Path:
     """Indexes the quickstart's shapes; what is there already is not done again."""
+    from modeling_ulip2.data.labels import read_labels
     from modeling_ulip2.data.reading import read_triplets
     from modeling_ulip2.embedder import Ulip2Embedder
-    from modeling_ulip2.evaluation.reports.split import read_labels
     from modeling_ulip2.search.build import build_index
     from modeling_ulip2.search.shape_sources import TripletSource
 

@@ -51,7 +51,7 @@ def register(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from modeling_ulip2 import Ulip2Embedder
-    from modeling_ulip2.evaluation.reports.split import read_labels
+    from modeling_ulip2.data.labels import read_labels
     from modeling_ulip2.search.build import IndexReport, build_index
     from modeling_ulip2.search.index import read_info
     from modeling_ulip2.search.shape_sources import open_source

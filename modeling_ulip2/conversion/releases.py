@@ -1,6 +1,6 @@
 """What is known of the published checkpoints, for the cards of their conversions: origin, licence, accuracy.
 
-Figures are those that the authors publish, not measurements of this package; they stand in `evaluation/published.py`.
+Figures are those that the authors publish, not measurements of this package; they stand in `conversion/published.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from modeling_ulip2.evaluation.benchmarks.published import published_accuracy
+from modeling_ulip2.conversion.published import published_accuracy
 
 BIGG = "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k"
 _ULIP_SOURCE = "https://github.com/salesforce/ULIP and https://huggingface.co/datasets/SFXX/ulip"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
+from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from modeling_ulip2.data.augmentation import PointAugmentation
@@ -16,7 +17,6 @@ from modeling_ulip2.data.collator import CloudCollator
 from modeling_ulip2.data.pairs import CAPTIONS_CONFIG, CLOUDS_CONFIG, CONVERSATIONS_CONFIG
 from modeling_ulip2.data.reading import POINT_COLUMNS, decode_row, load_config, read_triplets
 from modeling_ulip2.models.captioning_card import PROMPT
-from modeling_ulip2.training.point_features import PointFeatures
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing has it from Python 3.11 on
@@ -115,7 +115,7 @@ class CaptionDataset(TorchDataset):
         features: what the frozen encoder makes of the shapes; None: rows carry the clouds.
     """
 
-    def __init__(self, shapes: Dataset, texts: Sequence[Text], features: PointFeatures | None = None):
+    def __init__(self, shapes: Dataset, texts: Sequence[Text], features: Mapping[str, Tensor] | None = None):
         place = {name: row for row, name in enumerate(shapes["id"])}
         self.texts = [text for text in texts if text["id"] in place]
         if not self.texts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from PIL import Image
 
 # Grey of the farthest and of the nearest visible point in a picture of depth.
 FAR_GREY, NEAR_GREY = 64, 255
+# Azimuth of the views on a sheet, degrees: shows the front and a side.
+PORTRAIT_AZIMUTH = 30
+CLOUD_SIDE = 224  # pixels, of a shape that has points but no views
 PAPER = (250, 250, 250)  # behind a drawn cloud
 
 
@@ -55,6 +59,24 @@ def draw_cloud(xyz: np.ndarray, rgb: np.ndarray, side: int) -> np.ndarray:
     for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
         picture[line + down, column + right] = rgb[order]
     return picture
+
+
+def nearest_portrait(azimuths: Sequence[float]) -> int:
+    """The place of the view that stands nearest to `PORTRAIT_AZIMUTH`; 0 where no azimuth is known."""
+    turns = [abs((azimuth - PORTRAIT_AZIMUTH + 180) % 360 - 180) for azimuth in azimuths]
+    return int(np.argmin(turns)) if turns else 0
+
+
+def portrait(row: Mapping[str, Any]) -> Image.Image:
+    """The view of a triplet row that shows it best on paper: from the front and a little from the side.
+
+    A row without views, as some releases have them, is shown by its points.
+    """
+    if not len(row["views"]):
+        return Image.fromarray(
+            draw_cloud(np.asarray(row["xyz"], np.float32), np.asarray(row["rgb"], np.uint8), CLOUD_SIDE)
+        )
+    return open_view(row["views"][nearest_portrait(row["azimuths"])])
 
 
 def _open(view: Any) -> Image.Image:

@@ -15,8 +15,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 from modeling_ulip2.data.augmentation import PointAugmentation, random_sample
 from modeling_ulip2.data.collator import CloudCollator
+from modeling_ulip2.data.labels import class_names_of, read_labels
 from modeling_ulip2.data.reading import decode_row, read_split, read_triplets, select_ids
-from modeling_ulip2.evaluation.reports.split import class_names_of, read_labels
 from modeling_ulip2.models.feature_extraction_ulip2 import Ulip2FeatureExtractor, unit_sphere
 from modeling_ulip2.models.point_ops import FPSRule, farthest_point_sample
 

@@ -12,10 +12,10 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from modeling_ulip2.data.labels import class_names_of
 from modeling_ulip2.evaluation import class_embeddings, retrieval_metrics, zero_shot_metrics
 from modeling_ulip2.evaluation.embeddings import embed_points, embed_views
 from modeling_ulip2.evaluation.metrics.retrieval import shared_texts
-from modeling_ulip2.evaluation.reports.split import class_names_of
 from modeling_ulip2.models.feature_extraction_ulip2 import Ulip2FeatureExtractor
 from modeling_ulip2.models.modeling_ulip2 import Ulip2Model
 from modeling_ulip2.towers import Tower

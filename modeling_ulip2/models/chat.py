@@ -83,7 +83,7 @@ def read_clouds(shapes: Sequence[Any], num_points: int) -> list[Any] | None:
 
 def _read_cloud(shape: Any, num_points: int) -> Any:
     try:
-        from modeling_ulip2.shape_loop import read_cloud
+        from modeling_ulip2.geometry.inputs import as_cloud
     except ImportError as error:
         if isinstance(shape, (str, os.PathLike)):
             raise ImportError(
@@ -91,7 +91,7 @@ def _read_cloud(shape: Any, num_points: int) -> Any:
                 "(N, 3) or (N, 6)."
             ) from error
         return shape
-    cloud, warnings = read_cloud(shape, num_points)
+    cloud, warnings = as_cloud(shape, num_points)
     for warning in warnings:
         logger.warning("%s: %s", shape, warning)
     return cloud

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from modeling_ulip2.embedder import Ulip2Embedder
-from modeling_ulip2.evaluation.metrics.zero_shot import finite
 from modeling_ulip2.models.feature_extraction_ulip2 import Ulip2FeatureExtractor
 from modeling_ulip2.utils.places import PlaceError, find_folder
+from modeling_ulip2.utils.tensors import finite
 
 from .faiss_index import EmbedRows, is_exact, open_faiss
 from .locations import found_place

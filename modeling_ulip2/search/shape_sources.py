@@ -11,11 +11,10 @@ import numpy as np
 from datasets import Dataset
 from PIL import Image
 
-from modeling_ulip2.data.images import draw_cloud
+from modeling_ulip2.data.images import PORTRAIT_AZIMUTH, draw_cloud, nearest_portrait
 from modeling_ulip2.data.objects import OBJECTS_FILE, list_objects, rotate, rotation_matrix
 from modeling_ulip2.data.reading import decode_row
 from modeling_ulip2.data.schema import TRIPLETS_CONFIG, pack_xyz
-from modeling_ulip2.evaluation.reports.split import PORTRAIT_AZIMUTH
 from modeling_ulip2.geometry import Camera, Mesh, MeshError, Renderer, sample_points
 from modeling_ulip2.geometry.folders import find_shapes
 from modeling_ulip2.geometry.shapes import read_shape
@@ -84,11 +83,11 @@ class TripletSource:
 
     def __getitem__(self, position: int) -> Row:
         row = decode_row(self._rows[position])
-        turns = np.abs((np.asarray(row["azimuths"]) - PORTRAIT_AZIMUTH + 180) % 360 - 180)  # (V,) degrees
+        azimuths = row["azimuths"]
         row["category"] = self._labels.get(row["id"], "")
         return {
             **{name: row[name] or "" for name in TEXTS},
-            "image": row["views"][int(turns.argmin())] if len(turns) else _draw(row["xyz"], row["rgb"]),
+            "image": row["views"][nearest_portrait(azimuths)] if len(azimuths) else _draw(row["xyz"], row["rgb"]),
             "xyz": row["xyz"],
             "rgb": row["rgb"],
             "warnings": [],

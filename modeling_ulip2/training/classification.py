@@ -6,12 +6,9 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
-from transformers import EvalPrediction
 
-from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult
 from modeling_ulip2.training.arguments import Ulip2TrainingArguments
 from modeling_ulip2.training.param_groups import encoder_depths
 from modeling_ulip2.training.trainer import Ulip2Trainer
@@ -67,15 +64,12 @@ class ClassificationTrainingArguments(Ulip2TrainingArguments):
 class ClassificationTrainer(Ulip2Trainer):
     """Trainer of a `Ulip2ForPointCloudClassification` on `LabelledClouds`.
 
-    `data_collator` should be a `ClassificationCollator`; evaluation uses it without augmentation and reports
-    `accuracy` (overall) and `class_average_accuracy`.
+    `data_collator` should be a `ClassificationCollator`; evaluation uses it without augmentation. With
+    `compute_metrics=classification_metrics` (of `evaluation.metrics.classification`) it reports `accuracy` (overall)
+    and `class_average_accuracy`.
     """
 
     args: ClassificationTrainingArguments
-
-    def __init__(self, *arguments: Any, **kwargs: Any):
-        kwargs.setdefault("compute_metrics", classification_metrics)
-        super().__init__(*arguments, **kwargs)
 
     def _check_batch(self, why: str = "BatchNorm") -> None:
         super()._check_batch(why)
@@ -107,17 +101,3 @@ def _by_rate(model: nn.Module | None, group: dict[str, Any], decay: float) -> di
             rate = group["lr"] * decay ** (max(depths.values()) - depths[name])
             rates.setdefault(rate, []).append(parameter)
     return rates
-
-
-def classification_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """Overall and class-average accuracy of logits (N, C) and labels (N,)."""
-    logits, labels = torch.as_tensor(prediction.predictions), torch.as_tensor(prediction.label_ids)
-    return accuracies(ZeroShotResult.from_logits(logits, labels, topk=(1,)))
-
-
-def accuracies(result: ZeroShotResult) -> dict[str, float]:
-    """The two figures of the papers by their names there."""
-    return {
-        "accuracy": result.metrics["top1"],
-        "class_average_accuracy": result.metrics["top1_class_average"],
-    }

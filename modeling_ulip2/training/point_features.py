@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ SHAPES_PER_SHARD = 256
 NAME = "point_features"
 
 
-class PointFeatures:
+class PointFeatures(Mapping[str, Tensor]):
     """Features (G, C) float32 of shapes by id, read from files as they are asked for."""
 
     def __init__(self, ids: list[str], paths: list[Path]):
@@ -37,6 +38,9 @@ class PointFeatures:
 
     def __len__(self) -> int:
         return len(self._place)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._place)
 
     def __getitem__(self, name: str) -> Tensor:
         shard, row = self._place[name]

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "dataset_scripts")]
 
 from modeling_ulip2 import PointBertConfig, Ulip2Config, Ulip2FeatureExtractor, Ulip2Model  # noqa: E402
-from modeling_ulip2.evaluation.benchmarks.catalog import BENCHMARKS, read_benchmark  # noqa: E402
+from modeling_ulip2.data.benchmarks import BENCHMARKS, read_benchmark  # noqa: E402
 from modeling_ulip2.evaluation.benchmarks.embed_shards import PreparedClouds, embed_shards, read_shards  # noqa: E402
 from modeling_ulip2.evaluation.benchmarks.protocols import PROTOCOLS  # noqa: E402
 from modeling_ulip2.evaluation.metrics.controls import evaluate_zero_shot  # noqa: E402

@@ -31,13 +31,13 @@ sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 
 from quickstart import BACKGROUND, LABELS, draw_test_ids  # noqa: E402
 
+from modeling_ulip2.data.labels import read_labels  # noqa: E402
 from modeling_ulip2.evaluation import load_templates  # noqa: E402
-from modeling_ulip2.evaluation.controls import bootstrap_interval  # noqa: E402
-from modeling_ulip2.evaluation.split import read_labels  # noqa: E402
-from modeling_ulip2.evaluation.zero_shot import class_embeddings  # noqa: E402
+from modeling_ulip2.evaluation.metrics.controls import bootstrap_interval  # noqa: E402
 from modeling_ulip2.geometry import Camera, MeshError, Renderer, read_mesh  # noqa: E402
 from modeling_ulip2.geometry.cameras import PUBLISHED_RING  # noqa: E402
 from modeling_ulip2.towers import load_tower  # noqa: E402
+from modeling_ulip2.towers.prompts import class_embeddings  # noqa: E402
 
 AZIMUTHS = (45.0, 135.0, 225.0, 315.0)
 FRAMINGS: dict[str, list[Camera]] = {

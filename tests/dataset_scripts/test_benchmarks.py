@@ -16,9 +16,9 @@ import pytest
 import scanobjectnn
 from datasets import ClassLabel, load_dataset
 
+from modeling_ulip2.data.benchmarks import find_benchmarks, read_benchmark, read_manifest
 from modeling_ulip2.data.reading import decode_row
 from modeling_ulip2.evaluation import load_class_names
-from modeling_ulip2.evaluation.benchmarks.catalog import find_benchmarks, read_benchmark, read_manifest
 
 from .benchmark_files import (
     POINTS,
@@ -303,7 +303,7 @@ def test_lvis_lists_that_are_wrong(source: Path, output: Path):
 
 def test_lvis_files_that_cannot_be_used_are_recorded(source: Path, output: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setattr("modeling_ulip2.building.benchmarks.folder.SHARD_SIZE", 2)
-    monkeypatch.setattr("modeling_ulip2.evaluation.benchmarks.catalog.Benchmark.expected", lambda *_: (3,))
+    monkeypatch.setattr("modeling_ulip2.data.benchmarks.Benchmark.expected", lambda *_: (3,))
     expected = write_lvis(source)
     write_uni3d_list(source)
     sign = tmp_path / "executed"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from modeling_ulip2.building.benchmarks.folder import Source, write_split
-from modeling_ulip2.evaluation.benchmarks.catalog import BENCHMARKS
+from modeling_ulip2.data.benchmarks import BENCHMARKS
 
 
 def write_benchmark(

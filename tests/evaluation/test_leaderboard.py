@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from modeling_ulip2.evaluation.benchmarks.catalog import BENCHMARKS
+from modeling_ulip2.conversion.published import load_published
+from modeling_ulip2.data.benchmarks import BENCHMARKS
 from modeling_ulip2.evaluation.benchmarks.leaderboard import (
     latex_leaderboard,
     markdown_leaderboard,
     measured_rows,
     published_rows,
 )
-from modeling_ulip2.evaluation.benchmarks.published import load_published
 
 
 def record(model: str, benchmark: str, config: str, top1: float, **more) -> dict:

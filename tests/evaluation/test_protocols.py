@@ -7,8 +7,8 @@ import pytest
 
 from modeling_ulip2 import Ulip2FeatureExtractor
 from modeling_ulip2.conversion.releases import RELEASES
+from modeling_ulip2.data.benchmarks import BENCHMARKS
 from modeling_ulip2.evaluation import load_templates
-from modeling_ulip2.evaluation.benchmarks.catalog import BENCHMARKS
 from modeling_ulip2.evaluation.benchmarks.protocols import PROTOCOLS, find_protocol
 
 OWN = {

@@ -8,9 +8,11 @@ from datasets import Dataset, load_dataset
 from PIL import Image
 from torch.nn import functional as F
 
+from modeling_ulip2.data.images import portrait
+from modeling_ulip2.data.labels import read_labels
 from modeling_ulip2.evaluation import load_templates
 from modeling_ulip2.evaluation.embeddings import embed_points, embed_views, load_for_evaluation
-from modeling_ulip2.evaluation.reports.split import default_queries, evaluate_split, portrait, read_labels
+from modeling_ulip2.evaluation.reports.split import default_queries, evaluate_split
 from modeling_ulip2.towers import load_tower
 from tests.evaluation.world import CATEGORIES, World, build_tower, build_world
 

@@ -9,12 +9,12 @@ from torch.nn import functional as F
 
 from modeling_ulip2.evaluation.metrics.zero_shot import (
     ZeroShotResult,
-    class_embeddings,
     topk_accuracy,
     zero_shot_logits,
     zero_shot_metrics,
 )
 from modeling_ulip2.towers import prompts
+from modeling_ulip2.towers.prompts import class_embeddings
 
 TEMPLATES = ["a {}.", "one {} here", "the {}"]
 

@@ -8,14 +8,10 @@ from pathlib import Path
 import torch
 from open_clip.tokenizer import SimpleTokenizer
 
-from modeling_ulip2.evaluation.metrics.zero_shot import (
-    ZeroShotResult,
-    class_embeddings,
-    zero_shot_logits,
-    zero_shot_metrics,
-)
+from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult, zero_shot_logits, zero_shot_metrics
 from modeling_ulip2.evaluation.ulip_tokenizer import UlipTokenizer
 from modeling_ulip2.towers.open_clip_processing import tokenizer_from_open_clip
+from modeling_ulip2.towers.prompts import class_embeddings
 from tests.parity import Case, read_json
 
 # What describes the recording and changes nothing.

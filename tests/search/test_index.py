@@ -9,10 +9,10 @@ import pytest
 import torch
 from datasets import Dataset, load_dataset
 
+from modeling_ulip2.data.labels import read_labels
 from modeling_ulip2.data.reading import read_triplets
 from modeling_ulip2.embedder import Ulip2Embedder
 from modeling_ulip2.evaluation.embeddings import embed_points, load_for_evaluation
-from modeling_ulip2.evaluation.reports.split import read_labels
 from tests.dataset_scripts.shapes import write_bad_meshes, write_box
 from tests.evaluation.world import NUM_POINTS, World, build_world
 

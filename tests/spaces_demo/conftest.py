@@ -31,9 +31,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 def write_index(world: World, folder: Path, shapes: int | None = None, labels: bool = True) -> Path:
     """An index of the first `shapes` shapes of a world."""
+    from modeling_ulip2.data.labels import read_labels
     from modeling_ulip2.data.reading import read_triplets
     from modeling_ulip2.embedder import Ulip2Embedder
-    from modeling_ulip2.evaluation.reports.split import read_labels
     from modeling_ulip2.search.build import build_index
     from modeling_ulip2.search.shape_sources import TripletSource
 

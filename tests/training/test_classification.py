@@ -8,7 +8,7 @@ from datasets import Dataset
 from modeling_ulip2 import Ulip2Config, Ulip2FeatureExtractor, Ulip2ForPointCloudClassification
 from modeling_ulip2.data.augmentation import PointAugmentation
 from modeling_ulip2.data.labelled import ClassificationCollator, LabelledClouds, LabelledSplit
-from modeling_ulip2.evaluation.metrics.classification import predict_logits
+from modeling_ulip2.evaluation.metrics.classification import classification_metrics, predict_logits
 from modeling_ulip2.training.classification import ClassificationTrainer, ClassificationTrainingArguments
 from modeling_ulip2.training.param_groups import encoder_depths
 from modeling_ulip2.training.schedule import warmup_cosine
@@ -44,7 +44,12 @@ def make_trainer(folder, **settings) -> ClassificationTrainer:
     args = ClassificationTrainingArguments(output_dir=str(folder), **defaults | settings)
     collator = ClassificationCollator(Ulip2FeatureExtractor(num_points=64), PointAugmentation(rotate_y=False))
     return ClassificationTrainer(
-        model=model(), args=args, data_collator=collator, train_dataset=labelled(), eval_dataset=labelled(9, seed=7)
+        model=model(),
+        args=args,
+        data_collator=collator,
+        train_dataset=labelled(),
+        eval_dataset=labelled(9, seed=7),
+        compute_metrics=classification_metrics,
     )
 
 

@@ -16,9 +16,7 @@ from datasets import Array2D, ClassLabel, Features, Value
 from huggingface_hub import DatasetCardData
 from tqdm import tqdm
 
-from modeling_ulip2.data.card import SIZES
-from modeling_ulip2.data.shards import write_parquet, write_text
-from modeling_ulip2.evaluation.benchmarks.catalog import (
+from modeling_ulip2.data.benchmarks import (
     BENCHMARKS,
     FORMAT,
     MANIFEST,
@@ -26,6 +24,8 @@ from modeling_ulip2.evaluation.benchmarks.catalog import (
     complete_splits,
     read_manifest,
 )
+from modeling_ulip2.data.card import SIZES
+from modeling_ulip2.data.shards import write_parquet, write_text
 from modeling_ulip2.geometry.cloud import near_origin
 from modeling_ulip2.geometry.errors import MeshError
 

@@ -1,1 +1,1 @@
-"""The papers' benchmarks: what each consists of, by which protocol it is measured, and what was published."""
+"""The papers' benchmarks: by which protocol each is measured, and its figures beside the published ones."""

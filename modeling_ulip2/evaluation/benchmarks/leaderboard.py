@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modeling_ulip2.evaluation.benchmarks.catalog import BENCHMARKS
-from modeling_ulip2.evaluation.benchmarks.published import load_published
+from modeling_ulip2.conversion.published import load_published
+from modeling_ulip2.data.benchmarks import BENCHMARKS
 from modeling_ulip2.evaluation.reports.report import markdown_table
 
 

@@ -25,8 +25,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
+from modeling_ulip2.data.benchmarks import BENCHMARKS, complete_splits, read_benchmark, read_manifest
 from modeling_ulip2.data.shards import write_text
-from modeling_ulip2.evaluation.benchmarks.catalog import BENCHMARKS, complete_splits, read_benchmark, read_manifest
 from modeling_ulip2.evaluation.benchmarks.class_cache import cached_class_embeddings
 from modeling_ulip2.evaluation.benchmarks.embed_shards import PreparedClouds, Speed, embed_shards, read_shards
 from modeling_ulip2.evaluation.benchmarks.protocols import Protocol, find_protocol

@@ -16,7 +16,6 @@ from transformers.utils import logging
 from modeling_ulip2.data.captions import question
 from modeling_ulip2.evaluation.captions.scores import read_predictions
 from modeling_ulip2.evaluation.metrics.retrieval import search
-from modeling_ulip2.training.point_features import PointFeatures
 
 # X-InstructBLIP's settings, with which ULIP-2's captions were made.
 PUBLISHED_GENERATION: dict[str, Any] = {
@@ -31,7 +30,7 @@ def generate_captions(
     model: Any,
     processor: Any,
     ids: Sequence[str],
-    features: PointFeatures,
+    features: Mapping[str, Tensor],
     prompt: str,
     path: str | Path,
     batch_size: int = 16,

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from modeling_ulip2.evaluation.captions.words import Meteor, java_is_available, split_captions
-from modeling_ulip2.evaluation.metrics.zero_shot import finite
 from modeling_ulip2.towers.prompts import EncodeText
 from modeling_ulip2.utils.packages import require_package
+from modeling_ulip2.utils.tensors import finite
 
 BLEU_ORDERS = (1, 2, 3, 4)
 SENTENCE, POINT, VIEW = "sentence_similarity", "point_score", "view_score"

@@ -8,7 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import EvalPrediction
 from transformers.utils import logging
+
+from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult
 
 # Strength of a probe's regularisation, as scikit-learn's LogisticRegression has it by default. Ours: no published
 # linear probe of these encoders says its own.
@@ -106,3 +109,17 @@ def fit_linear_probe(
         probe.weight.copy_(folded)
         probe.bias.copy_(bias - folded @ mean)
     return probe
+
+
+def classification_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """Overall and class-average accuracy of logits (N, C) and labels (N,)."""
+    logits, labels = torch.as_tensor(prediction.predictions), torch.as_tensor(prediction.label_ids)
+    return accuracies(ZeroShotResult.from_logits(logits, labels, topk=(1,)))
+
+
+def accuracies(result: ZeroShotResult) -> dict[str, float]:
+    """The two figures of the papers by their names there."""
+    return {
+        "accuracy": result.metrics["top1"],
+        "class_average_accuracy": result.metrics["top1_class_average"],
+    }

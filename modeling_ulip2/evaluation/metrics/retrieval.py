@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from modeling_ulip2.evaluation.metrics.zero_shot import finite
+from modeling_ulip2.utils.tensors import finite
 
 RECALL_AT = (1, 5, 10)
 # Cosines closer than this are equal: two vectors give slightly different sums at different places of a matrix.

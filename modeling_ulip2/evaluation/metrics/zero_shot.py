@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from modeling_ulip2.towers.prompts import class_embeddings as class_embeddings  # whose former place this is
+from modeling_ulip2.utils.tensors import finite
 
 TOPK = (1, 3, 5)
 
@@ -148,14 +148,3 @@ def zero_shot_metrics(
     """
     logits = zero_shot_logits(torch.as_tensor(point_embeds), torch.as_tensor(class_embeds))  # (N, C)
     return ZeroShotResult.from_logits(logits, torch.as_tensor(labels), class_names, topk)
-
-
-def finite(embeds: Tensor, what: str) -> Tensor:
-    """`embeds` (N, D) as float32. Raises ValueError on another shape, and on NaN or inf: a NaN would rank first."""
-    embeds = torch.as_tensor(embeds).float()
-    if embeds.ndim != 2:
-        raise ValueError(f"{what} must be a matrix, got shape {tuple(embeds.shape)}")
-    bad = (~embeds.isfinite()).any(dim=1).nonzero().flatten()
-    if len(bad):
-        raise ValueError(f"{what} has NaN or inf in {len(bad)} of {len(embeds)} rows, first in row {bad[0].item()}")
-    return embeds

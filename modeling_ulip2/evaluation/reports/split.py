@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
-from PIL import Image
 from torch import Tensor
 
-from modeling_ulip2.data.images import draw_cloud, open_view
+from modeling_ulip2.data.images import portrait
+from modeling_ulip2.data.labels import class_names_of
 from modeling_ulip2.evaluation.metrics.controls import Evaluation, evaluate_retrieval, evaluate_zero_shot
 from modeling_ulip2.evaluation.metrics.retrieval import RetrievalResult, search, shared_texts
 from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult
@@ -24,41 +22,7 @@ from modeling_ulip2.evaluation.reports.figures import Hit, confusion_matrix, ret
 from modeling_ulip2.evaluation.reports.report import Picture, Section
 from modeling_ulip2.towers.prompts import EncodeText, class_embeddings
 
-# Azimuth of the views on a sheet, degrees: shows the front and a side.
-PORTRAIT_AZIMUTH = 30
-CLOUD_SIDE = 224  # pixels, of a shape that has points but no views
 SHEET_ROWS, SHEET_COLUMNS = 8, 5
-
-
-def read_labels(path: str | Path, ids: Iterable[str] | None = None) -> dict[str, str]:
-    """Category by id from a CSV file with the columns `path` (a triplet's id) and `category`; blank ones are left out.
-
-    Args:
-        ids: those of the dataset that the labels are for; None: not compared.
-
-    Raises:
-        ValueError: a column is missing, no row has a category, or none is about one of `ids`.
-    """
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        missing = {"path", "category"} - set(reader.fieldnames or [])
-        if missing:
-            raise ValueError(f"{path}: missing the columns {sorted(missing)}; it has {reader.fieldnames}")
-        labels = {row["path"]: row["category"].strip() for row in reader if (row["category"] or "").strip()}
-    if not labels:
-        raise ValueError(f"{path}: no row has a category")
-    own = None if ids is None else list(ids)
-    if own and labels.keys().isdisjoint(own):
-        raise ValueError(
-            f"{path} labels other shapes: none of its {len(labels)} ids is in the dataset ({next(iter(labels))!r} "
-            f"there, {own[0]!r} here)"
-        )
-    return labels
-
-
-def class_names_of(labels: Mapping[str, str], ids: Sequence[str] | None = None) -> list[str]:
-    """The categories of `ids` (of all labels when None) in alphabetical order."""
-    return sorted({labels[name] for name in (labels if ids is None else ids) if name in labels})
 
 
 def evaluate_split(
@@ -220,19 +184,6 @@ def default_queries(triplets: Dataset, labels: Mapping[str, str] | None = None) 
     names = list(dict.fromkeys(name for name in triplets["name"] if name)) or ["an object"]
     step = max(1, len(names) // SHEET_ROWS)
     return dict.fromkeys(names[::step][:SHEET_ROWS])
-
-
-def portrait(row: Mapping[str, Any]) -> Image.Image:
-    """The view of a triplet row that shows it best on paper: from the front and a little from the side.
-
-    A row without views, as some releases have them, is shown by its points.
-    """
-    if not len(row["views"]):
-        return Image.fromarray(
-            draw_cloud(np.asarray(row["xyz"], np.float32), np.asarray(row["rgb"], np.uint8), CLOUD_SIDE)
-        )
-    turns = [abs((azimuth - PORTRAIT_AZIMUTH + 180) % 360 - 180) for azimuth in row["azimuths"]]
-    return open_view(row["views"][int(np.argmin(turns)) if turns else 0])
 
 
 def _answers(label: str | None, category: str | None) -> bool | None:

@@ -7,7 +7,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from modeling_ulip2.evaluation.benchmarks.catalog import BENCHMARKS
+from modeling_ulip2.data.benchmarks import BENCHMARKS
 
 
 @cache
@@ -16,7 +16,7 @@ def load_published() -> dict[str, Any]:
 
     Shared by all who ask: not to be changed.
     """
-    return json.loads(files(__package__).joinpath("published.json").read_text(encoding="utf-8"))
+    return json.loads(files(__package__).joinpath("data", "published.json").read_text(encoding="utf-8"))
 
 
 def published_accuracy(model: str, pretraining: str | None = None) -> list[tuple[str, str]]:
