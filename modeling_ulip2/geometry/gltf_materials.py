@@ -13,7 +13,7 @@ import numpy as np
 from .colors import SRGB_TO_LINEAR, encode_srgb
 from .errors import MeshError
 from .gltf_data import GltfDocument
-from .light import CLEAR_GLASS
+from .light import pane_color
 from .mesh import GLASS_CLEARNESS, Material
 from .sandbox import Sandbox
 from .textures import TextureLoader
@@ -131,7 +131,7 @@ class GltfMaterials:
 
         The alpha mode's own alpha stays what it was: of no account in OPAQUE, a stencil in MASK. A texture of the
         transmission counts texel by texel where it lies on the surface as the color does, or alone; else by its mean.
-        Where it is clear, the texels take the color of `light.CLEAR_GLASS`, as panes without it do when they are lit.
+        Where it is clear, the texels take the color of glass (`light.pane_color`), as panes without one do later.
         """
         texture, alpha = material.texture, float(material.base_color[3])
         if material.alpha_mode == "OPAQUE":
@@ -160,7 +160,7 @@ class GltfMaterials:
         kept = 1.0 - clear * _resized(image, *texture.shape[:2])[..., :1].astype(np.float32) / 255.0  # (H, W, 1)
         own = SRGB_TO_LINEAR[texture[..., :3]] * material.base_color[:3]
         opaque = np.rint(texture[..., 3:] * kept).astype(np.uint8)
-        material.texture = np.dstack([encode_srgb(own * kept + CLEAR_GLASS * (1.0 - kept)), opaque])
+        material.texture = np.dstack([encode_srgb(pane_color(own, kept)), opaque])
         material.base_color[:] = 1.0, 1.0, 1.0, alpha
         return use
 

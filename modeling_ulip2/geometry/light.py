@@ -52,6 +52,11 @@ vec3 lit(vec3 albedo, vec3 emission, vec3 n, vec3 seen, float edge) {{
 """
 
 
+def pane_color(color: np.ndarray, opacity: np.ndarray | float) -> np.ndarray:
+    """(..., 3) linear: the color that glass has for itself, its own by its opacity and CLEAR_GLASS for the rest."""
+    return color * opacity + CLEAR_GLASS * (1.0 - opacity)
+
+
 def lit(
     albedo: np.ndarray,
     normal: np.ndarray,

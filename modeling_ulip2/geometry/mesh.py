@@ -54,6 +54,14 @@ class Material:
         return self.texture is not None or self.emission_texture is not None
 
     @property
+    def pane_opacity(self) -> float:
+        """How opaque it is as a whole, which gives glass its color (`light.pane_color`): 1 for all but panes.
+
+        The alpha of a texture says where a leaf ends, and changes no color.
+        """
+        return float(self.base_color[3]) if self.alpha_mode == "BLEND" else 1.0
+
+    @property
     def hole_below(self) -> float:
         """Opacity under which there is no surface: a stencil's hole, the cut-out of a leaf, but not a clear pane."""
         if self.alpha_mode == "OPAQUE":

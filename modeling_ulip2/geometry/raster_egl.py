@@ -24,12 +24,14 @@ in vec3 normal;
 in vec2 uv;
 in vec4 color;
 in vec3 flat_normal;
+in float most_blurred;
 out vec3 world_normal;
 out vec2 texture_uv;
 out vec4 tint;
 out vec3 to_camera;
 out float depth;
 flat out vec3 face_normal;
+flat out float blur_limit;
 void main() {
     vec3 seen = rotation * position;
     seen.xy -= shift;
@@ -37,12 +39,15 @@ void main() {
     to_camera = vec3(-seen.xy / depth, 1.0);
     world_normal = normal;
     face_normal = flat_normal;
+    blur_limit = most_blurred;
     texture_uv = uv;
     tint = color;
     float a = depth_range.x, b = depth_range.y;
     gl_Position = vec4(focal * seen.xy, ((b + a) * depth - 2.0 * a * b) / (b - a), depth);
 }
 """
+
+_ATTRIBUTES = ("position", "normal", "uv", "color", "flat_normal", "most_blurred")
 
 _FRAGMENT_SHADER = f"""
 #version 330
@@ -63,6 +68,7 @@ in vec4 tint;
 in vec3 to_camera;
 in float depth;
 flat in vec3 face_normal;
+flat in float blur_limit;
 layout(location = 0) out vec4 color;
 layout(location = 1) out float camera_depth;
 {GLSL}
@@ -70,7 +76,7 @@ vec4 texel(sampler2D from) {{
     // The level at which a texel is about as large as a sample, and the nearest one, as the numba engine takes it.
     vec2 across = dFdx(texture_uv), down = dFdy(texture_uv), size = vec2(textureSize(from, 0));
     float covered = abs(across.x * down.y - across.y * down.x) * size.x * size.y;
-    float level = floor(max(0.0, 0.5 * log2(max(covered, 1e-20))) + 0.5);
+    float level = min(floor(max(0.0, 0.5 * log2(max(covered, 1e-20))) + 0.5), blur_limit);
     vec2 mirrored = 1.0 - abs(mod(texture_uv, 2.0) - 1.0);
     return textureLod(
         from, vec2(wrap.x == 1 ? mirrored.x : texture_uv.x, wrap.y == 1 ? mirrored.y : texture_uv.y), level
@@ -216,17 +222,18 @@ class _LoadedScene:
             color = color * scene.vertex_colors[corners]
         if len(scene.face_colors) == len(scene.faces):
             color = color * scene.face_colors[face_of]
-        table = np.zeros((len(corners), 15), dtype=np.float32)
+        table = np.zeros((len(corners), 16), dtype=np.float32)
         table[:, 0:3] = scene.vertices[corners]
         table[:, 3:6] = scene.normals[corners] if len(scene.normals) > 1 else 0.0
         table[:, 6:8] = scene.uv[corners] if len(scene.uv) > 1 else 0.0
         table[:, 8:12] = color
         table[:, 12:15] = scene.face_normals[face_of]
+        table[:, 15] = scene.blur_limit[face_of]
         self._buffer = context.buffer(table.tobytes())
         self._indices = context.buffer(reserve=max(4, corners.size * 4), dynamic=True)
         self._array = context.vertex_array(
             program,
-            [(self._buffer, "3f 3f 2f 4f 3f", "position", "normal", "uv", "color", "flat_normal")],
+            [(self._buffer, "3f 3f 2f 4f 3f 1f", *_ATTRIBUTES)],
             index_buffer=self._indices,
             index_element_size=4,
         )

@@ -203,7 +203,7 @@ def _span(edge, step, low, high):
 
 
 @_jit
-def _draw(order, faces, screen, inverse_depth, side, focal, blending, face_kind, face_material, face_level,
+def _draw(order, faces, screen, inverse_depth, side, focal, blending, face_kind, face_material, face_level, blur_limit,
           base_colors, emissions, hole_below, solid_from, double_sided, texture_levels, emission_levels, wraps, levels,
           texels, uv, normals, face_normals, vertex_colors, face_colors, rotation, lamp, to_linear, nearest, winner,
           first_hit, frame):  # fmt: skip
@@ -232,9 +232,11 @@ def _draw(order, faces, screen, inverse_depth, side, focal, blending, face_kind,
         if left > right or top > bottom:
             continue
         if texture_levels[material, 1] > 0:
-            face_level[face] = _mip_level(face, area, faces, uv, levels, texture_levels[material, 0])
+            level = _mip_level(face, area, faces, uv, levels, texture_levels[material, 0])
+            face_level[face] = min(level, blur_limit[face])
         elif emission_levels[material, 1] > 0:
-            face_level[face] = _mip_level(face, area, faces, uv, levels, emission_levels[material, 0])
+            level = _mip_level(face, area, faces, uv, levels, emission_levels[material, 0])
+            face_level[face] = min(level, blur_limit[face])
         # Edge functions at the first sample, positive inside; an edge that is neither top nor left is exclusive.
         px, py = left * _SUBPIXEL + half, top * _SUBPIXEL + half
         a_dx, a_dy = y1 - y2, x2 - x1
@@ -319,6 +321,44 @@ def _mip_level(face, area, faces, uv, levels, first_level):
 
 
 @_jit
+def island_extents(faces, place_of, uv, count):
+    """(T, 2) width and height in uv of the connected piece of the image that each of the faces (T, 3) is part of.
+
+    `place_of` (V,) numbers the places of the image, below `count`: faces that share one are connected.
+    """
+    above = np.arange(count)
+    for t in range(faces.shape[0]):
+        a = place_of[faces[t, 0]]
+        while above[a] != a:
+            above[a] = above[above[a]]
+            a = above[a]
+        for column in range(1, 3):
+            b = place_of[faces[t, column]]
+            while above[b] != b:
+                above[b] = above[above[b]]
+                b = above[b]
+            if a < b:
+                above[b] = a
+            else:
+                above[a] = b
+                a = b
+    low, high = np.full((count, 2), np.inf), np.full((count, 2), -np.inf)
+    piece = np.empty(faces.shape[0], dtype=np.int64)
+    for t in range(faces.shape[0]):
+        a = place_of[faces[t, 0]]
+        while above[a] != a:
+            above[a] = above[above[a]]
+            a = above[a]
+        piece[t] = a
+        for column in range(3):
+            for axis in range(2):
+                value = uv[faces[t, column], axis]
+                low[a, axis] = min(low[a, axis], value)
+                high[a, axis] = max(high[a, axis], value)
+    return (high - low)[piece]
+
+
+@_jit
 def _shade(winner, side, focal, faces, screen, inverse_depth, face_material, face_level, base_colors, emissions,
            texture_levels, emission_levels, wraps, levels, texels, uv, normals, face_normals, vertex_colors,
            face_colors, rotation, lamp, to_linear, frame):  # fmt: skip
@@ -373,9 +413,9 @@ def draw_view(scene: Scene, camera: Camera, side: int) -> tuple[np.ndarray, np.n
 
     def draw(order: np.ndarray, blending: bool, first_hit: np.ndarray) -> None:
         _draw(order, scene.faces, screen, inverse_depth, side, focal, blending, scene.face_kind, scene.face_material,
-              face_level, scene.base_colors, scene.emissions, scene.hole_below, scene.solid_from, scene.double_sided,
-              scene.texture_levels, scene.emission_levels, scene.wraps, scene.levels, scene.texels, scene.uv,
-              scene.normals, scene.face_normals, scene.vertex_colors, scene.face_colors, rotation, LIGHT,
+              face_level, scene.blur_limit, scene.base_colors, scene.emissions, scene.hole_below, scene.solid_from,
+              scene.double_sided, scene.texture_levels, scene.emission_levels, scene.wraps, scene.levels, scene.texels,
+              scene.uv, scene.normals, scene.face_normals, scene.vertex_colors, scene.face_colors, rotation, LIGHT,
               SRGB_TO_LINEAR, nearest, winner, first_hit, frame)  # fmt: skip
 
     draw(np.flatnonzero(scene.face_kind != GLASS).astype(np.int32), False, nearest)

@@ -10,8 +10,9 @@ import numpy as np
 from . import gltf, obj, off, ply_mesh, stl
 from .errors import MeshError
 from .foreign import foreign_content, is_blank
-from .mesh import Mesh
+from .mesh import INVISIBLE_ALPHA, Mesh
 from .sandbox import Sandbox
+from .textures import bleed
 
 MAX_FACES = 2_000_000
 MAX_BYTES = 512 * 2**20
@@ -62,6 +63,7 @@ def read_mesh(
         assert reader is not None  # a path that is no file was refused
         with np.errstate(over="ignore", invalid="ignore"):  # wild numbers are judged once, by Mesh
             mesh = reader(path, data, sandbox, max_faces=max_faces, strict=strict)
+        _bleed_cut_outs(mesh)
         mesh.warnings = list(dict.fromkeys([*sandbox.warnings, *mesh.warnings]))
         return mesh
     except MeshError as error:
@@ -70,6 +72,17 @@ def read_mesh(
         raise
     except MemoryError:
         raise MeshError("too_large", "it does not fit into memory", path) from None
+
+
+def _bleed_cut_outs(mesh: Mesh) -> None:
+    """See `textures.bleed`; materials that share an image keep sharing it. OPAQUE ones show every texel."""
+    done: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # by id of the image, which is kept so that no other gets it
+    for material in mesh.materials:
+        image = material.texture
+        if image is not None and material.alpha_mode != "OPAQUE":
+            if id(image) not in done:
+                done[id(image)] = image, bleed(image, INVISIBLE_ALPHA)
+            material.texture = done[id(image)][1]
 
 
 def open_bounded(path: Path, max_bytes: int, root: str | Path | None = None) -> tuple[bytes, Sandbox]:

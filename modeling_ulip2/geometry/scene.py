@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .islands import blur_limits
 from .mesh import Mesh
 from .textures import halve
 
@@ -27,6 +28,7 @@ class Scene:
         uv: (V, 2) float32.
         vertex_colors, face_colors: (V or F, 4) float32, linear.
         face_material: (F,) int32.
+        blur_limit: (F,) int32, mip level beyond which the texture would show what lies beside the face in it.
         face_kind: (F,) uint8, one of OPAQUE, TESTED, GLASS.
         base_colors: (M, 4) float32, linear.
         emissions: (M, 3) float32, linear.
@@ -49,6 +51,7 @@ class Scene:
     vertex_colors: np.ndarray
     face_colors: np.ndarray
     face_material: np.ndarray
+    blur_limit: np.ndarray
     face_kind: np.ndarray
     base_colors: np.ndarray
     emissions: np.ndarray
@@ -87,6 +90,7 @@ class Scene:
             vertex_colors=_or_dummy(mesh.vertex_colors, 4),
             face_colors=_or_dummy(mesh.face_colors, 4),
             face_material=np.ascontiguousarray(mesh.face_material, dtype=np.int32),
+            blur_limit=blur_limits(mesh),
             face_kind=kind.astype(np.uint8)[mesh.face_material],
             base_colors=np.stack([m.base_color for m in mesh.materials]).astype(np.float32),
             emissions=np.stack([m.emission for m in mesh.materials]).astype(np.float32),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .colors import SRGB_TO_LINEAR
-from .light import CLEAR_GLASS
+from .light import pane_color
 from .mesh import Material, Mesh
 
 
@@ -39,8 +39,7 @@ def surface_colors(mesh: Mesh, face: np.ndarray, barycentric: np.ndarray) -> np.
 def seen_colors(mesh: Mesh, face: np.ndarray, barycentric: np.ndarray, rgba: np.ndarray) -> np.ndarray:
     """The one colour that stands for each point where nothing can be seen through it and nothing shines.
 
-    - Glass: a material that blends (alpha mode BLEND) takes its own colour as far as its base colour is opaque and
-      CLEAR_GLASS for the rest. The alpha of a texture says where a leaf ends, and changes no colour.
+    - Glass: see `light.pane_color` and `Material.pane_opacity`.
     - Lamps: emission is added; where the sum leaves [0, 1], it is scaled by its largest channel, which keeps its hue.
 
     Args:
@@ -52,9 +51,8 @@ def seen_colors(mesh: Mesh, face: np.ndarray, barycentric: np.ndarray, rgba: np.
     """
     material_of = mesh.face_material[face]
     colors = rgba[:, :3]
-    own = np.array([m.base_color[3] if m.alpha_mode == "BLEND" else 1.0 for m in mesh.materials], dtype=np.float32)
-    own = own[material_of, None]  # (P, 1)
-    colors = own * colors + (1.0 - own) * CLEAR_GLASS
+    own = np.array([material.pane_opacity for material in mesh.materials], dtype=np.float32)
+    colors = pane_color(colors, own[material_of, None])
     for index, material in enumerate(mesh.materials):
         here = np.flatnonzero(material_of == index) if material.emission.any() else ()
         if len(here):

@@ -150,3 +150,36 @@ def halve(texture: np.ndarray) -> np.ndarray:
             mean = np.where(alpha > 0, light // np.maximum(alpha, 1), plain)
         result[..., channel] = _TO_SRGB[mean]
     return result
+
+
+def bleed(texture: np.ndarray, invisible: float) -> np.ndarray:
+    """Give the texels that are not seen the color of those beside them, so that no edge takes a color of theirs.
+
+    Programs leave black, white or paper around a leaf. Between the last texel of the leaf and the first beside it a
+    look-up mixes the two colors while the sample still counts as leaf.
+
+    Args:
+        texture: (H, W, 4) uint8, sRGB with straight alpha.
+        invisible: opacity below which a texel is not seen.
+
+    Returns:
+        (H, W, 4) uint8; alpha and the texels that are seen stay.
+    """
+    seen = texture[..., 3] >= 255 * invisible
+    if seen.all() or not seen.any():
+        return texture
+    level = np.dstack([texture[..., :3], np.where(seen, 255, 0).astype(np.uint8)])
+    levels = [level]
+    while not level[..., 3].all():
+        level = halve(level)
+        level[..., 3] = np.where(level[..., 3] > 0, 255, 0)
+        if not level[..., 3].any():  # what is seen lay in odd last rows or columns
+            break
+        levels.append(level)
+    last = levels[-1]
+    last[last[..., 3] == 0, :3] = texture[seen, :3].mean(axis=0)
+    for finer, coarser in zip(levels[-2::-1], levels[:0:-1], strict=True):
+        rows, columns = np.nonzero(finer[..., 3] == 0)
+        height, width = coarser.shape[:2]
+        finer[rows, columns, :3] = coarser[np.minimum(rows // 2, height - 1), np.minimum(columns // 2, width - 1), :3]
+    return np.dstack([levels[0][..., :3], texture[..., 3]])

@@ -9,6 +9,8 @@ from trimesh.visual.material import PBRMaterial
 from trimesh.visual.texture import TextureVisuals
 
 from modeling_ulip2.geometry import Material, Mesh
+from modeling_ulip2.geometry.colors import SRGB_TO_LINEAR, encode_srgb
+from modeling_ulip2.geometry.light import pane_color
 
 # Textures are shown a few hundred pixels wide.
 MAX_TEXTURE_SIDE = 1024
@@ -46,7 +48,7 @@ def cloud_glb(xyz: np.ndarray, rgb: np.ndarray) -> bytes:
         faces,
         vertex_normals=np.tile(directions, (count, 1)),
         visual=TextureVisuals(
-            np.repeat(uv, len(directions), axis=0), material=_material(Image.fromarray(texels.reshape(side, side, 3)))
+            np.repeat(uv, len(directions), axis=0), material=_material(Material(), texels.reshape(side, side, 3))
         ),
         process=False,
     )
@@ -68,18 +70,13 @@ def mesh_glb(mesh: Mesh) -> bytes:
         colors = None if texture is not None else _corner_colors(mesh, chosen)
         # one vertex for each corner where colours may change from face to face
         used, local = (corners.ravel(), np.arange(corners.size)) if colors is not None else _unique(corners)
-        visual = None
-        if colors is None:
-            uv = np.zeros((len(used), 2)) if mesh.uv is None else mesh.uv[used] * [1, -1] + [0, 1]
-            image = None if texture is None else Image.fromarray(texture)
-            if image is not None:
-                image.thumbnail((MAX_TEXTURE_SIDE, MAX_TEXTURE_SIDE))
-            visual = TextureVisuals(uv, material=_material(image, material))
-        part = trimesh.Trimesh(vertices[used], local.reshape(-1, 3), visual=visual, process=False)
+        uv = np.zeros((len(used), 2)) if mesh.uv is None else mesh.uv[used] * [1, -1] + [0, 1]
+        visual = TextureVisuals(uv, material=_material(material, texture, colors is not None, mesh.uv is not None))
         if colors is not None:
-            part.visual.vertex_colors = colors
+            visual.vertex_attributes["color"] = colors
+        part = trimesh.Trimesh(vertices[used], local.reshape(-1, 3), visual=visual, process=False)
         if mesh.normals is not None and (mesh.normals[used] != 0).any(axis=1).all():
-            part.vertex_normals = mesh.normals[used]
+            part.vertex_normals = mesh.normals[used]  # type: ignore[method-assign]
         parts.append(part)
     return _glb(parts)
 
@@ -89,30 +86,57 @@ def _unique(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _corner_colors(mesh: Mesh, chosen: np.ndarray) -> np.ndarray | None:
-    """Linear RGBA bytes of each corner (F * 3, 4), or None where the material's colour is all there is."""
+    """Linear RGBA bytes of each corner (F * 3, 4), or None where the material's color is all there is."""
     if mesh.vertex_colors is None and mesh.face_colors is None:
         return None
-    colors = np.tile(mesh.materials[mesh.face_material[chosen[0]]].base_color, (len(chosen) * 3, 1))
+    material = mesh.materials[mesh.face_material[chosen[0]]]
+    colors = np.tile(material.base_color, (len(chosen) * 3, 1))
     if mesh.vertex_colors is not None:
         colors = colors * mesh.vertex_colors[mesh.faces[chosen].ravel()]
     if mesh.face_colors is not None:
         colors = colors * np.repeat(mesh.face_colors[chosen], 3, axis=0)
+    colors[:, :3] = pane_color(colors[:, :3], material.pane_opacity)
     return np.rint(colors.clip(0, 1) * 255).astype(np.uint8)
 
 
-def _material(image: Image.Image | None, material: Material | None = None) -> PBRMaterial:
-    material = material or Material()
-    if image is not None and material.alpha_mode == "OPAQUE":
-        image = image.convert("RGB")
+def _material(
+    material: Material, texture: np.ndarray | None, colored: bool = False, has_uv: bool = True
+) -> PBRMaterial:
+    """Glass and lamps as the pictures and points have them (`surface.seen_colors`): browsers know neither rule.
+
+    Args:
+        texture: (H, W, 4) uint8 of the color.
+        colored: its color is in the corners.
+        has_uv: whether it has texture coordinates, without which its emission has no texture either.
+    """
+    base, own = material.base_color.copy(), material.pane_opacity
+    if texture is not None and own < 1.0:
+        seen = pane_color(SRGB_TO_LINEAR[texture[..., :3]] * base[:3], own)
+        texture, base[:3] = np.dstack([encode_srgb(seen), texture[..., 3]]), 1.0
+    elif own < 1.0:
+        base[:3] = pane_color(base[:3], own)
+    if colored:
+        base[:] = 1.0
+    lamp = bool(material.emission.any())
     return PBRMaterial(
-        baseColorFactor=np.rint(material.base_color * 255).astype(np.uint8),
-        baseColorTexture=image,
+        baseColorFactor=np.rint(base * 255).astype(np.uint8),
+        baseColorTexture=None if texture is None else _image(texture, material.alpha_mode != "OPAQUE"),
+        emissiveFactor=material.emission / max(1.0, float(material.emission.max())) if lamp else None,
+        emissiveTexture=_image(material.emission_texture, False)
+        if lamp and has_uv and material.emission_texture is not None
+        else None,
         metallicFactor=0.0,
         roughnessFactor=0.9,
         alphaMode=material.alpha_mode,
         alphaCutoff=material.alpha_cutoff if material.alpha_mode == "MASK" else None,
         doubleSided=True,
     )
+
+
+def _image(texture: np.ndarray, alpha: bool) -> Image.Image:
+    image = Image.fromarray(texture)
+    image.thumbnail((MAX_TEXTURE_SIDE, MAX_TEXTURE_SIDE))
+    return image if alpha else image.convert("RGB")
 
 
 def _glb(parts: list[trimesh.Trimesh]) -> bytes:

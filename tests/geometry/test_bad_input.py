@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from modeling_ulip2.geometry import MESH_SUFFIXES, MeshError, read_mesh, textures
+from modeling_ulip2.geometry import MESH_SUFFIXES, MeshError, read_mesh, sample_points, textures
 from modeling_ulip2.geometry.colors import SRGB_TO_LINEAR
 from modeling_ulip2.geometry.errors import REASONS
 
@@ -218,6 +218,35 @@ def test_halving_averages_light_and_leaves_out_what_is_transparent():
     grey = np.repeat(np.arange(256, dtype=np.uint8), 2)[None, :, None].repeat(4, axis=2)
     grey[..., 3] = 255
     assert np.abs(textures.halve(grey)[0, :, 0].astype(int) - np.arange(256)).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(16, 16), (13, 7), (1, 9)])
+def test_texels_that_are_not_seen_take_the_color_beside_them(size):
+    texture = np.zeros((*size, 4), np.uint8)
+    assert (textures.bleed(texture, 0.1) == texture).all()  # nothing is seen
+    texture[-1, -1] = 30, 200, 60, 255
+    texture[0, 0] = 255, 255, 255, 20
+    bled = textures.bleed(texture, 0.1)
+    assert (np.abs(bled[..., :3].astype(int) - [30, 200, 60]) <= 1).all()
+    np.testing.assert_array_equal(bled[..., 3], texture[..., 3])
+    texture[-1, 0] = 200, 30, 60, 255
+    bled = textures.bleed(texture, 0.1)
+    np.testing.assert_array_equal(bled[-1, [0, -1]], texture[-1, [0, -1]])
+
+
+@pytest.mark.parametrize("mode", ["OPAQUE", "MASK", "BLEND"])
+def test_the_paper_around_a_leaf_is_not_in_its_points(tmp_path, mode):
+    """In OPAQUE the alpha counts for nothing, and white is white."""
+    leaf = np.full((8, 8, 4), 255, np.uint8)
+    leaf[2:6, 2:6, :3] = 0, 120, 0
+    leaf[..., 3] = 0
+    leaf[2:6, 2:6, 3] = 255
+    gltf = Gltf()
+    pbr = {"baseColorTexture": {"index": gltf.texture(png(leaf))}}
+    material = gltf.material(pbrMetallicRoughness=pbr, alphaMode=mode)
+    gltf.node(mesh=gltf.mesh({"POSITION": TRIANGLE, "TEXCOORD_0": TRIANGLE_UV}, material=material))
+    _, rgb = sample_points(read_mesh(gltf.write(tmp_path / "a.glb")), 2000, 0)
+    assert rgb[:, 0].max() == (255 if mode == "OPAQUE" else 0)
 
 
 def test_grey_palette_and_16_bit_images():

@@ -7,6 +7,7 @@ import pytest
 
 from modeling_ulip2.geometry import Camera, Material, Mesh, Renderer, camera_ring, sample_points
 from modeling_ulip2.geometry.colors import linear_to_srgb, srgb_to_linear, to_uint8
+from modeling_ulip2.geometry.islands import UNLIMITED, blur_limits
 from modeling_ulip2.geometry.light import CEILING, CLEAR_GLASS, KEY_DIRECTION, OUTLINE_CONTRAST
 from modeling_ulip2.geometry.light import lit as seen_of
 from modeling_ulip2.geometry.raster_egl import EglUnavailableError
@@ -273,6 +274,37 @@ def test_renderer_and_sampler_read_textures_alike(wrap):
     expected = np.stack([lit(tuple(color)) for color in linear])
     error = np.abs(picture[row, column] - expected)
     assert np.median(error) < 2 and np.quantile(error, 0.95) < 14
+
+
+def leaves(count: int) -> Mesh:
+    """Green cards in a row, each the same piece of an image whose other pieces are white."""
+    texture = np.full((256, 256, 4), 255, np.uint8)
+    texture[94:114, 94:114, :3] = [0, 160, 0]
+    corners = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]]) * 0.6
+    vertices = (corners + np.arange(count)[:, None, None] * [1, 0, 0]).reshape(-1, 3)
+    faces = (np.array([[0, 1, 2], [0, 2, 3]]) + 4 * np.arange(count)[:, None, None]).reshape(-1, 3)
+    uv = np.tile(np.float32([[96, 112], [112, 112], [112, 96], [96, 96]]) / 256, (count, 1))
+    return Mesh(vertices, faces, [Material(texture=texture)], uv=uv)
+
+
+def test_small_leaves_keep_their_color_beside_the_paper_of_their_image(renderer_on):
+    """Each card is two or three samples large: its texture is read where it is small, but not beyond the card."""
+    picture = renderer_on((0, 0, 0)).render(leaves(40), [Camera(0, 0)])
+    covered = picture.alpha[0].astype(float).sum() / 255
+    light = srgb_to_linear(picture.rgb[0] / 255).reshape(-1, 3).sum(axis=0) / covered
+    np.testing.assert_allclose(light, linear_light(tuple(srgb_to_linear(np.array([0, 160, 0]) / 255))), atol=0.02)
+
+
+def test_a_tile_may_be_blurred_to_its_mean_and_an_island_may_not():
+    texture = np.zeros((256, 256, 4), np.uint8)
+    tile = quad(Material(texture=texture))
+    assert (blur_limits(tile) == UNLIMITED).all()
+    tile.uv = tile.uv * 10 - 3
+    assert (blur_limits(tile) == UNLIMITED).all()
+    tile.uv = np.float32([0.5, 0.26]) * quad().uv + np.float32(0.1)
+    assert (blur_limits(tile) == 3).all()  # 66 texels high, and 8 are left
+    assert (blur_limits(leaves(3)) == 1).all()
+    assert (blur_limits(quad()) == UNLIMITED).all()
 
 
 def test_perspective_correct_texture():

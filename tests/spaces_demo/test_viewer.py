@@ -9,6 +9,8 @@ import trimesh
 from rooms.viewer import MANY, cloud_glb, mesh_glb
 
 from modeling_ulip2.geometry import Material, Mesh, read_mesh, sample_points
+from modeling_ulip2.geometry.colors import linear_to_srgb, srgb_to_linear
+from modeling_ulip2.geometry.light import pane_color
 from tests.geometry.builders import CUBE_FACES, CUBE_VERTICES, cube, quad
 
 
@@ -46,6 +48,47 @@ def test_colours_of_vertices_and_faces(colored: str, tmp_path: Path):
     colors = np.tile(np.float32([0, 1, 0, 1]), (count, 1))
     shown = reread(mesh_glb(Mesh(CUBE_VERTICES, CUBE_FACES, **{colored: colors})), tmp_path)
     assert (sample_points(shown, 50)[1] == [0, 255, 0]).all()
+
+
+def seen_in_browser(mesh: Mesh, folder: Path) -> tuple[Material, np.ndarray]:
+    """The material that a browser gets, and the mean color of it, linear, that it would show without light."""
+    (folder / "shape.glb").write_bytes(mesh_glb(mesh))
+    (shown,) = trimesh.load(folder / "shape.glb").geometry.values()
+    material = shown.visual.material
+    color = np.asarray(material.baseColorFactor)[:3] / 255
+    if material.baseColorTexture is not None:
+        color = color * srgb_to_linear(np.asarray(material.baseColorTexture.convert("RGB")) / 255).mean(axis=(0, 1))
+    if "color" in shown.visual.vertex_attributes:
+        color = color * shown.visual.vertex_attributes["color"][:, :3].mean(axis=0) / 255
+    return material, color
+
+
+@pytest.mark.parametrize("paint", ["factor", "texture", "vertex colors"])
+def test_glass_has_the_color_of_the_pictures(paint: str, tmp_path: Path):
+    texture = np.tile(np.uint8([0, 0, 255, 255]), (4, 4, 1))
+    own = np.float32([0, 0, 1] if paint == "factor" else [1, 1, 1])
+    material = Material(base_color=np.float32([*own, 0.4]), alpha_mode="BLEND")
+    material.texture = texture if paint == "texture" else None
+    mesh = quad(material)
+    if paint == "vertex colors":
+        mesh.vertex_colors = np.tile(np.float32([0, 0, 1, 1]), (4, 1))
+    shown, color = seen_in_browser(mesh, tmp_path)
+    np.testing.assert_allclose(color, pane_color(np.float32([0, 0, 1]), 0.4), atol=0.01)
+    assert shown.alphaMode == "BLEND"
+    np.testing.assert_allclose(linear_to_srgb(color) * 255, sample_points(mesh, 10)[1].mean(axis=0), atol=2)
+
+
+@pytest.mark.parametrize("colored", [False, True])
+def test_lamps_shine(colored: bool, tmp_path: Path):
+    glow = np.tile(np.uint8([255, 0, 255, 255]), (4, 4, 1))
+    material = Material(base_color=np.float32([0, 0, 0, 1]), emission=np.float32([4, 1, 0]), emission_texture=glow)
+    mesh = quad(material)
+    if colored:
+        mesh.vertex_colors = np.ones((4, 4), np.float32)
+    shown, _ = seen_in_browser(mesh, tmp_path)
+    np.testing.assert_allclose(shown.emissiveFactor, [1, 0.25, 0])  # as bright as the format goes, the same hue
+    assert shown.emissiveTexture.convert("RGB").getpixel((1, 1)) == (255, 0, 255)
+    assert seen_in_browser(quad(Material()), tmp_path)[0].emissiveFactor is None
 
 
 @pytest.mark.parametrize("count", [10, MANY + 1])

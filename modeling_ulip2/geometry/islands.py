@@ -1,0 +1,44 @@
+"""How far a texture may be blurred where a mesh shows it.
+
+An atlas has leaves, bark and paper side by side. Where a leaf is three pixels large in a picture, it is read from a
+halved image, whose texels hold paper, too: the tree would turn gray. So no face reads texels larger than a share of
+its island, the connected piece of the image that its faces show together.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .mesh import Mesh
+
+# Texels along the shorter side of an island that are left of it in the most blurred image of it.
+LEAST_TEXELS = 8
+UNLIMITED = 31  # halvings; no image has so many
+
+
+def blur_limits(mesh: Mesh) -> np.ndarray:
+    """Of each face how often its texture may be halved for it.
+
+    Tiles, which cover the image from edge to edge along an axis, have no neighbors along it.
+
+    Returns:
+        (F,) int32, UNLIMITED for faces without a texture.
+    """
+    limits = np.full(mesh.num_faces, UNLIMITED, dtype=np.int32)
+    sizes = np.zeros((len(mesh.materials), 2))  # width, height
+    for index, material in enumerate(mesh.materials):
+        image = material.texture if material.texture is not None else material.emission_texture
+        if image is not None:
+            sizes[index] = image.shape[1], image.shape[0]
+    if mesh.uv is None or not (sizes > 2 * LEAST_TEXELS).all(axis=1).any():
+        return limits
+    textured = np.flatnonzero((sizes[mesh.face_material] > 0).all(axis=1))
+    from .raster_numba import island_extents  # imports numba, which takes a second
+
+    # Vertices at one place of the image are one there, whatever parts them on the surface.
+    places, place_of = np.unique(np.ascontiguousarray(mesh.uv).view(np.int64)[:, 0], return_inverse=True)
+    extent = island_extents(mesh.faces[textured], place_of, mesh.uv, len(places))  # (T, 2)
+    texels = np.where(extent > 0.99, np.inf, extent * sizes[mesh.face_material[textured]]).min(axis=1)
+    halvings = np.floor(np.log2(np.maximum(texels / LEAST_TEXELS, 1.0)))
+    limits[textured] = np.minimum(halvings, UNLIMITED)
+    return limits
