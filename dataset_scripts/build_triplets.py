@@ -7,6 +7,9 @@ Stop it whenever you like: the same command goes on where it was. What cannot be
 
 from __future__ import annotations
 
+import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
+
+# isort: split
 import argparse
 from pathlib import Path
 

@@ -9,6 +9,9 @@ go into the output, too. Several lines of one uid are several captions. What can
 
 from __future__ import annotations
 
+import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
+
+# isort: split
 import argparse
 import csv
 import sys

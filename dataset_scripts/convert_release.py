@@ -10,6 +10,9 @@ resumes where it was stopped; shapes that cannot be used are in `errors.parquet`
 
 from __future__ import annotations
 
+import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
+
+# isort: split
 import argparse
 from functools import partial
 from pathlib import Path

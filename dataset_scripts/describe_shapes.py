@@ -10,6 +10,9 @@ what one would say about a shape. Colours are named from the stored points, by t
 
 from __future__ import annotations
 
+import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
+
+# isort: split
 import argparse
 import re
 import sys

@@ -8,6 +8,9 @@ Embeddings that the folder has of another tower stay unless --replace says other
 
 from __future__ import annotations
 
+import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
+
+# isort: split
 import argparse
 import shutil
 import sys
@@ -30,7 +33,7 @@ from modeling_ulip2.data.records import BUILD, FEATURES, OutputError, read_manif
 from modeling_ulip2.data.schema import FEATURES_CONFIG, TRIPLETS_CONFIG
 from modeling_ulip2.data.shards import BuildFolder, FeaturesFolder
 from modeling_ulip2.utils.files import is_parquet
-from modeling_ulip2.utils.scripts import run_main
+from modeling_ulip2.utils.scripts import run_main, status
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -145,7 +148,7 @@ def update_card(args: argparse.Namespace, folder: BuildFolder) -> None:
     )
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> int:
     args = parse_arguments(arguments)
     try:
         folder = embed(args)
@@ -153,12 +156,13 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"embed_triplets: {error}")
     except (EngineError, OSError) as error:
         sys.exit(f"embed_triplets: {explain_failure(error)}")
-    except KeyboardInterrupt:
-        sys.exit(f"\nembed_triplets: stopped; run the same command again to complete {args.folder}")
     totals = folder.totals()
     print(f"{args.folder} has features of {totals['triplets']} triplets and {totals['captions']} captions.")
     if failed := sum(totals["errors"].values()):
-        sys.exit(f"embed_triplets: {failed} triplets could not be embedded; {folder.names.errors} says why")
+        print(
+            f"embed_triplets: {failed} triplets could not be embedded; {folder.names.errors} says why", file=sys.stderr
+        )
+    return status(failed, failed + totals["triplets"])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ texture are put together in `--output`, as hard links where the file system has 
 
 from __future__ import annotations
 
+import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
+
+# isort: split
 import argparse
 import os
 import re

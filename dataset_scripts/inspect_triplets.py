@@ -8,6 +8,9 @@ changed. The exit code is 0 unless something cannot be read.
 
 from __future__ import annotations
 
+import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
+
+# isort: split
 import argparse
 import json
 import multiprocessing
@@ -30,7 +33,7 @@ from modeling_ulip2.building.inspection.objects import inspect_file
 from modeling_ulip2.building.inspection.sheet import draw_sheet, read_samples
 from modeling_ulip2.data.schema import FEATURES_CONFIG, TRIPLETS_CONFIG
 from modeling_ulip2.data.shards import ERRORS, MANIFEST, WARNINGS, is_parquet, write_text
-from modeling_ulip2.utils.scripts import run_main
+from modeling_ulip2.utils.scripts import run_main, status
 
 SHEET = "samples.png"
 
@@ -142,7 +145,7 @@ def repeated_ids(files: list[Path]) -> list[str]:
     return sorted(name for name, count in ids.items() if count > 1)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> int:
     args = parse_arguments(arguments)
     output = args.output or args.folder.resolve().with_name(f"{args.folder.resolve().name}_inspection")
     try:
@@ -161,8 +164,9 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         sys.exit(f"inspect_triplets: {error}")
     print(text)
-    if report["unreadable_files"]:
-        sys.exit(f"inspect_triplets: {len(report['unreadable_files'])} files cannot be read")
+    if unread := len(report["unreadable_files"]):
+        print(f"inspect_triplets: {unread} files cannot be read", file=sys.stderr)
+    return status(unread, unread + len(good))
 
 
 if __name__ == "__main__":

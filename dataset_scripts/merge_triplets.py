@@ -9,6 +9,9 @@ whenever you like: the same command goes on where it was, and the output appears
 
 from __future__ import annotations
 
+import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
+
+# isort: split
 import argparse
 import json
 import os
@@ -205,8 +208,6 @@ def main(arguments: list[str] | None = None) -> None:
         rows = merge(args.datasets, args.output, args.title)
     except (OutputError, OSError) as error:
         sys.exit(f"merge_triplets: {error}")
-    except KeyboardInterrupt:
-        sys.exit(f"\nmerge_triplets: stopped; run the same command again to complete {args.output}")
     print(f"{args.output} holds {rows} triplets of {len(args.datasets)} datasets")
 
 

@@ -10,6 +10,9 @@ by `--seed`). Pickles are read without executing anything of them.
 
 from __future__ import annotations
 
+import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
+
+# isort: split
 import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path

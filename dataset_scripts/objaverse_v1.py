@@ -11,6 +11,9 @@ The objects are those whose GLB file is there. What the cache lacks of the metad
 
 from __future__ import annotations
 
+import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
+
+# isort: split
 import argparse
 import sys
 from collections import defaultdict

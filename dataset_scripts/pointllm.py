@@ -9,6 +9,9 @@ The file is a list of `{"object_id", "conversation_type", "conversations": [{"fr
 
 from __future__ import annotations
 
+import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
+
+# isort: split
 import argparse
 import json
 import sys

@@ -9,6 +9,9 @@ own: when it was stopped, the same command goes on. Log in first with `hf auth l
 
 from __future__ import annotations
 
+import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
+
+# isort: split
 import argparse
 import re
 import sys

@@ -8,6 +8,9 @@ Every variant that is found becomes a config: OBJ_BG, OBJ_ONLY, PB_T25, PB_T25_R
 
 from __future__ import annotations
 
+import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
+
+# isort: split
 import argparse
 from collections.abc import Iterator
 from pathlib import Path

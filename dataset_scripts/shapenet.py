@@ -9,6 +9,9 @@ Identifiers are `<synset>-<model>`, as in the published ULIP-ShapeNet.
 
 from __future__ import annotations
 
+import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
+
+# isort: split
 import argparse
 import re
 import sys

@@ -8,6 +8,9 @@ The file holds `{"train": [ids], "test": [ids]}`, as `examples/pretrain.py --spl
 
 from __future__ import annotations
 
+import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
+
+# isort: split
 import argparse
 import json
 import random

@@ -9,6 +9,9 @@ CC BY 3.0, those of BlendSwap-CC-0 in the public domain (CC0); each row names it
 
 from __future__ import annotations
 
+import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
+
+# isort: split
 import argparse
 import os
 import re

@@ -14,6 +14,9 @@ report, and in `captioner_report.json` beside the model, which the demo reads; t
 
 from __future__ import annotations
 
+import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
+
+# isort: split
 import json
 import logging
 import random

@@ -8,6 +8,9 @@ Trains a small DeepSets-like encoder on a triplets dataset and saves a model tha
 
 from __future__ import annotations
 
+import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
+
+# isort: split
 from dataclasses import dataclass, field
 from typing import Any
 

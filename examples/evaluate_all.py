@@ -9,6 +9,9 @@ Writes `leaderboard.md` and `leaderboard.tex`, and a folder for each run. What i
 
 from __future__ import annotations
 
+import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
+
+# isort: split
 import re
 import sys
 from dataclasses import dataclass, field
@@ -26,7 +29,7 @@ from modeling_ulip2.evaluation.benchmarks.leaderboard import (
     published_rows,
 )
 from modeling_ulip2.evaluation.benchmarks.run import BenchmarkRun, distributed_state, evaluate_benchmark
-from modeling_ulip2.utils.scripts import run_main
+from modeling_ulip2.utils.scripts import run_main, status
 
 
 @dataclass
@@ -51,7 +54,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     folders = find_benchmarks(args.benchmarks)
     if not folders:
         sys.exit("\n".join(missing_benchmarks([], args.benchmarks)))
-    records, remarks, failed = [], missing_benchmarks(folders, args.benchmarks), False
+    records, remarks, failed = [], missing_benchmarks(folders, args.benchmarks), 0
     for name, model in zip(short_names(args.models), args.models, strict=True):
         for folder in folders:
             manifest = read_manifest(folder)
@@ -70,7 +73,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
                         seed=args.seed,
                     )
                 except (ValueError, OSError) as error:  # the other runs need not suffer
-                    failed = True
+                    failed += 1
                     remarks.append(f"{what}: failed: {error}")
                     state.print(f"{what}: failed: {error}", file=sys.stderr)
                     continue
@@ -83,7 +86,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
         write_text(output_dir / "leaderboard.tex", latex_leaderboard(rows, remarks))
         print(f"{output_dir / 'leaderboard.md'}: {len(records)} measured results")
     if failed:
-        sys.exit(1)
+        sys.exit(status(failed, failed + len(records)))
     return records
 
 

@@ -13,6 +13,9 @@ second run of the command skips what is done. Options come from the command line
 
 from __future__ import annotations
 
+import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
+
+# isort: split
 import copy
 import itertools
 import json

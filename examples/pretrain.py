@@ -11,6 +11,9 @@ the same command goes on after a stop, `trainer_state.json` with the loss curve,
 
 from __future__ import annotations
 
+import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
+
+# isort: split
 import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

@@ -11,6 +11,9 @@ another; the results are in its `report.md` and `metrics.json`.
 
 from __future__ import annotations
 
+import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
+
+# isort: split
 import hashlib
 import json
 import random

@@ -9,6 +9,9 @@ Prints the nearest shapes of every query and R@1/5/10 and median rank beside cha
 
 from __future__ import annotations
 
+import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
+
+# isort: split
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

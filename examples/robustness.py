@@ -12,6 +12,9 @@ the dataset was built, adds clouds of more points than are stored, and partial v
 
 from __future__ import annotations
 
+import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
+
+# isort: split
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field

@@ -16,6 +16,9 @@ or in every step, where its clouds are augmented (`--augment`). The same command
 
 from __future__ import annotations
 
+import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
+
+# isort: split
 import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

@@ -15,6 +15,9 @@ for a benchmark also `report.md`.
 
 from __future__ import annotations
 
+import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
+
+# isort: split
 import argparse
 import json
 from dataclasses import dataclass, field

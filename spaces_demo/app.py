@@ -6,6 +6,9 @@ python spaces_demo/app.py --model ORG/NAME --index ORG/INDEX     # folders or hu
 
 from __future__ import annotations
 
+import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
+
+# isort: split
 import argparse
 import contextlib
 import os
@@ -25,6 +28,8 @@ from rooms.engine import Engine  # noqa: E402
 from rooms.samples import write_samples  # noqa: E402
 from rooms.temporary import own_folder  # noqa: E402
 from rooms.uploads import ISOLATION, MAX_MEGABYTES  # noqa: E402
+
+from modeling_ulip2.utils.scripts import run_main  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -200,4 +205,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from modeling_ulip2.utils.scripts import BAD_INPUT, EXPECTED_ERRORS, STOPPED
+from modeling_ulip2.utils.scripts import BAD_INPUT, STOPPED, is_expected, one_line
 
 from . import caption, classify, convert, embed, index, info, search, verify
 
@@ -26,8 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
     try:
         return options.run(options)
-    except EXPECTED_ERRORS as error:
-        print(f"ulip2: {str(error) or type(error).__name__}", file=sys.stderr)
+    except Exception as error:
+        if not is_expected(error):
+            raise
+        print(f"ulip2: {one_line(error)}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("ulip2: stopped", file=sys.stderr)

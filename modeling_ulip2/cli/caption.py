@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from modeling_ulip2.utils.scripts import status
+
 from .shared import (
     add_command,
     add_device,
@@ -12,7 +14,6 @@ from .shared import (
     add_model,
     positive,
     shape_files,
-    status,
     tell_failure,
     tell_warnings,
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from modeling_ulip2.utils.scripts import status
+
 from .shared import (
     add_batch_size,
     add_command,
@@ -14,7 +16,6 @@ from .shared import (
     add_tower,
     positive,
     shape_files,
-    status,
     tell,
     tell_failure,
     tell_warnings,

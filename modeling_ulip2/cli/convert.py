@@ -6,7 +6,9 @@ import argparse
 import json
 from typing import Any
 
-from .shared import DONE, add_command, print_rows
+from modeling_ulip2.utils.scripts import DONE
+
+from .shared import add_command, print_rows
 
 
 def register(commands: Any) -> None:

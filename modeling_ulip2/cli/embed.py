@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modeling_ulip2.utils.scripts import status
+
 from .shared import (
     add_batch_size,
     add_command,
@@ -14,7 +16,6 @@ from .shared import (
     add_files,
     add_model,
     shape_files,
-    status,
     tell,
     tell_failure,
     tell_warnings,

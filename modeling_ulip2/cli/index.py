@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from modeling_ulip2.utils.scripts import status
+
 from .shared import (
     add_batch_size,
     add_command,
@@ -13,7 +15,6 @@ from .shared import (
     add_reading,
     add_tower,
     check_root,
-    status,
     tell,
     tell_failure,
     tell_warnings,
@@ -51,7 +52,7 @@ def register(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from modeling_ulip2 import Ulip2Embedder
-    from modeling_ulip2.data.labels import read_labels
+    from modeling_ulip2.data.labels import check_labels, read_labels
     from modeling_ulip2.search.build import IndexReport, build_index
     from modeling_ulip2.search.index import read_info
     from modeling_ulip2.search.shape_sources import open_source
@@ -70,6 +71,8 @@ def run(options: argparse.Namespace) -> int:
         up_axis=options.up_axis,
         sampling=extractor.sampling,
     )
+    if labels is not None:
+        check_labels(labels, source.ids, options.labels_file)
     report = IndexReport()
     try:
         index = build_index(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from modeling_ulip2.utils.scripts import DONE
+
 from .shared import (
-    DONE,
     add_command,
     add_device,
     add_model,

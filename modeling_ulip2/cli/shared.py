@@ -8,13 +8,10 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from modeling_ulip2.utils.scripts import BAD_INPUT
-
 if TYPE_CHECKING:
     from modeling_ulip2.geometry.folders import ShapeFile
     from modeling_ulip2.shape_loop import ShapeFailure
 
-DONE, DEVIATES, SOME_FAILED = 0, 1, 3  # beside BAD_INPUT and STOPPED
 # The up axes are those of `modeling_ulip2.models.axes`, which is not imported for `--help`.
 UP_AXES = ("y", "z", "-z", "x", "auto")
 
@@ -118,13 +115,6 @@ def tell_warnings(name: str, warnings: Iterable[str]) -> None:
 
 def tell_failure(failure: ShapeFailure) -> None:
     tell(f"{failure.id}: {failure.message} ({failure.reason})")
-
-
-def status(failed: int, total: int) -> int:
-    """The exit status of a command over `total` files."""
-    if not failed:
-        return DONE
-    return BAD_INPUT if failed == total else SOME_FAILED
 
 
 def print_rows(rows: list[tuple[str, str]]) -> None:

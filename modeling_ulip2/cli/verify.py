@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .shared import DEVIATES, DONE, add_command, print_rows
+from modeling_ulip2.utils.scripts import DONE
+
+from .shared import add_command, print_rows
+
+DEVIATES = 1  # exit status, beside those of utils/scripts.py
 
 
 def register(commands: Any) -> None:

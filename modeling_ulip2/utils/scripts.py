@@ -4,8 +4,9 @@
         run_main(main)
 
 What goes wrong with files, settings and missing packages is told in a sentence, with exit status 2, as the command
-`ulip2` does. `--traceback` anywhere on the command line, or ULIP2_TRACEBACK=1 in the environment, shows where it
-happened. Anything else is a fault of ours, and its traceback is shown.
+`ulip2` does; so is what a script says with `sys.exit("...")`. `--traceback` anywhere on the command line, or
+ULIP2_TRACEBACK=1 in the environment, shows where it happened. Anything else is a fault of ours, and its traceback is
+shown. `script_imports` does the same for what a script imports.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-TRACEBACK_OPTION, TRACEBACK_VARIABLE = "--traceback", "ULIP2_TRACEBACK"
-BAD_INPUT, STOPPED = 2, 130  # exit statuses
+from .packages import missing_package
 
+TRACEBACK_OPTION, TRACEBACK_VARIABLE = "--traceback", "ULIP2_TRACEBACK"
+# Exit statuses. BAD_INPUT also says that of several things not one could be done.
+DONE, BAD_INPUT, SOME_FAILED, STOPPED = 0, 2, 3, 130
 
 # What goes wrong with files and settings: told in a sentence, without a traceback.
 EXPECTED_ERRORS = (ValueError, OSError, ImportError, MemoryError, FloatingPointError)
@@ -30,6 +33,13 @@ def is_expected(error: BaseException) -> bool:
     return isinstance(error, EXPECTED_ERRORS) or (isinstance(error, RuntimeError) and ours)
 
 
+def status(failed: int, total: int) -> int:
+    """The exit status of what was done for each of `total` things."""
+    if not failed:
+        return DONE
+    return BAD_INPUT if failed == total else SOME_FAILED
+
+
 def run_main(main: Callable[[], Any], name: str | None = None) -> NoReturn:
     """Runs `main` and ends the process; where `main` returns an integer, that is the exit status.
 
@@ -37,24 +47,41 @@ def run_main(main: Callable[[], Any], name: str | None = None) -> NoReturn:
         main: reads `sys.argv` itself.
         name: stands before the message; default: the name of the script.
     """
-    wanted = TRACEBACK_OPTION in sys.argv or os.environ.get(TRACEBACK_VARIABLE, "") not in ("", "0")
+    wanted = traceback_is_wanted()
     sys.argv = [word for word in sys.argv if word != TRACEBACK_OPTION]
-    name = name or Path(sys.argv[0]).name
+    name = name or script_name()
     try:
-        status = main()
+        result = main()
     except KeyboardInterrupt:
         if wanted:
             raise
         print(f"{name}: stopped; the same command goes on where it can", file=sys.stderr)
         sys.exit(STOPPED)
+    except SystemExit as ended:
+        if not isinstance(ended.code, str):  # argparse's, or a status
+            raise
+        if wanted and ended.__context__ is not None:
+            raise ended.__context__ from None
+        print(ended.code.strip(), file=sys.stderr)
+        sys.exit(BAD_INPUT)
     except Exception as error:
         if wanted or not is_expected(error):
             raise
         print(f"{name}: {one_line(error)}", file=sys.stderr)
         sys.exit(BAD_INPUT)
-    sys.exit(status if isinstance(status, int) else 0)
+    sys.exit(result if isinstance(result, int) else DONE)
+
+
+def traceback_is_wanted() -> bool:
+    return TRACEBACK_OPTION in sys.argv or os.environ.get(TRACEBACK_VARIABLE, "") not in ("", "0")
+
+
+def script_name() -> str:
+    return Path(sys.argv[0]).name
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, on one line; its type where it says nothing."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """What an exception says, on one line, and what to install where that is why; its type where it says nothing."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    advice = missing_package(error) if isinstance(error, ImportError) else None
+    return f"{said}; {advice}" if advice else said

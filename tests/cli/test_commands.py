@@ -132,6 +132,10 @@ def test_classify(world: World, shapes: Path, capsys: pytest.CaptureFixture[str]
         (["classify", "{box}", "--labels", "chair", "chair", "--model", "{model}"], "'chair' twice"),
         (["classify", "{box}", "--labels", "chair", "--model", "{model}", "--template", "a"], "needs one {{}}"),
         (["classify", "{box}", "--labels", "chair", "--model", "{model}", "--tower", "{empty}"], "tower"),
+        (
+            ["index", "{shapes}", "index", "--model", "{model}", "--labels_file", "{labels}"],
+            "none of its 1 ids is in the dataset ('chair.obj' there, 'a.obj' here)",
+        ),
     ],
 )
 def test_bad_input_is_told_in_a_sentence(
@@ -145,7 +149,9 @@ def test_bad_input_is_told_in_a_sentence(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "labels.csv").write_text("path,category\nchair.obj,chair\n")
     places = {"model": world.model, "box": shapes / "a.obj", "empty": tmp_path / "empty"}
+    places |= {"shapes": shapes, "labels": tmp_path / "labels.csv"}
     assert main([argument.format(**places) for argument in arguments]) == 2
     assert words.format(**places) in capsys.readouterr().err
     assert not (tmp_path / "out.parquet").exists()

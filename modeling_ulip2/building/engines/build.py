@@ -86,7 +86,9 @@ def run_build(
 def run_script(
     program: str, output: Path, build: Callable[[], BuildFolder], refusals: tuple[type[Exception], ...]
 ) -> None:
-    """Call a build; end the program with a sentence where it is refused, fails, is stopped or makes nothing.
+    """Call a build; end the program with a sentence where it is refused, fails or makes nothing.
+
+    Where it is stopped, `run_main` tells that the same command goes on.
 
     Args:
         build: what calls `run_build`.
@@ -98,8 +100,6 @@ def run_script(
         sys.exit(f"{program}: {error}")
     except (EngineError, OSError) as error:
         sys.exit(f"{program}: {explain_failure(error)}")
-    except KeyboardInterrupt:
-        sys.exit(f"\n{program}: stopped; run the same command again to complete {output}")
     if folder.totals().get("triplets", 0) == 0:
         sys.exit(f"{program}: not one object became a triplet; {output / 'errors.parquet'} says why")
 

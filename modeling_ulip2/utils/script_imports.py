@@ -1,0 +1,28 @@
+"""A script imports this before anything else: a package of an extra that is missing is then one line, exit status 2.
+
+    import modeling_ulip2.utils.script_imports  # noqa: F401
+
+    # isort: split
+
+What a script imports comes before its `run_main`, which tells everything else so.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+from .packages import missing_package
+from .scripts import BAD_INPUT, one_line, script_name, traceback_is_wanted
+
+
+def tell_missing_package(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """As `sys.excepthook`: one line for a missing package of an extra, a traceback for anything else."""
+    if not isinstance(error, ImportError) or missing_package(error) is None or traceback_is_wanted():
+        sys.__excepthook__(kind, error, trace)
+        return
+    print(f"{script_name()}: {one_line(error)}", file=sys.stderr)
+    sys.exit(BAD_INPUT)
+
+
+sys.excepthook = tell_missing_package
