@@ -33,6 +33,7 @@ from modeling_ulip2.building.benchmarks.files import (
 from modeling_ulip2.building.benchmarks.folder import Cloud, Source, add_arguments, convert
 from modeling_ulip2.data.benchmarks import BENCHMARKS, SPLITS
 from modeling_ulip2.geometry import read_mesh, read_npy, read_pickle, sample_points
+from modeling_ulip2.geometry.axes import turn_to_y_up
 from modeling_ulip2.geometry.errors import MeshError
 from modeling_ulip2.geometry.numbers import parse_numbers
 from modeling_ulip2.utils.scripts import run_main
@@ -131,7 +132,7 @@ def off(root: Path, seed: int) -> Iterator[Source]:
 
         def read(index: int, paths: list[Path] = paths) -> Cloud:
             xyz, _ = sample_points(read_mesh(paths[index]), OFF_POINTS, seed=seed + index)
-            return np.stack([xyz[:, 0], xyz[:, 2], -xyz[:, 1]], axis=1), None  # y up
+            return turn_to_y_up(xyz, "z"), None
 
         notes = [f"points drawn uniformly by area, seeds {seed} to {seed + len(paths) - 1}"]
         yield Source("off", split, [paths[0].parents[2]], [path.stem for path in paths], labels, read, notes)

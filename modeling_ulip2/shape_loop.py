@@ -7,22 +7,23 @@ with its reason, and does not take its batch with it.
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 from transformers.utils import logging
 
 from .geometry.errors import MeshError
 from .geometry.inputs import as_cloud
 from .models.feature_extraction_ulip2 import Ulip2FeatureExtractor
+from .utils.workers import in_workers
 
 # What one bad shape may raise while it is read and prepared; anything else is a fault of the program.
 SHAPE_ERRORS = (ValueError, OSError, MemoryError)
@@ -163,16 +164,15 @@ class Prepared:
     shape: Any = None
 
 
-class PreparedShapes(TorchDataset):
-    """What `Reading` makes of each shape, in the process that asks; with `keep` the shapes beside it."""
+@dataclass(frozen=True)
+class Preparation:
+    """What `reading` makes of each of the `shapes`, in the process that asks; with `keep` the shapes beside it."""
 
-    def __init__(self, shapes: Sequence[Any], reading: Reading, keep: bool = False) -> None:
-        self.shapes, self.reading, self.keep = shapes, reading, keep
+    shapes: Sequence[Any]
+    reading: Reading
+    keep: bool = False
 
-    def __len__(self) -> int:
-        return len(self.shapes)
-
-    def __getitem__(self, position: int) -> Prepared:
+    def __call__(self, position: int) -> Prepared:
         try:
             shape = self.shapes[position]
             values, warnings = self.reading(shape)
@@ -247,35 +247,39 @@ def run(
     Args:
         encode: makes a row (B, …) of each cloud (N, C) of a batch; raises ValueError for a cloud that it refuses.
         ids: of the shapes; default: paths and positions.
-        num_workers: processes that read; None: none for a single batch or for shapes in memory, else what the machine
-            has beside this process's own core.
+        num_workers: processes that read; None: none for shapes in memory or a single file, else `reading_workers`.
+            Where there are any, a file that crashes its decoder is a failure of its own.
         progress: show a bar; None: for more than two batches.
         keep: hand on what was read, as `shape` of each record.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     if num_workers is None:
-        read = len(shapes) > batch_size and isinstance(shapes, (list, tuple)) and any(map(is_path, shapes))
-        num_workers = min(default_workers(), -(-len(shapes) // batch_size)) if read else 0
-    loader = DataLoader(
-        PreparedShapes(shapes, reading, keep),
-        batch_size=batch_size,
-        collate_fn=list,
-        num_workers=num_workers,
-        prefetch_factor=2 if num_workers else None,
-        generator=torch.Generator(),  # without its own it would draw from everybody's
-    )
+        read = isinstance(shapes, (list, tuple)) and any(map(is_path, shapes))
+        num_workers = reading_workers(len(shapes), batch_size) if read else 0
+    prepare = Preparation(shapes, reading, keep)
+    if num_workers > 0:
+        ahead = (2 * num_workers + 1) * batch_size
+        prepared = in_workers(prepare, len(shapes), num_workers, ahead, lambda position: Prepared(error=_killed()))
+    else:
+        prepared = map(prepare, range(len(shapes)))
     position = 0
     hidden = len(shapes) <= 2 * batch_size if progress is None else not progress
     with logging.tqdm(total=len(shapes), desc="shapes", unit="shape", disable=hidden) as bar:
-        for batch in loader:
-            rows = iter(encode_batch(encode, [one.values for one in batch if one.error is None]))
+        while batch := list(islice(prepared, batch_size)):
+            rows = iter(encode_batch(encode, [one.values for one in batch if one.values is not None]))
             for one in batch:
-                embed, error = (None, one.error) if one.error is not None else next(rows)
+                embed, error = (None, one.error) if one.values is None else next(rows)
                 name = ids[position] if ids is not None else shape_id(shapes, position)
                 yield ShapeRecord(position, name, embed, tuple(one.warnings), error, one.shape)
                 position += 1
             bar.update(len(batch))
+
+
+def _killed() -> MeshError:
+    return MeshError(
+        "corrupt", "the process that read it was killed: it crashed its decoder, or needs more memory than there is"
+    )
 
 
 def encode_batch(encode: Encode, clouds: list[np.ndarray]) -> list[tuple[Tensor | None, Exception | None]]:
@@ -340,3 +344,13 @@ def default_workers(num_processes: int = 1) -> int:
     """Worker processes for one of `num_processes` on this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(0, min(MAX_WORKERS, cores // max(1, num_processes) - 1))
+
+
+def reading_workers(count: int, batch_size: int, files: bool = True) -> int:
+    """Worker processes that read `count` shapes: what the machine has to spare, no more than there are batches.
+
+    Where a process is forked, which takes milliseconds, there is one at least for `files`, so that one which crashes
+    its decoder ends that process alone.
+    """
+    spare = min(default_workers(), -(-count // batch_size)) if count > batch_size else 0
+    return max(spare, int(files and count > 1 and multiprocessing.get_start_method() == "fork"))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import faulthandler
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +18,7 @@ from PIL import Image
 from transformers import AutoModel
 
 from modeling_ulip2 import ShapeEmbeddings, Ulip2Embedder, Ulip2ForPointCloudClassification
-from modeling_ulip2.geometry import MeshError, read_mesh, sample_points
+from modeling_ulip2.geometry import MeshError, inputs, read_mesh, sample_points
 from modeling_ulip2.towers.prompts import class_embeddings, load_templates
 from tests.dataset_scripts.shapes import write_bad_meshes, write_box
 from tests.evaluation.world import NUM_POINTS, World, build_world
@@ -80,6 +84,29 @@ def test_batches_are_their_members_in_any_process(ulip2: Ulip2Embedder, files: l
     assert torch.equal(torch.random.get_rng_state(), state)  # nobody else's random numbers are drawn
     many = ulip2.embed_shapes(np.stack([cloud(50), cloud(50, seed=1)]))
     close(many, torch.cat([ulip2.embed_shapes(cloud(50)), ulip2.embed_shapes(cloud(50, seed=1))]))
+
+
+@pytest.mark.parametrize("num_workers", [None, 1, 2])
+@pytest.mark.parametrize("death", [signal.SIGSEGV, signal.SIGKILL])
+def test_a_file_that_crashes_its_reader_is_a_failure_of_its_own(
+    ulip2: Ulip2Embedder, files: list[str], monkeypatch: pytest.MonkeyPatch, num_workers: int | None, death: int
+) -> None:
+    alone = ulip2.embed_shapes([files[0], files[2]])
+    read, here = inputs.read_shape, os.getpid()
+
+    def crashing(path: str, *arguments: Any, **options: Any) -> Any:
+        if path == files[1]:
+            assert os.getpid() != here
+            faulthandler.disable()  # pytest's report of a crash that is meant
+            os.kill(os.getpid(), death)
+        return read(path, *arguments, **options)
+
+    monkeypatch.setattr(inputs, "read_shape", crashing)
+    result = ulip2.embed_shapes(files[:3], on_error="skip", batch_size=2, num_workers=num_workers)
+    assert result.ids == [files[0], files[2]]
+    close(result.embeddings, alone)
+    (failure,) = result.failures
+    assert failure.id == files[1] and failure.reason == "corrupt" and "process that read it was killed" in str(failure)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

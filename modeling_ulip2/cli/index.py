@@ -70,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
         root=options.root,
         up_axis=options.up_axis,
         sampling=extractor.sampling,
+        default_up_axis=extractor.up_axis,
     )
     if labels is not None:
         check_labels(labels, source.ids, options.labels_file)

@@ -13,6 +13,7 @@ from transformers import ProcessorMixin
 
 from modeling_ulip2.data.augmentation import PUBLISHED, PointAugmentation, random_sample
 from modeling_ulip2.data.images import open_depth, open_view
+from modeling_ulip2.data.schema import STORED_UP_AXIS
 from modeling_ulip2.models.feature_extraction_ulip2 import append_height
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ class CloudCollator:
         augmentation: changes to the cloud; None: no changes, and the same draws in every pass.
         seed: of all draws.
     """
+
+    # What is up in the rows, which do not say it themselves; None: the feature extractor knows.
+    up_axis: str | None = None
 
     def __init__(self, feature_extractor: Any, augmentation: PointAugmentation | None = PUBLISHED, seed: int = 0):
         self.feature_extractor = feature_extractor
@@ -77,7 +81,7 @@ class CloudCollator:
             chosen = None if self.augmentation is None else self._draw(xyz, rng)
             if chosen is not None:
                 xyz, rgb = xyz[chosen], None if rgb is None else rgb[chosen]
-            clouds.append({"xyz": xyz, "rgb": rgb})
+            clouds.append({"xyz": xyz, "rgb": rgb, "up_axis": self.up_axis})
         values = extractor(clouds, return_tensors="np")["point_values"]  # (B, N, C)
         if self.augmentation is not None:
             values = np.stack([self.augmentation(cloud, rng) for cloud, rng in zip(values, rngs, strict=True)])
@@ -108,6 +112,8 @@ class TripletCollator(CloudCollator):
         augmentation: changes to the cloud; None: no changes, and the same view and points in every pass.
         seed: of all draws.
     """
+
+    up_axis = STORED_UP_AXIS
 
     def __init__(
         self,

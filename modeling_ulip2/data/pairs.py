@@ -50,7 +50,8 @@ def conversation_features() -> Features:
 
 
 def cloud_features(num_points: int) -> Features:
-    """Columns of the config `clouds`: (num_points, 3) float32 as the source has them, and uint8 sRGB."""
+    """Columns of the config `clouds`: (num_points, 3) float32 as the source has them, but centered where float32 would
+    lose their shape (`geometry.cloud.near_origin`), and uint8 sRGB."""
     return Features(
         {
             "id": Value("string"),

@@ -13,6 +13,8 @@ from datasets import Array2D, Features, Image, List, Value
 
 TRIPLETS_CONFIG = "triplets"
 FEATURES_CONFIG = "features"
+# What is up in the points of triplets and of an index of shapes, whatever a feature extractor expects of files.
+STORED_UP_AXIS = "y"
 
 # Half precision keeps 11 bits. A shape whose coordinates are larger than this many radii would lose more than
 # a thousandth of its radius to rounding, so it is moved to the origin first.

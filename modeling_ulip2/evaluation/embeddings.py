@@ -15,6 +15,7 @@ from transformers.utils import logging
 
 from modeling_ulip2.data.images import open_view
 from modeling_ulip2.data.reading import check_views, decode_row
+from modeling_ulip2.data.schema import STORED_UP_AXIS
 from modeling_ulip2.embedder import Ulip2Embedder, load_tower_of
 from modeling_ulip2.models.configuration_ulip2 import Ulip2Config
 from modeling_ulip2.models.feature_extraction_ulip2 import Ulip2FeatureExtractor
@@ -75,12 +76,14 @@ def embed_points(
     clouds: Sequence[Mapping[str, Any]] | Dataset,
     batch_size: int = 16,
     progress: bool = True,
+    up_axis: str | None = STORED_UP_AXIS,
 ) -> Tensor:
     """Embeds N clouds that are read already; see `Ulip2Embedder.embed_shapes` for files and for more options.
 
     Args:
         model: anything with `get_point_features`; in evaluation mode.
         clouds: rows with `xyz` (n, 3) and perhaps `rgb` (n, 3), e.g. a triplets dataset.
+        up_axis: what is up in rows that do not say it; default: as in triplets, y. None: the feature extractor knows.
 
     Returns:
         (N, D) float32 on the CPU, L2-normalized.
@@ -90,7 +93,7 @@ def embed_points(
     ids = list(clouds["id"]) if isinstance(clouds, Dataset) and "id" in clouds.column_names else None
     rows = CloudRows(clouds) if isinstance(clouds, Dataset) else clouds
     embedder = Ulip2Embedder(model, feature_extractor, batch_size=batch_size)
-    return embedder.embed_shapes(rows, ids=ids, features="embeds", num_workers=0, progress=progress)
+    return embedder.embed_shapes(rows, ids=ids, features="embeds", up_axis=up_axis, num_workers=0, progress=progress)
 
 
 def embed_views(

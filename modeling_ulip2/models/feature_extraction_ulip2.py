@@ -5,6 +5,7 @@ This is the only place that turns axes, resamples, normalises, fills colour and 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from .point_ops import FPSRule, farthest_point_sample
 
 # A cloud without colour is grey: what the published zero-shot protocol uses on ModelNet40.
 FILL_COLOR = 0.4
+# Coordinates of fewer steps than this across a cloud have lost its shape.
+_FEWEST_STEPS = 1000
 
 
 def unit_sphere(xyz: np.ndarray) -> np.ndarray:
@@ -32,6 +35,17 @@ def _is_one_place(xyz: np.ndarray) -> bool:
     """Whether the points of a cloud (N, 3) float64 are equal, or differ by the rounding of a number only."""
     extent = (xyz.max(axis=0) - xyz.min(axis=0)).max()
     return bool(extent <= 8 * np.finfo(np.float64).eps * np.abs(xyz).max())
+
+
+def _tell_lost_digits(index: int, xyz: np.ndarray) -> None:
+    """Warns where a cloud (N, 3) float64 lies so far from the origin that float32 loses its shape."""
+    step, extent = float(np.spacing(np.float32(np.abs(xyz).max()))), float(np.ptp(xyz, axis=0).max())
+    if step * _FEWEST_STEPS > extent > 0:
+        warnings.warn(
+            f"Cloud {index} is {extent:g} wide and lies {np.abs(xyz).max():g} from the origin, where float32 has "
+            f"steps of {step:g}: its shape is lost. Center it, or prepare it with normalize=True.",
+            stacklevel=4,
+        )
 
 
 def append_height(points: np.ndarray) -> np.ndarray:
@@ -50,7 +64,8 @@ class Ulip2FeatureExtractor(ProcessorCardMixin, FeatureExtractionMixin):
         num_points: points a cloud after resampling.
         in_channels: 6 for xyz and rgb, 3 for xyz (colour is then left out); 4 and 7 for these and the height above
             the lowest point (PointNeXt reads 4).
-        normalize: centroid to 0 and farthest point to radius 1. False leaves coordinates as they are.
+        normalize: centroid to 0 and farthest point to radius 1. False leaves coordinates as they are, with a warning
+            where float32 cannot hold them.
         fill_color: grey in [0, 1] of clouds without colour.
         sampling: how a cloud with another number of points gets `num_points`: "random" draws without repetition, "fps"
             takes farthest points, and both repeat random points of a cloud that has too few; "none" leaves clouds as
@@ -156,6 +171,8 @@ class Ulip2FeatureExtractor(ProcessorCardMixin, FeatureExtractionMixin):
         xyz = xyz[keep]
         if self.normalize:
             xyz = unit_sphere(xyz)
+        else:
+            _tell_lost_digits(index, xyz)
         points = xyz.astype(np.float32)  # (num_points, 3)
         if self.in_channels >= 6:
             colors = np.full_like(xyz, self.fill_color) if rgb is None else rgb[keep]
@@ -235,7 +252,13 @@ def _checked_cloud(index: int, cloud: Any, color: Any) -> tuple[np.ndarray, np.n
 
 
 def _array(index: int, what: str, value: Any) -> np.ndarray:
-    array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        if value.is_floating_point() and value.dtype not in (torch.float16, torch.float32, torch.float64):
+            value = value.float()  # bfloat16 and smaller: NumPy has no such types
+        array = value.numpy()
+    else:
+        array = np.asarray(value)
     if array.dtype.kind not in "fiu":
         raise ValueError(f"The {what} of cloud {index} must be numbers, got an array of {array.dtype}.")
     return array

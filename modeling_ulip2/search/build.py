@@ -23,16 +23,16 @@ from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock, Timeout
 from transformers.utils.logging import tqdm
 
-from modeling_ulip2.data.schema import error_features
+from modeling_ulip2.data.schema import STORED_UP_AXIS, error_features
 from modeling_ulip2.data.shards import read_parquet, write_parquet, write_text
 from modeling_ulip2.embedder import Ulip2Embedder
-from modeling_ulip2.shape_loop import ShapeFailure, default_workers
+from modeling_ulip2.shape_loop import ShapeFailure, reading_workers
 
 from .faiss_index import choose_factory, update_faiss
 from .index import ShapeIndex, agree, read_shapes, require_model
 from .locations import found_place, stored_place
 from .schema import CONFIG, EMBEDS, ERRORS_FILE, FAISS_FILE, FORMAT, INFO_FILE, index_card, index_features, shard_path
-from .shape_sources import Row, Source
+from .shape_sources import Row, Source, TripletSource
 
 logger = logging.getLogger(__name__)
 
@@ -283,7 +283,7 @@ def _check_present(
     place = {name: position for position, name in enumerate(source.ids)}
     for shard in sorted((folder / CONFIG).glob("train-*.arrow")):
         first = Dataset.from_file(str(shard)).select_columns(["id", EMBEDS])[0]
-        embed = embedder.embed_shapes([source[place[first["id"]]]])[0].numpy()
+        embed = embedder.embed_shapes([source[place[first["id"]]]], up_axis=STORED_UP_AXIS)[0].numpy()
         if not agree(embed, np.array(first[EMBEDS], dtype=np.float32)):
             raise ValueError(f"{folder} was begun with other shapes of these names; --overwrite begins again")
     return present
@@ -307,7 +307,7 @@ def _write_shards(
     shard = len(list((folder / CONFIG).glob("train-*.arrow")))
     workers = embedder.num_workers
     if workers is None:
-        workers = default_workers() if len(todo) > embedder.batch_size else 0
+        workers = reading_workers(len(todo), embedder.batch_size, files=not isinstance(source, TripletSource))
     tried, errors = set[str](), list[dict[str, Any]]()
     bar = tqdm(total=len(source.ids), initial=len(source.ids) - len(todo), unit="shape", disable=not progress)
     try:
@@ -317,7 +317,13 @@ def _write_shards(
             partial = path.with_name(f".{path.name}.part")
             names = [ids.name(position) for position in positions]
             records = embedder.iter_shapes(
-                Rows(source, positions), ids=names, features="embeds", num_workers=workers, progress=False, keep=True
+                Rows(source, positions),
+                ids=names,
+                features="embeds",
+                up_axis=STORED_UP_AXIS,
+                num_workers=workers,
+                progress=False,
+                keep=True,
             )
             failures: list[ShapeFailure] = []
             added: list[str] = []

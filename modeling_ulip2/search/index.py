@@ -15,6 +15,7 @@ from datasets import Dataset, concatenate_datasets
 from torch import Tensor
 from torch.nn import functional as F
 
+from modeling_ulip2.data.schema import STORED_UP_AXIS
 from modeling_ulip2.embedder import Ulip2Embedder
 from modeling_ulip2.models.feature_extraction_ulip2 import Ulip2FeatureExtractor
 from modeling_ulip2.utils.places import PlaceError, find_folder
@@ -117,8 +118,8 @@ class ShapeIndex:
         """The embedding of one row, (D,) float32."""
         return torch.from_numpy(self.embeds[[row]][0])
 
-    def cloud(self, row: int) -> dict[str, np.ndarray]:
-        """The points of one row: `xyz` (n, 3) float32 and `rgb` (n, 3) uint8."""
+    def cloud(self, row: int) -> dict[str, Any]:
+        """The points of one row: `xyz` (n, 3) float32, `rgb` (n, 3) uint8, and `up_axis`, "y"."""
         return _cloud(self.shapes, row)
 
     def search(self, query: Tensor | np.ndarray, k: int = 10) -> list[Match]:
@@ -170,9 +171,13 @@ def require_model(
     )
 
 
-def _cloud(shapes: Dataset, row: int) -> dict[str, np.ndarray]:
+def _cloud(shapes: Dataset, row: int) -> dict[str, Any]:
     columns = shapes.select_columns(["xyz", "rgb"]).with_format("numpy")[row]
-    return {"xyz": np.asarray(columns["xyz"], dtype=np.float32), "rgb": np.asarray(columns["rgb"], dtype=np.uint8)}
+    return {
+        "xyz": np.asarray(columns["xyz"], dtype=np.float32),
+        "rgb": np.asarray(columns["rgb"], dtype=np.uint8),
+        "up_axis": STORED_UP_AXIS,
+    }
 
 
 def read_info(folder: str | Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from modeling_ulip2.data.objects import OBJECTS_FILE, list_objects, rotate, rota
 from modeling_ulip2.data.reading import decode_row
 from modeling_ulip2.data.schema import TRIPLETS_CONFIG, pack_xyz
 from modeling_ulip2.geometry import Camera, Mesh, MeshError, Renderer, sample_points
+from modeling_ulip2.geometry.axes import check_up_axis, resolve_up_axis
 from modeling_ulip2.geometry.folders import find_shapes
 from modeling_ulip2.geometry.shapes import read_shape
 from modeling_ulip2.models.feature_extraction_ulip2 import FILL_COLOR, Ulip2FeatureExtractor
@@ -52,7 +53,7 @@ class Source(Protocol):
     def skipped(self) -> Mapping[str, str]: ...
 
     def __getitem__(self, position: int) -> Row:
-        """The columns of `schema.index_features` without the embedding.
+        """The columns of `schema.index_features` without the embedding; the points stand y up.
 
         Raises:
             ValueError: this shape cannot be used (`MeshError` with the reason); the others can.
@@ -103,6 +104,7 @@ class FolderSource:
         labels: category by id, before that of `objects.csv`.
         root: folder below which meshes may name other files; default: `folder`.
         up_axis: what points up in the files, see `read_shape`.
+        default_up_axis: what points up where neither that nor the format says it; a model's feature extractor knows.
         sampling: how a cloud gets `num_points`, see `Ulip2FeatureExtractor`.
 
     Raises:
@@ -118,13 +120,14 @@ class FolderSource:
         root: str | Path | None = None,
         up_axis: str | None = None,
         sampling: str = "random",
+        default_up_axis: str = "y",
     ) -> None:
         self._folder = Path(folder).expanduser().resolve()
         found = find_shapes([self._folder])
         files = [Path(file.path).relative_to(self._folder).as_posix() for file in found.files]
         self._objects = list_objects(self._folder, files=files)
         listed = {row["path"].replace("\\", "/") for row in self._objects}
-        self._labels, self._up_axis = labels or {}, up_axis
+        self._labels, self._up_axis, self._default_up_axis = labels or {}, up_axis, check_up_axis(default_up_axis)
         self._root = self._folder if root is None else Path(root).expanduser().resolve()
         self._renderer: Renderer | None = None
         # a cloud is stored as the model will read it, but for its place and scale
@@ -142,8 +145,11 @@ class FolderSource:
         path = (self._folder / facts["path"].replace("\\", "/")).resolve()
         if not path.is_relative_to(self._folder):
             raise MeshError("external_uri", f"{facts['path']!r} leads out of the folder of shapes")
-        shape = read_shape(path, self.num_points, root=self._root, up_axis=self._up_axis)
-        mesh, rotation = shape.mesh, facts["rotation"]
+        rotation = facts["rotation"]
+        # a rotation stands the file's shape upright, whatever its axis; what is stored is y up
+        up = "y" if rotation else resolve_up_axis(path, self._up_axis) or self._default_up_axis
+        shape = read_shape(path, self.num_points, root=self._root, up_axis=up)
+        mesh = shape.mesh
         if mesh is None:
             xyz = shape.xyz @ rotation_matrix(rotation).T if rotation else shape.xyz  # (n, 3)
             xyz, rgb = self._resampled(xyz, shape.rgb)
@@ -219,8 +225,11 @@ def open_source(
     root: str | Path | None = None,
     up_axis: str | None = None,
     sampling: str = "random",
+    default_up_axis: str = "y",
 ) -> Source:
     """A triplets dataset by folder or hub name, or a folder of shapes, of which `num_points` points each are drawn.
+
+    The other arguments are those of `FolderSource`; triplets are y up.
 
     Raises:
         FileNotFoundError: there is no such folder, nor such a dataset on the hub.
@@ -229,5 +238,13 @@ def open_source(
 
     folder = Path(name).expanduser()
     if folder.is_dir() and not _is_dataset(folder):
-        return FolderSource(folder, num_points, labels, root=root, up_axis=up_axis, sampling=sampling)
+        return FolderSource(
+            folder,
+            num_points,
+            labels,
+            root=root,
+            up_axis=up_axis,
+            sampling=sampling,
+            default_up_axis=default_up_axis,
+        )
     return TripletSource(read_triplets(name), labels, name)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 
-from modeling_ulip2.building.sources.pairs import PairsError, ShapeIndex, claim_output
+from modeling_ulip2.building.sources.pairs import PairsError, ShapeIndex, claim_output, write_clouds
 from tests.training.world import write_dataset
 
 UIDS = ["0a1b2c3d4e5f60718293a4b5c6d7e8f9", "ffeeddccbbaa99887766554433221100", "00112233445566778899aabbccddeeff"]
@@ -228,3 +228,14 @@ def test_shapes_are_described_by_the_colours_of_their_points(tmp_path: Path):
     # the colours of the made-up shapes are 40, 120 and 200 of 255 in all channels, with some noise
     assert rows["made/00.obj"] == ["a black chair"] and rows["made/01.obj"] == ["a gray lamp"]
     assert errors_of(tmp_path / "out") == []
+
+
+def test_clouds_far_from_the_origin_keep_their_shape_in_float32(tmp_path):
+    local = np.random.default_rng(0).random((40, 3))
+    np.savetxt(tmp_path / "far.xyz", local + [500_000, 5_000_000, 0], fmt="%.6f")
+    np.savetxt(tmp_path / "near.xyz", local + [0, 9, 0], fmt="%.6f")
+    failures = write_clouds(tmp_path / "out", tmp_path, ["far.xyz", "near.xyz"], 40, seed=0)
+    assert not failures
+    far, near = load_dataset("parquet", data_dir=str(tmp_path / "out" / "clouds"), split="train").with_format("numpy")
+    np.testing.assert_allclose(np.ptp(far["xyz"], axis=0), np.ptp(local, axis=0), atol=1e-5)
+    np.testing.assert_allclose(near["xyz"], local + [0, 9, 0], atol=1e-5)  # as the source has it

@@ -264,6 +264,17 @@ def test_a_system_without_walls_is_told_once(monkeypatch: pytest.MonkeyPatch):
         open_air.close()
 
 
+def test_a_mesh_far_away_comes_back_with_all_its_digits(isolation: Isolation, tmp_path: Path):
+    path = tmp_path / "far.obj"
+    corners = np.array([[0, 0, 0], [0.01, 0, 0], [0.01, 0.01, 0], [0, 0.01, 0.003]]) + [500_000.123, 5_000_000.456, 9]
+    path.write_text("".join(f"v {x!r} {y!r} {z!r}\n" for x, y, z in corners.tolist()) + "f 1 2 3 4\n")
+    here, apart = read_shape(path, 100), isolation.call(read_shape, path, 100)
+    assert apart.xyz.dtype == np.float64 and np.array_equal(apart.xyz, here.xyz)
+    assert here.mesh is not None and apart.mesh is not None
+    assert apart.mesh.vertices.dtype == np.float64 and np.array_equal(apart.mesh.vertices, here.mesh.vertices)
+    assert np.array_equal(apart.mesh.vertices, corners)
+
+
 def test_a_crash_is_an_error(isolation: Isolation):
     with pytest.raises(LimitError):
         isolation.call(stop, signal.SIGSEGV)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -249,3 +250,24 @@ def test_points_in_one_place_are_refused(cloud):
     assert torch.isfinite(kept).all()
     two = np.concatenate([cloud[:1], cloud[:1] + 1e-3])
     assert torch.isfinite(Ulip2FeatureExtractor(num_points=9)(two)["point_values"]).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_tensors_of_every_float_type_are_taken(dtype: torch.dtype) -> None:
+    points = torch.from_numpy(cloud()).to(dtype)
+    extractor = Ulip2FeatureExtractor(num_points=30)
+    values = extractor(points)["point_values"]
+    torch.testing.assert_close(values, extractor(points.double())["point_values"])
+    apart = extractor({"xyz": points[:, :3], "rgb": points[:, 3:]})["point_values"]
+    torch.testing.assert_close(values, apart)
+
+
+def test_coordinates_that_float32_cannot_hold_are_told() -> None:
+    extractor = Ulip2FeatureExtractor(num_points=30, normalize=False)
+    far = cloud()[:, :3] + np.array([500_000.0, 5_000_000.0, 0.0])
+    with pytest.warns(UserWarning, match="Cloud 0 is .* wide and lies .* its shape is lost"):
+        extractor(far)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        extractor(cloud())
+        Ulip2FeatureExtractor(num_points=30)(far)

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import copy
 import json
+import os
+import signal
 from pathlib import Path
 
 import huggingface_hub
 import numpy as np
 import pytest
 import torch
+import trimesh
 from datasets import Dataset, load_dataset
 
 from modeling_ulip2.data.labels import read_labels
@@ -18,7 +22,7 @@ from tests.evaluation.world import NUM_POINTS, World, build_world
 
 pytest.importorskip("faiss", reason="searching needs faiss-cpu")
 
-from modeling_ulip2.search import build, faiss_index  # noqa: E402
+from modeling_ulip2.search import build, faiss_index, shape_sources  # noqa: E402
 from modeling_ulip2.search.build import build_index, read_errors  # noqa: E402
 from modeling_ulip2.search.faiss_index import choose_factory, open_faiss  # noqa: E402
 from modeling_ulip2.search.index import Match, ShapeIndex, combine  # noqa: E402
@@ -343,3 +347,46 @@ def test_combine_adds_directions():
     ]:
         with pytest.raises(ValueError, match=message):
             combine(embeds, weights)
+
+
+def test_an_index_stands_y_up_whatever_its_model_expects(loaded, tmp_path: Path):
+    model, feature_extractor, tower = loaded
+    z_up = copy.copy(feature_extractor)
+    z_up.up_axis = "z"
+    meshes = tmp_path / "meshes"
+    standing = trimesh.creation.cone(radius=1, height=4)  # along z
+    (meshes / "deep").mkdir(parents=True)
+    standing.export(meshes / "a.obj")  # z up, as the model expects of files that do not say
+    turned = standing.copy()
+    turned.apply_transform([[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+    turned.export(meshes / "b.glb")  # y up, as its format says
+    source = FolderSource(meshes, NUM_POINTS, default_up_axis=z_up.up_axis)
+    built = build_small(tmp_path / "index", source, (model, z_up, tower))
+    for row in range(2):
+        assert np.ptp(built.cloud(row)["xyz"], axis=0).argmax() == 1
+    assert float(built.embed(0) @ built.embed(1)) > 0.99
+    embedder = Ulip2Embedder(model, z_up, tower)
+    for row, name in enumerate(("a.obj", "b.glb")):  # as a query is read
+        assert float(built.embed(row) @ embedder.embed_shapes(meshes / name)[0]) > 0.99
+        torch.testing.assert_close(embedder.embed_shapes([built.cloud(row)])[0], built.embed(row), atol=1e-4, rtol=0)
+    (meshes / "objects.csv").write_text("path,rotation\na.obj,1 0 0 0 0 1 0 -1 0\n")
+    told = FolderSource(meshes, NUM_POINTS, default_up_axis="z")[0]  # stood upright once, not twice
+    assert np.ptp(np.float32(told["xyz"]), axis=0).argmax() == 1
+
+
+def test_a_mesh_that_crashes_its_reader_is_an_error_of_its_own(loaded, tmp_path: Path, monkeypatch):
+    for name in "abc":
+        write_box(tmp_path / "meshes" / f"{name}.obj")
+    read, here = shape_sources.read_shape, os.getpid()
+
+    def crashing(path: Path, *arguments, **options):
+        if path.name == "b.obj":
+            assert os.getpid() != here
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(path, *arguments, **options)
+
+    monkeypatch.setattr(shape_sources, "read_shape", crashing)
+    built = build_small(tmp_path / "index", FolderSource(tmp_path / "meshes", NUM_POINTS), loaded)
+    assert built.shapes["id"][:] == ["a.obj", "c.obj"]
+    (error,) = read_errors(tmp_path / "index")
+    assert error["id"] == "b.obj" and "process that read it was killed" in error["message"]

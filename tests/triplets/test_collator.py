@@ -195,3 +195,10 @@ def test_pickles(embedded_rows):
     torch.testing.assert_close(
         again(embedded_rows)["point_values"], collator.for_evaluation()(embedded_rows)["point_values"]
     )
+
+
+def test_triplets_are_y_up_whatever_the_extractor_expects_of_files(embedded_rows):
+    processor, turned = tiny_processor(), tiny_processor()
+    turned.feature_extractor.up_axis = "z"
+    plain, other = (TripletCollator(one, augmentation=None)(embedded_rows) for one in (processor, turned))
+    torch.testing.assert_close(plain["point_values"], other["point_values"])

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from modeling_ulip2.data.pairs import CLOUDS_CONFIG, cloud_features, pair_error_features, write_pairs
 from modeling_ulip2.data.reading import read_triplets
 from modeling_ulip2.data.shards import shard_path, write_parquet, write_text
+from modeling_ulip2.geometry.cloud import near_origin
 from modeling_ulip2.geometry.errors import MeshError
 from modeling_ulip2.geometry.points import POINT_SUFFIXES, read_points
 from modeling_ulip2.models.feature_extraction_ulip2 import FILL_COLOR
@@ -175,7 +176,8 @@ def write_clouds(folder: Path, clouds: Path, ids: Sequence[str], num_points: int
         path = shard_path(folder, CLOUDS_CONFIG, shard, num_shards)
         note = path.with_suffix(".errors.json")
         if not (path.is_file() and note.is_file()):
-            rows, failed = [], {}
+            rows: list[Mapping[str, Any]] = []
+            failed: dict[str, str] = {}
             for name in ids[shard * CLOUDS_PER_SHARD : (shard + 1) * CLOUDS_PER_SHARD]:
                 try:
                     rows.append({"id": name, **_read_cloud(clouds / name, num_points, seed)})
@@ -198,4 +200,4 @@ def _read_cloud(path: Path, num_points: int, seed: int) -> dict[str, np.ndarray]
     if len(xyz) > num_points:
         kept = np.sort(np.random.default_rng(seed).permutation(len(xyz))[:num_points])
         xyz, rgb = xyz[kept], rgb[kept]
-    return {"xyz": xyz, "rgb": rgb}
+    return {"xyz": near_origin(xyz), "rgb": rgb}

@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from transformers.utils import logging
 
+from modeling_ulip2.data.schema import STORED_UP_AXIS
 from modeling_ulip2.evaluation.metrics.controls import bootstrap_interval
 from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult
 from modeling_ulip2.evaluation.robustness.corruptions import CORRUPTIONS, CorruptedClouds, shape_rng
@@ -179,7 +180,8 @@ def measure(
     starts = range(0, len(clouds), batch_size)
     for start in logging.tqdm(starts, desc=progress, unit="batch", disable=progress is None):
         batch = [clouds[index] for index in range(start, min(start + batch_size, len(clouds)))]
-        values = extractor([{"xyz": row["xyz"], "rgb": row.get("rgb")} for row in batch])["point_values"].to(device)
+        stored = [{"xyz": row["xyz"], "rgb": row.get("rgb")} for row in batch]
+        values = extractor(stored, up_axis=STORED_UP_AXIS)["point_values"].to(device)
         for name, model in classify.items():
             found[name].append(model(values).float().cpu())  # (b, classes)
     return {
