@@ -7,8 +7,9 @@ All of it is in linear light; `Renderer` encodes sRGB last.
 - Rim: at grazing angles every surface reflects the gray room that it stands in, a share RIM * (1 - n . v)^4 of what is
   seen (after Schlick's approximation of Fresnel's law). White things end darker than their middle and black things
   lighter, so that both keep an outline; glass ends less clear.
-- Glass: a pane of opacity a has its own color by a share a and CLEAR_GLASS for the rest, and covers by a what is
-  behind it. Files give panes any gray; without this they would look like gray film.
+- Glass: a pane of opacity a has its own color by a share a / TINTED_GLASS and CLEAR_GLASS for the rest, and covers by
+  a what is behind it. Files give panes any gray; without this they would look like gray film. What is as opaque as
+  TINTED_GLASS is no pane but a bottle or dark plastic, and has its own color alone.
 - Shoulder: what is brighter than KNEE is compressed towards CEILING by its largest channel, which keeps the hue. A
   lit white face reaches 0.95 of white (in sRGB; 0.89 linear), so that white paper behind it is brighter.
 
@@ -32,7 +33,9 @@ ROOM = 0.18  # the gray of photographers' cards
 KNEE, CEILING = 0.70, 0.91
 # The color of clear glass, the pale blue-green of a window seen at a slant: sRGB (206, 228, 232), linear here.
 CLEAR_GLASS = srgb_to_linear(np.array([206, 228, 232]) / 255.0)
-LIGHT = np.array([AMBIENT, KEY, SKY, *KEY_DIRECTION, RIM, ROOM, KNEE, CEILING, *CLEAR_GLASS])  # (13,) for numba
+TINTED_GLASS = 0.75
+# (14,) for numba
+LIGHT = np.array([AMBIENT, KEY, SKY, *KEY_DIRECTION, RIM, ROOM, KNEE, CEILING, *CLEAR_GLASS, TINTED_GLASS])
 
 # The outline keeps this distance (sRGB, of 1) from the background; less is hard to see beside pure white or black.
 OUTLINE_CONTRAST = 0.16
@@ -53,8 +56,9 @@ vec3 lit(vec3 albedo, vec3 emission, vec3 n, vec3 seen, float edge) {{
 
 
 def pane_color(color: np.ndarray, opacity: np.ndarray | float) -> np.ndarray:
-    """(..., 3) linear: the color that glass has for itself, its own by its opacity and CLEAR_GLASS for the rest."""
-    return color * opacity + CLEAR_GLASS * (1.0 - opacity)
+    """(..., 3) linear: the color that glass has for itself, its own and that of CLEAR_GLASS; see the top."""
+    own = np.minimum(opacity / TINTED_GLASS, 1.0)
+    return color * own + CLEAR_GLASS * (1.0 - own)
 
 
 def lit(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .cameras import Camera
-from .light import GLSL
+from .light import GLSL, TINTED_GLASS
 from .scene import GLASS, OPAQUE, Scene
 
 _VERTEX_SHADER = """
@@ -61,7 +61,7 @@ uniform ivec2 wrap; // 0 repeat, 1 mirror, 2 clamp
 uniform float hole_below;
 uniform float solid_from;
 uniform bool blending;
-uniform float own; // opacity of the material as a whole
+uniform float own; // share of the material's own color in that of its glass
 in vec3 world_normal;
 in vec2 texture_uv;
 in vec4 tint;
@@ -287,7 +287,7 @@ class _LoadedScene:
             always = (scene.face_kind[order[begin]] == OPAQUE) and not scene.may_blend[material]
             program["hole_below"].value = -1.0 if always else float(scene.hole_below[material])
             program["solid_from"].value = -1.0 if always else float(scene.solid_from[material])
-            program["own"].value = float(scene.base_colors[material, 3])
+            program["own"].value = min(float(scene.base_colors[material, 3]) / TINTED_GLASS, 1.0)
             program["emission"].value = tuple(float(value) for value in scene.emissions[material])
             wrap = tuple(int(code) for code in scene.wraps[material])
             program["wrap"].value = wrap

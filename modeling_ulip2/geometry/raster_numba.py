@@ -280,7 +280,7 @@ def _draw(order, faces, screen, inverse_depth, side, focal, blending, face_kind,
                     continue
                 if alpha >= solid_from[material]:
                     continue  # drawn as solid already
-                own = base_colors[material, 3]
+                own = min(base_colors[material, 3] / lamp[13], 1.0)
                 red, green, blue = (
                     own * red + (1.0 - own) * lamp[10],
                     own * green + (1.0 - own) * lamp[11],

@@ -8,7 +8,7 @@ import pytest
 from modeling_ulip2.geometry import Camera, Material, Mesh, Renderer, camera_ring, sample_points
 from modeling_ulip2.geometry.colors import linear_to_srgb, srgb_to_linear, to_uint8
 from modeling_ulip2.geometry.islands import UNLIMITED, blur_limits
-from modeling_ulip2.geometry.light import CEILING, CLEAR_GLASS, KEY_DIRECTION, OUTLINE_CONTRAST
+from modeling_ulip2.geometry.light import CEILING, CLEAR_GLASS, KEY_DIRECTION, OUTLINE_CONTRAST, pane_color
 from modeling_ulip2.geometry.light import lit as seen_of
 from modeling_ulip2.geometry.raster_egl import EglUnavailableError
 
@@ -33,7 +33,7 @@ def linear_light(color: tuple[float, ...], normal=(0.0, 0.0, 1.0)) -> np.ndarray
 
 def pane(color: tuple[float, ...], opacity: float = 0.5) -> np.ndarray:
     """Linear light of a pane of this colour and opacity, before it is blended with what is behind."""
-    return linear_light(tuple(opacity * np.array(color) + (1 - opacity) * CLEAR_GLASS))
+    return linear_light(tuple(pane_color(np.array(color), opacity)))
 
 
 def lit(color: tuple[float, ...], normal=(0.0, 0.0, 1.0)) -> np.ndarray:
@@ -274,6 +274,18 @@ def test_renderer_and_sampler_read_textures_alike(wrap):
     expected = np.stack([lit(tuple(color)) for color in linear])
     error = np.abs(picture[row, column] - expected)
     assert np.median(error) < 2 and np.quantile(error, 0.95) < 14
+
+
+def test_dark_bottles_stay_dark_and_clear_panes_get_pale(renderer_on):
+    """Green glass of 0.8 is green, gray glass of 0.2 no gray; points and pictures alike."""
+    for color, opacity, expected in (((0, 0.02, 0), 0.8, (0, 0.02, 0)), ((0.2, 0.2, 0.2), 0.2, CLEAR_GLASS)):
+        mesh = quad(colored(*color, opacity, alpha_mode="BLEND"))
+        points = srgb_to_linear(sample_points(mesh, 10)[1].mean(axis=0) / 255)
+        np.testing.assert_allclose(points, expected, atol=0.2 if opacity < 0.5 else 0.002)
+        assert opacity > 0.5 or points.min() > 0.4
+        picture = renderer_on((0, 0, 0)).render(mesh, [FRONT])
+        middle = srgb_to_linear(picture.rgb[0, 48, 48] / 255)
+        np.testing.assert_allclose(middle, picture.alpha[0, 48, 48] / 255 * pane(color, opacity), atol=0.01)
 
 
 def leaves(count: int) -> Mesh:
