@@ -161,8 +161,8 @@ def test_views_are_images_of_the_object(folder):
     assert row["mesh"] is None and row["azimuths"] == [0, 90, 180, 270] and len(set(row["elevations"])) == 1
     images = [np.asarray(Image.open(io.BytesIO(view["bytes"])).convert("RGB")) for view in row["views"]]
     assert row["alpha"].shape == (4, 48, 48)
-    wide, narrow = (alpha.any(axis=0).sum() for alpha in row["alpha"][:2])
-    assert wide > 2 * narrow  # 2 against 0.5
+    wide, narrow = (alpha.any(axis=0).sum() / alpha.any(axis=1).sum() for alpha in row["alpha"][:2])
+    assert wide > 3 * narrow  # the front is twice as wide as high, the side half as wide; both fill their pictures
     for image, alpha in zip(images, row["alpha"], strict=True):
         assert image.shape == (48, 48, 3) and (image[alpha == 0] == 0).all()
         assert (image[alpha == 255][:, 0] > image[alpha == 255][:, 1].astype(int) + 80).all()  # red
