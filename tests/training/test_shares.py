@@ -37,6 +37,7 @@ def start_ranks(*arguments: Path | str) -> list[subprocess.Popen[str]]:
     ]
 
 
+@pytest.mark.slow  # two processes import everything once more; the killed rank below is the quick sibling
 def test_a_rank_that_starts_late_leaves_no_shard_to_nobody(dataset, tower_folder, tmp_path: Path) -> None:
     ranks = start_ranks(dataset, tower_folder, tmp_path)
     for rank, (out, errors) in enumerate(process.communicate(timeout=240) for process in ranks):
