@@ -34,8 +34,12 @@ from modeling_ulip2.utils.files import LEFTOVERS, is_parquet, write_text
 from modeling_ulip2.utils.scripts import run_main
 
 CARD, SHEET, SAMPLES = "README.md", "samples.jpg", 24
-# What a reader must find: a heading that holds one of the words.
-SECTIONS = {"where the shapes come from": "source", "licences": r"licen[cs]e", "what is known to be wrong": "limit"}
+# What a reader must find: how its heading may read, and the word that is looked for.
+SECTIONS = {
+    "where the shapes come from": ("Source", "source"),
+    "licenses": ("Licenses", r"licen[cs]e"),
+    "what is known to be wrong": ("Limits", "limit"),
+}
 MARKERS = re.compile(r"\b(?:TODO|FIXME|TBD|XXX)\b|\[More Information Needed\]")
 PLACEHOLDER = 'load_dataset("…"'  # as the card's examples name a repository that is not known yet
 IGNORED = [LOCK, f"**/{LEFTOVERS}", LEFTOVERS, ".cache/**"]
@@ -119,7 +123,9 @@ def card_problems(folder: Path) -> list[str]:
         problems.append(f"line {line} of the card is unfinished: {marker.group()!r}")
     headings = "\n".join(re.findall(r"^#+ .*$", card.text, re.MULTILINE)).lower()
     problems += [
-        f"the card has no section on {what}" for what, word in SECTIONS.items() if not re.search(word, headings)
+        f"the card has no section on {what}: write one in {CARD}, under the heading '## {heading}'"
+        for what, (heading, word) in SECTIONS.items()
+        if not re.search(word, headings)
     ]
     return problems + config_problems(folder, data)
 

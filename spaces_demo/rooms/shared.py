@@ -167,7 +167,7 @@ def axis_input(**options: Any) -> gr.Radio:
         AXIS_CHOICES,
         value=AUTO_AXIS,
         label="Axis that points up",
-        info="auto: what the format says (glTF: y), else y. Scans and CAD files often have z.",
+        info="auto: what the format says (glTF: y, LAS: z), else y. Scans and CAD files often have z.",
         elem_classes="axes",
         **options,
     )

@@ -17,7 +17,7 @@ def run_table(results: list[dict[str, Any]]) -> list[str]:
         "best_epoch_accuracy": "overall, best epoch on the test set",
     }
     columns = {key: title for key, title in columns.items() if any(key in result for result in results)}
-    lines = ["| from | method | clouds a class | seeds | " + " | ".join(columns.values()) + " |"]
+    lines = ["| from | method | clouds per class | seeds | " + " | ".join(columns.values()) + " |"]
     lines.append("| --- | --- | --- | --- |" + " --- |" * len(columns))
     groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
     for result in results:
