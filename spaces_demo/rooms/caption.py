@@ -27,7 +27,8 @@ Captions come from a model of their own: the point encoder, a small connector, a
 captions are better than chance. `examples/train_captioning.py` trains others:
 
 ```bash
-python spaces_demo/app.py --captioner FOLDER
+python spaces_demo/app.py \\
+    --captioner FOLDER
 ```
 
 Everything else works without it.
