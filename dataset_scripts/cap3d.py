@@ -21,7 +21,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from modeling_ulip2.building.sources.pairs import Error, PairsError, ShapeIndex, digest, error, find_shapes, finish
+from modeling_ulip2.building.sources.pairs import Error, NamedShapes, PairsError, digest, error, find_shapes, finish
 from modeling_ulip2.data.pairs import CAPTIONS_CONFIG
 from modeling_ulip2.utils.scripts import run_main
 
@@ -45,7 +45,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, list[str] | None]]:
                 yield reader.line_num, row
 
 
-def read_captions(path: Path, shapes: ShapeIndex) -> tuple[list[dict[str, Any]], list[Error]]:
+def read_captions(path: Path, shapes: NamedShapes) -> tuple[list[dict[str, Any]], list[Error]]:
     """Rows of the config `captions`, and errors."""
     captions: dict[str, dict[str, None]] = {}
     errors = []

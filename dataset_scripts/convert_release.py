@@ -22,7 +22,7 @@ from modeling_ulip2.building.engines.build import add_output_arguments, run_buil
 from modeling_ulip2.building.engines.shard import StageFactory
 from modeling_ulip2.building.releases.caption_index import index_captions
 from modeling_ulip2.building.releases.layouts import LAYOUTS, ReadRelease, UlipObjaverse
-from modeling_ulip2.building.sources.table import SourceError
+from modeling_ulip2.building.sources.table import CollectionError
 from modeling_ulip2.building.stage_options import positive
 from modeling_ulip2.building.stages.base import local_name
 from modeling_ulip2.building.stages.embed import EmbedViews
@@ -61,13 +61,13 @@ def convert(args: argparse.Namespace) -> BuildFolder:
     """Run the conversion; the folder with its manifest as it stands afterwards.
 
     Raises:
-        SourceError, OutputError, EngineError: see there; shards already written are kept.
+        CollectionError, OutputError, EngineError: see there; shards already written are kept.
     """
     layout = LAYOUTS[args.layout]
     blank = dict.fromkeys(OBJECT_COLUMNS, "") | {"license": layout.license, "source": layout.source}
     objects = [blank | row for row in layout.list_objects(args.release, args.num_points)][: args.limit]
     if not objects:
-        raise SourceError(f"{args.release} holds not one shape")
+        raise CollectionError(f"{args.release} holds not one shape")
     index = None
     if layout is UlipObjaverse:
         args.output.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def describe(layout: type[ReadRelease]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     args = parse_arguments(arguments)
-    run_script("convert_release", args.output, lambda: convert(args), (SourceError,))
+    run_script("convert_release", args.output, lambda: convert(args), (CollectionError,))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from modeling_ulip2.building.sources.table import SourceError, write_source
+from modeling_ulip2.building.sources.table import CollectionError, write_source
 from modeling_ulip2.data.objects import name_from_path
 from modeling_ulip2.utils.scripts import run_main
 
@@ -40,11 +40,11 @@ def list_scans(root: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     """Each object's folder, with its row of `objects.csv`, by name.
 
     Raises:
-        SourceError: there is no object.
+        CollectionError: there is no object.
     """
     folders = sorted(path for path in root.glob("*") if (path / FILES[0]).is_file())
     if not folders:
-        raise SourceError(f"{root} holds no <Name>/{FILES[0]}")
+        raise CollectionError(f"{root} holds no <Name>/{FILES[0]}")
     for folder in folders:
         metadata = folder / METADATA
         text = metadata.read_text(encoding="utf-8", errors="replace") if metadata.is_file() else ""
@@ -93,12 +93,12 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     try:
         if args.output.resolve() == args.scans.resolve():
-            raise SourceError("--output must be another folder than --scans")
+            raise CollectionError("--output must be another folder than --scans")
         scans = list(list_scans(args.scans))
         for folder, _ in tqdm(scans, desc="Gathering files", unit="object"):
             gather(folder, args.output / folder.name)
         write_source(args.output, [row for _, row in scans], SOURCE)
-    except (SourceError, OSError) as error:
+    except (CollectionError, OSError) as error:
         sys.exit(f"google_scanned_objects: {error}")
     print(f"{len(scans)} objects in {args.output}")
 

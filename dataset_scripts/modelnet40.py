@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from modeling_ulip2.building.benchmarks.files import (
-    SourceError,
+    BenchmarkError,
     check_class_order,
     check_labels,
     class_index,
@@ -30,7 +30,7 @@ from modeling_ulip2.building.benchmarks.files import (
     read_lines,
     same_name,
 )
-from modeling_ulip2.building.benchmarks.folder import Cloud, Source, add_arguments, convert
+from modeling_ulip2.building.benchmarks.folder import BenchmarkSplit, Cloud, add_arguments, convert
 from modeling_ulip2.data.benchmarks import BENCHMARKS, SPLITS
 from modeling_ulip2.geometry import read_mesh, read_npy, read_pickle, sample_points
 from modeling_ulip2.geometry.axes import turn_to_y_up
@@ -48,7 +48,7 @@ COLORED = {
 }
 
 
-def colored_10k(root: Path, seed: int) -> Iterator[Source]:
+def colored_10k(root: Path, seed: int) -> Iterator[BenchmarkSplit]:
     """A pickled array of a dictionary with `xyz` and `rgb` for each test shape; its JSON names shape and class."""
     for name, list_name in COLORED.items():
         if (path := find(root, name)) is None:
@@ -56,36 +56,36 @@ def colored_10k(root: Path, seed: int) -> Iterator[Source]:
         listing = path.with_name(list_name)
         entries = read_json(listing) if listing.is_file() else None
         if not isinstance(entries, list) or not all(isinstance(e, dict) and "category" in e for e in entries):
-            raise SourceError(
+            raise BenchmarkError(
                 f"{path} needs {list_name} beside it, a list of {{name, category}}; its classes are there"
             )
         clouds = read_npy(path)
         if not isinstance(clouds, list) or not all(isinstance(cloud, dict) and "xyz" in cloud for cloud in clouds):
-            raise SourceError(f"{path} holds no array of dictionaries with xyz")
+            raise BenchmarkError(f"{path} holds no array of dictionaries with xyz")
         if len(clouds) != len(entries):
-            raise SourceError(f"{path} holds {len(clouds)} clouds, {listing} names {len(entries)}")
+            raise BenchmarkError(f"{path} holds {len(clouds)} clouds, {listing} names {len(entries)}")
         labels = _labels((entry["category"] for entry in entries), listing)
         ids = _unique([str(entry.get("name", index)) for index, entry in enumerate(entries)])
-        yield Source("colored_10k", "test", [path, listing], ids, labels, _dictionaries(clouds))
+        yield BenchmarkSplit("colored_10k", "test", [path, listing], ids, labels, _dictionaries(clouds))
         return
 
 
-def fps_8192(root: Path, seed: int) -> Iterator[Source]:
+def fps_8192(root: Path, seed: int) -> Iterator[BenchmarkSplit]:
     """A pickled pair of lists: x, y, z and normal of each shape's points, and its label in an array of one number."""
     for split in SPLITS:
         if (path := find(root, f"modelnet40_{split}_8192pts_fps.dat")) is None:
             continue
         content = read_pickle(path)
         if not isinstance(content, (list, tuple)) or len(content) != 2 or len(content[0]) != len(content[1]):
-            raise SourceError(f"{path} holds no pair of a list of points and a list of labels of the same length")
+            raise BenchmarkError(f"{path} holds no pair of a list of points and a list of labels of the same length")
         points = content[0]
         labels = check_labels(np.array([np.asarray(label).reshape(-1)[0] for label in content[1]]), len(NAMES), path)
         _check_shape_names(path)
         ids, files, notes = _listed_ids(path, split, labels)
-        yield Source("fps_8192", split, [path, *files], ids, labels, _columns(points), notes)
+        yield BenchmarkSplit("fps_8192", split, [path, *files], ids, labels, _columns(points), notes)
 
 
-def normal_resampled(root: Path, seed: int) -> Iterator[Source]:
+def normal_resampled(root: Path, seed: int) -> Iterator[BenchmarkSplit]:
     """`<class>/<class>_<number>.txt` with lines `x,y,z,nx,ny,nz`, named by `modelnet40_<split>.txt`."""
     for split in SPLITS:
         listing = find(root, f"modelnet40_{split}.txt")
@@ -99,10 +99,10 @@ def normal_resampled(root: Path, seed: int) -> Iterator[Source]:
         def read(index: int, paths: list[Path] = paths) -> Cloud:
             return _read_text(paths[index]), None
 
-        yield Source("normal_resampled", split, [listing], ids, _labels(classes, listing), read)
+        yield BenchmarkSplit("normal_resampled", split, [listing], ids, _labels(classes, listing), read)
 
 
-def h5_2048(root: Path, seed: int) -> Iterator[Source]:
+def h5_2048(root: Path, seed: int) -> Iterator[BenchmarkSplit]:
     """`ply_data_<split><n>.h5` with `data` (N, 2048, 3) and `label` (N, 1)."""
     for split in SPLITS:
         first = find(root, f"ply_data_{split}0.h5")
@@ -114,15 +114,15 @@ def h5_2048(root: Path, seed: int) -> Iterator[Source]:
         for path in paths:
             data, label = read_hdf5(path, ["data", "label"])
             if data.ndim != 3 or data.shape[2] != 3 or len(data) != len(label):
-                raise SourceError(f"{path}: 'data' has the shape {data.shape} and 'label' {label.shape}")
+                raise BenchmarkError(f"{path}: 'data' has the shape {data.shape} and 'label' {label.shape}")
             points.append(data)
             labels.append(check_labels(label, len(NAMES), path))
         ids = [f"{path.stem}/{i:04d}" for path, own in zip(paths, labels, strict=True) for i in range(len(own))]
         clouds = [cloud for data in points for cloud in data]
-        yield Source("h5_2048", split, paths, ids, np.concatenate(labels), _columns(clouds))
+        yield BenchmarkSplit("h5_2048", split, paths, ids, np.concatenate(labels), _columns(clouds))
 
 
-def off(root: Path, seed: int) -> Iterator[Source]:
+def off(root: Path, seed: int) -> Iterator[BenchmarkSplit]:
     """`<class>/<split>/<class>_<number>.off`, z up."""
     for split in SPLITS:
         paths = sorted(path for depth in ("", "*/") for path in root.glob(f"{depth}*/{split}/*.off"))
@@ -135,10 +135,10 @@ def off(root: Path, seed: int) -> Iterator[Source]:
             return turn_to_y_up(xyz, "z"), None
 
         notes = [f"points drawn uniformly by area, seeds {seed} to {seed + len(paths) - 1}"]
-        yield Source("off", split, [paths[0].parents[2]], [path.stem for path in paths], labels, read, notes)
+        yield BenchmarkSplit("off", split, [paths[0].parents[2]], [path.stem for path in paths], labels, read, notes)
 
 
-READERS: dict[str, Callable[[Path, int], Iterator[Source]]] = {
+READERS: dict[str, Callable[[Path, int], Iterator[BenchmarkSplit]]] = {
     reader.__name__: reader for reader in (colored_10k, fps_8192, normal_resampled, h5_2048, off)
 }
 
@@ -174,7 +174,7 @@ def _labels(classes: Iterator[str] | list[str], path: Path) -> np.ndarray:
     index = class_index(NAMES)
     listed = [same_name(str(name)) for name in classes]
     if unknown := sorted(set(listed) - set(index)):
-        raise SourceError(f"{path}: {unknown[0]!r} is none of ModelNet40's {len(NAMES)} classes")
+        raise BenchmarkError(f"{path}: {unknown[0]!r} is none of ModelNet40's {len(NAMES)} classes")
     return np.array([index[name] for name in listed], dtype=np.int64)
 
 
@@ -196,11 +196,11 @@ def _listed_ids(path: Path, split: str, labels: np.ndarray) -> tuple[list[str], 
         return [f"{split}/{index:05d}" for index in range(len(labels))], [], [note]
     ids = read_lines(listing)
     if len(ids) != len(labels):
-        raise SourceError(f"{path} holds {len(labels)} shapes, {listing} names {len(ids)}")
+        raise BenchmarkError(f"{path} holds {len(labels)} shapes, {listing} names {len(ids)}")
     named = _labels([name.rpartition("_")[0] for name in ids], listing)
     if (named != labels).any():
         row = int((named != labels).argmax())
-        raise SourceError(
+        raise BenchmarkError(
             f"{path}: shape {row} has the label {labels[row]} ({NAMES[labels[row]]}), but {listing.name} names it "
             f"{ids[row]}"
         )

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from modeling_ulip2.building.benchmarks.files import (
-    SourceError,
+    BenchmarkError,
     class_index,
     find,
     locate,
@@ -28,7 +28,7 @@ from modeling_ulip2.building.benchmarks.files import (
     read_lines,
     same_name,
 )
-from modeling_ulip2.building.benchmarks.folder import Cloud, Source, add_arguments, convert
+from modeling_ulip2.building.benchmarks.folder import BenchmarkSplit, Cloud, add_arguments, convert
 from modeling_ulip2.data.benchmarks import BENCHMARKS
 from modeling_ulip2.geometry import read_npy
 from modeling_ulip2.geometry.errors import MeshError
@@ -48,14 +48,14 @@ class Entry(NamedTuple):
     file: str
 
 
-def list_sources(root: Path) -> Iterator[Source]:
+def list_sources(root: Path) -> Iterator[BenchmarkSplit]:
     path = find(root, "lvis_testset.txt", "lvis.json", "split/lvis.json")
     if path is None:
         return
     entries, files = _read_list(path)
     index = class_index(NAMES)
     if unknown := sorted({entry.category for entry in entries if same_name(entry.category) not in index}):
-        raise SourceError(
+        raise BenchmarkError(
             f"{path}: {unknown[0]!r} is none of the {len(NAMES)} classes of Objaverse-LVIS ({len(unknown)} like it)"
         )
     labels = np.array([index[same_name(entry.category)] for entry in entries], dtype=np.int64)
@@ -63,7 +63,7 @@ def list_sources(root: Path) -> Iterator[Source]:
     def read(row: int) -> Cloud:
         return read_cloud(locate([path.parent, root], entries[row].file))
 
-    yield Source("lvis", "test", files, [entry.uid for entry in entries], labels, read)
+    yield BenchmarkSplit("lvis", "test", files, [entry.uid for entry in entries], labels, read)
 
 
 def read_cloud(path: Path) -> Cloud:
@@ -88,7 +88,7 @@ def _read_list(path: Path) -> tuple[list[Entry], list[Path]]:
     if isinstance(content, dict) and content and all(isinstance(file, str) for file in content.values()):
         metadata = path.with_name("objaverse_lvis_metadata.json")
         return _ulip(content, path, metadata), [path, metadata]
-    raise SourceError(f"{path} is neither ULIP's {{uid: file}} nor OpenShape's list of shapes")
+    raise BenchmarkError(f"{path} is neither ULIP's {{uid: file}} nor OpenShape's list of shapes")
 
 
 def _uni3d(path: Path) -> list[Entry]:
@@ -97,10 +97,10 @@ def _uni3d(path: Path) -> list[Entry]:
     for number, line in enumerate(read_lines(path), start=1):
         words = line.split(",")
         if len(words) != 4:
-            raise SourceError(f"{path}, line {number}: {line[:80]!r} is not `label,class,uid,file`")
+            raise BenchmarkError(f"{path}, line {number}: {line[:80]!r} is not `label,class,uid,file`")
         label, category, uid, file = (word.strip() for word in words)
         if label != str(index.get(same_name(category), label)):
-            raise SourceError(
+            raise BenchmarkError(
                 f"{path}, line {number}: {category} has the label {label}; in the benchmark it has "
                 f"{index[same_name(category)]}"
             )
@@ -114,19 +114,19 @@ def _openshape(content: list, path: Path) -> list[Entry]:
         try:
             entries.append(Entry(str(shape["uid"]), str(shape["category"]), str(shape["data_path"])))
         except (TypeError, KeyError):
-            raise SourceError(f"{path}: shape {number} lacks uid, category or data_path") from None
+            raise BenchmarkError(f"{path}: shape {number} lacks uid, category or data_path") from None
     return entries
 
 
 def _ulip(content: dict[str, str], path: Path, metadata: Path) -> list[Entry]:
     if not metadata.is_file():
-        raise SourceError(f"{path} needs {metadata.name} beside it: the classes are there")
+        raise BenchmarkError(f"{path} needs {metadata.name} beside it: the classes are there")
     maps = read_json(metadata)
     categories = maps.get("value_to_key_mapping") if isinstance(maps, dict) else None
     if not isinstance(categories, dict):
-        raise SourceError(f"{metadata} lacks value_to_key_mapping, the class of each shape")
+        raise BenchmarkError(f"{metadata} lacks value_to_key_mapping, the class of each shape")
     if missing := [uid for uid in content if uid not in categories]:
-        raise SourceError(f"{metadata} does not say the class of {len(missing)} shapes, e.g. {missing[0]}")
+        raise BenchmarkError(f"{metadata} does not say the class of {len(missing)} shapes, e.g. {missing[0]}")
     return [Entry(uid, str(categories[uid]), file) for uid, file in content.items()]
 
 

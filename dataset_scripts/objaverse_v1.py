@@ -23,7 +23,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from modeling_ulip2.building.sources.table import SourceError, read_json, write_source
+from modeling_ulip2.building.sources.table import CollectionError, read_json, write_source
 from modeling_ulip2.utils.scripts import run_main
 
 CACHE = Path("~/.objaverse/hf-objaverse-v1")
@@ -42,11 +42,13 @@ def list_objaverse(cache: Path) -> Iterator[dict[str, str]]:
     """Rows of the objects that the cache holds, by folder and uid, as `objects.csv` has them.
 
     Raises:
-        SourceError: there is no such cache, or one of its files of metadata is damaged.
+        CollectionError: there is no such cache, or one of its files of metadata is damaged.
     """
     folders = sorted(folder for folder in (cache / "glbs").glob("*") if folder.is_dir())
     if not folders:
-        raise SourceError(f"{cache} holds no glbs/000-000/….glb: download objects with the package objaverse first")
+        raise CollectionError(
+            f"{cache} holds no glbs/000-000/….glb: download objects with the package objaverse first"
+        )
     lvis = cache / "lvis-annotations.json.gz"
     categories: defaultdict[str, list[str]] = defaultdict(list)
     for category, uids in (read_json(lvis) if lvis.is_file() else {}).items():
@@ -91,7 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
         if allowed:
             rows = [row for row in rows if row["license"] in allowed]
         write_source(args.output or cache, rows, SOURCE)
-    except (SourceError, OSError) as error:
+    except (CollectionError, OSError) as error:
         sys.exit(f"objaverse_v1: {error}")
     unknown = sum(not row["license"] for row in rows)
     print(f"{len(rows)} objects in {args.output or cache}; the licence of {unknown} is unknown")

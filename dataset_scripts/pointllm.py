@@ -21,7 +21,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from modeling_ulip2.building.sources.pairs import Error, PairsError, ShapeIndex, digest, error, find_shapes, finish
+from modeling_ulip2.building.sources.pairs import Error, NamedShapes, PairsError, digest, error, find_shapes, finish
 from modeling_ulip2.data.pairs import CONVERSATIONS_CONFIG
 from modeling_ulip2.utils.scripts import run_main
 
@@ -69,7 +69,7 @@ def read_messages(turns: Any) -> list[dict[str, Any]]:
 
 
 def read_conversations(
-    entries: Sequence[Any], shapes: ShapeIndex, types: Sequence[str] | None = None
+    entries: Sequence[Any], shapes: NamedShapes, types: Sequence[str] | None = None
 ) -> tuple[list[dict[str, Any]], list[Error]]:
     """Rows of the config `conversations`, of these types only unless None, and errors."""
     rows, errors = [], []

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from modeling_ulip2.building.benchmarks.files import SourceError, check_labels, find, read_hdf5
-from modeling_ulip2.building.benchmarks.folder import Source, add_arguments, convert
+from modeling_ulip2.building.benchmarks.files import BenchmarkError, check_labels, find, read_hdf5
+from modeling_ulip2.building.benchmarks.folder import BenchmarkSplit, add_arguments, convert
 from modeling_ulip2.data.benchmarks import BENCHMARKS, SPLITS
 from modeling_ulip2.geometry.npy import read_npy
 from modeling_ulip2.utils.scripts import run_main
@@ -44,7 +44,7 @@ def variant_file(config: str, split: str) -> str:
     return f"{folder}/{PREFIXES[split]}_objectdataset{SUFFIXES[variant]}.h5"
 
 
-def list_sources(root: Path, configs: list[str] | None = None) -> Iterator[Source]:
+def list_sources(root: Path, configs: list[str] | None = None) -> Iterator[BenchmarkSplit]:
     """Every variant and split that is in `root`, or only the `configs`."""
     for config in configs or list(BENCHMARK.configs):
         if config == "OPENSHAPE":
@@ -56,29 +56,29 @@ def list_sources(root: Path, configs: list[str] | None = None) -> Iterator[Sourc
                 yield hdf5_source(path, config, split)
 
 
-def hdf5_source(path: Path, config: str, split: str) -> Source:
+def hdf5_source(path: Path, config: str, split: str) -> BenchmarkSplit:
     points, labels = read_hdf5(path, ["data", "label"])
     if points.ndim != 3 or points.shape[2] != 3:
-        raise SourceError(f"{path}: 'data' has the shape {points.shape}; (shapes, points, 3) is needed")
+        raise BenchmarkError(f"{path}: 'data' has the shape {points.shape}; (shapes, points, 3) is needed")
     labels = check_labels(labels, len(BENCHMARK.class_names), path)
     ids = [f"{config}/{split}/{index:05d}" for index in range(len(points))]
-    return Source(config, split, [path], ids, labels, lambda index: (points[index], None))
+    return BenchmarkSplit(config, split, [path], ids, labels, lambda index: (points[index], None))
 
 
-def openshape_source(path: Path) -> Source:
+def openshape_source(path: Path) -> BenchmarkSplit:
     content = read_npy(path)
     if not isinstance(content, dict) or not {"xyz", "label"} <= set(content):
-        raise SourceError(f"{path} holds no dictionary of xyz and label")
+        raise BenchmarkError(f"{path} holds no dictionary of xyz and label")
     xyz, rgb = content["xyz"], content.get("rgb")
     labels = check_labels(np.asarray(content["label"]), len(BENCHMARK.class_names), path)
     if len(xyz) != len(labels) or (rgb is not None and len(rgb) != len(xyz)):
-        raise SourceError(f"{path} holds {len(xyz)} clouds and {len(labels)} labels")
+        raise BenchmarkError(f"{path} holds {len(xyz)} clouds and {len(labels)} labels")
     ids = [f"OPENSHAPE/test/{index:05d}" for index in range(len(labels))]
 
     def read(index: int) -> tuple[np.ndarray, np.ndarray | None]:
         return np.asarray(xyz[index]), None if rgb is None else np.asarray(rgb[index])
 
-    return Source("OPENSHAPE", "test", [path], ids, labels, read)
+    return BenchmarkSplit("OPENSHAPE", "test", [path], ids, labels, read)
 
 
 def main(arguments: list[str] | None = None) -> None:

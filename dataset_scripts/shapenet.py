@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from modeling_ulip2.building.sources.table import SourceError, read_json, write_source
+from modeling_ulip2.building.sources.table import CollectionError, read_json, write_source
 from modeling_ulip2.data.class_names import load_synsets
 from modeling_ulip2.utils.scripts import run_main
 
@@ -37,11 +37,11 @@ def list_shapenet(root: Path) -> Iterator[dict[str, str]]:
     """Rows of all models below the folder, by synset and model, as `objects.csv` has them.
 
     Raises:
-        SourceError: there is no folder of a synset, or taxonomy.json is damaged.
+        CollectionError: there is no folder of a synset, or taxonomy.json is damaged.
     """
     folders = sorted(path for path in root.glob("*") if re.fullmatch(r"\d{8}", path.name) and path.is_dir())
     if not folders:
-        raise SourceError(f"{root} has no folder of a synset, such as 02691156 with <model>/{MODEL}")
+        raise CollectionError(f"{root} has no folder of a synset, such as 02691156 with <model>/{MODEL}")
     categories = load_synsets("shapenet55")
     names = read_taxonomy(root / "taxonomy.json")
     for folder in tqdm(folders, desc="Listing synsets", unit="synset"):
@@ -71,7 +71,7 @@ def read_taxonomy(path: Path) -> dict[str, list[str]]:
             for entry in read_json(path)
         }
     except (TypeError, KeyError, AttributeError) as error:
-        raise SourceError(f"{path} is not ShapeNet's list of {{synsetId, name, …}}: {error!r}") from error
+        raise CollectionError(f"{path} is not ShapeNet's list of {{synsetId, name, …}}: {error!r}") from error
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         rows = list(list_shapenet(args.shapenet))
         write_source(args.output or args.shapenet, rows, SOURCE)
-    except (SourceError, OSError) as error:
+    except (CollectionError, OSError) as error:
         sys.exit(f"shapenet: {error}")
     print(f"{len(rows)} objects in {args.output or args.shapenet}")
 

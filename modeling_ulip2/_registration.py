@@ -40,8 +40,7 @@ def register() -> None:
     from .models.modeling_ulip2 import POINT_MODELS, Ulip2Model
     from .models.processing_captioning_ulip2 import Ulip2CaptioningProcessor
     from .models.processing_ulip2 import Ulip2Processor
-    from .pipelines.base import register as register_pipelines
-    from .pipelines.point_cloud_to_text import register as register_captioning
+    from .pipelines import register as register_pipelines
 
     for model_class in POINT_MODELS:
         AutoConfig.register(model_class.config_class.model_type, model_class.config_class)
@@ -57,7 +56,6 @@ def register() -> None:
     AutoFeatureExtractor.register(Ulip2CaptioningConfig, Ulip2FeatureExtractor)
     AutoProcessor.register(Ulip2CaptioningConfig, Ulip2CaptioningProcessor)
     register_pipelines()
-    register_captioning()
 
 
 class _Watch(MetaPathFinder):

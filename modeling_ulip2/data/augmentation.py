@@ -18,7 +18,7 @@ from modeling_ulip2.models.feature_extraction_ulip2 import unit_sphere
 Rng: TypeAlias = np.random.Generator | np.random.RandomState
 
 
-def farthest_point_sample(points: np.ndarray, num_points: int, rng: Rng) -> np.ndarray:
+def farthest_from_drawn(points: np.ndarray, num_points: int, rng: Rng) -> np.ndarray:
     """`num_points` rows of `points` (N, C), each the farthest in xyz from those before it; the first is drawn.
 
     This is the sampling of the data pipeline: every point is a candidate and ties go to the lowest index, unlike the

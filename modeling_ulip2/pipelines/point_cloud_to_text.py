@@ -1,13 +1,11 @@
 """The pipeline `point-cloud-to-text`: 3D shapes in, sentences out.
 
-    from transformers import pipeline
-    import modeling_ulip2
+from transformers import pipeline
+import modeling_ulip2
 
-    caption = pipeline("point-cloud-to-text", model="FOLDER")
-    caption("chair.glb")
-    # [{"generated_text": "a wooden chair with a red cushion"}]
-
-Importing the package registers the task.
+caption = pipeline("point-cloud-to-text", model="FOLDER")
+caption("chair.glb")
+# [{"generated_text": "a wooden chair with a red cushion"}]
 """
 
 from __future__ import annotations
@@ -19,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor, pipeline
-from transformers.pipelines import PIPELINE_REGISTRY
 
 from modeling_ulip2.models.captioning_card import PROMPT
 from modeling_ulip2.models.configuration_captioning_ulip2 import Ulip2CaptioningConfig
@@ -153,13 +150,3 @@ def load_captioner(
         feature_extractor=processor.feature_extractor,
         device=device,
     )
-
-
-def register() -> None:
-    """Makes `transformers.pipeline` know the task; may be called again."""
-    if POINT_CLOUD_TO_TEXT not in PIPELINE_REGISTRY.supported_tasks:
-        PIPELINE_REGISTRY.register_pipeline(
-            POINT_CLOUD_TO_TEXT, PointCloudToTextPipeline, pt_model=AutoModelForMultimodalLM, type="multimodal"
-        )
-        # by this mark `save_pretrained` would ship the file, which does not stand alone
-        del PointCloudToTextPipeline._registered_impl

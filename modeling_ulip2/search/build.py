@@ -32,7 +32,7 @@ from .faiss_index import choose_factory, update_faiss
 from .index import ShapeIndex, agree, read_shapes, require_model
 from .locations import found_place, stored_place
 from .schema import CONFIG, EMBEDS, ERRORS_FILE, FAISS_FILE, FORMAT, INFO_FILE, index_card, index_features, shard_path
-from .shape_sources import Row, Source, TripletSource
+from .shape_sources import IndexRow, ShapeSource, TripletSource
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class IndexReport:
 
 
 def build_index(
-    source: Source,
+    source: ShapeSource,
     output_dir: str | Path,
     embedder: Ulip2Embedder,
     *,
@@ -130,7 +130,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _begin(
     folder: Path,
-    source: Source,
+    source: ShapeSource,
     embedder: Ulip2Embedder,
     factory: str | None,
     shard_size: int,
@@ -180,7 +180,7 @@ def write_info(folder: Path, info: Mapping[str, Any]) -> None:
     write_text(folder / INFO_FILE, json.dumps(info, indent=2) + "\n")
 
 
-def _add_collection(info: dict[str, Any], source: Source, folder: Path) -> str:
+def _add_collection(info: dict[str, Any], source: ShapeSource, folder: Path) -> str:
     """What the index calls the collection of a source, which is entered unless it is known."""
     collections = info.setdefault("collections", [])
     known = _collection(info, source, folder)
@@ -194,7 +194,7 @@ def _add_collection(info: dict[str, Any], source: Source, folder: Path) -> str:
     return collections[-1]["name"]
 
 
-def _collection(info: Mapping[str, Any], source: Source, folder: Path) -> str | None:
+def _collection(info: Mapping[str, Any], source: ShapeSource, folder: Path) -> str | None:
     """What the index calls the collection of a source, None if it does not know it."""
     for entry in info.get("collections", []):
         if source.place is None:
@@ -212,7 +212,7 @@ class _Ids:
     has an id which is taken gets `COLLECTION/ID`, unless it is the same shape.
     """
 
-    def __init__(self, folder: Path, collection: str, source: Source, append: bool) -> None:
+    def __init__(self, folder: Path, collection: str, source: ShapeSource, append: bool) -> None:
         self.collection, self._source = collection, source
         self._ids = set(source.ids)
         self._shapes: Dataset | None = None
@@ -244,7 +244,7 @@ class _Ids:
                 return qualified
             number += 1
 
-    def same(self, position: int, row: Row) -> bool:
+    def same(self, position: int, row: IndexRow) -> bool:
         """Whether a shape of this id with the same points is there, of another collection or an unknown one."""
         name = self._source.ids[position]
         for known in (name, f"{self.collection}/{name}"):
@@ -259,7 +259,7 @@ class _Ids:
 
 
 def _check_present(
-    folder: Path, info: Mapping[str, Any], source: Source, embedder: Ulip2Embedder, append: bool
+    folder: Path, info: Mapping[str, Any], source: ShapeSource, embedder: Ulip2Embedder, append: bool
 ) -> set[str]:
     """The ids that are in the folder. Raises ValueError unless they belong together with the source and the model."""
     if not any((folder / CONFIG).glob("train-*.arrow")):
@@ -292,7 +292,7 @@ def _check_present(
 def _write_shards(
     folder: Path,
     info: Mapping[str, Any],
-    source: Source,
+    source: ShapeSource,
     todo: Sequence[int],
     ids: _Ids,
     embedder: Ulip2Embedder,
@@ -360,10 +360,10 @@ def _write_shards(
         _record_errors(folder, tried, errors)
 
 
-class Rows(Sequence[Row]):
+class Rows(Sequence[IndexRow]):
     """Some of the shapes of a source, read when they are asked for."""
 
-    def __init__(self, source: Source, positions: Sequence[int]) -> None:
+    def __init__(self, source: ShapeSource, positions: Sequence[int]) -> None:
         self._source, self._positions = source, positions
 
     def __len__(self) -> int:

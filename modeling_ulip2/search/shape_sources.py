@@ -26,10 +26,10 @@ from .schema import TEXTS
 # Of the picture of a shape that was not rendered before; ours.
 PICTURE_SIZE, PICTURE_BACKGROUND = 224, (255, 255, 255)
 
-Row = dict[str, Any]
+IndexRow = dict[str, Any]
 
 
-class Source(Protocol):
+class ShapeSource(Protocol):
     """N shapes, read one by one, also in worker processes.
 
     Attributes:
@@ -52,7 +52,7 @@ class Source(Protocol):
     @property
     def skipped(self) -> Mapping[str, str]: ...
 
-    def __getitem__(self, position: int) -> Row:
+    def __getitem__(self, position: int) -> IndexRow:
         """The columns of `schema.index_features` without the embedding; the points stand y up.
 
         Raises:
@@ -82,7 +82,7 @@ class TripletSource:
         self._rows = triplets.select_columns(columns).with_format("arrow")
         self._labels = labels or {}
 
-    def __getitem__(self, position: int) -> Row:
+    def __getitem__(self, position: int) -> IndexRow:
         row = decode_row(self._rows[position])
         azimuths = row["azimuths"]
         row["category"] = self._labels.get(row["id"], "")
@@ -140,7 +140,7 @@ class FolderSource:
         self.skipped = {Path(path).relative_to(self._folder).as_posix(): why for path, why in found.skipped.items()}
         self.skipped |= {path: f"not in {OBJECTS_FILE}" for path in files if path not in listed}
 
-    def __getitem__(self, position: int) -> Row:
+    def __getitem__(self, position: int) -> IndexRow:
         facts = self._objects[position]
         path = (self._folder / facts["path"].replace("\\", "/")).resolve()
         if not path.is_relative_to(self._folder):
@@ -226,7 +226,7 @@ def open_source(
     up_axis: str | None = None,
     sampling: str = "random",
     default_up_axis: str = "y",
-) -> Source:
+) -> ShapeSource:
     """A triplets dataset by folder or hub name, or a folder of shapes, of which `num_points` points each are drawn.
 
     The other arguments are those of `FolderSource`; triplets are y up.

@@ -13,7 +13,7 @@ from datasets import load_dataset
 from PIL import Image
 
 from modeling_ulip2.building.releases.caption_index import CaptionIndex, index_captions, read_entries
-from modeling_ulip2.building.sources.table import SourceError
+from modeling_ulip2.building.sources.table import CollectionError
 from modeling_ulip2.data.cameras import row_cameras
 from modeling_ulip2.data.collator import TripletCollator
 from modeling_ulip2.data.images import read_depth
@@ -205,7 +205,7 @@ def test_entries_are_read_one_by_one_whatever_the_pieces(chunk):
 
 def test_a_damaged_file_of_captions_is_a_sentence_and_leaves_no_index(tmp_path):
     (tmp_path / "captions.json").write_text('{"/x/a/000.png": ["one"], "/x/a/001')
-    with pytest.raises(SourceError, match="captions.json is not a JSON object"):
+    with pytest.raises(CollectionError, match="captions.json is not a JSON object"):
         index_captions(tmp_path / "captions.json", tmp_path / "index")
     assert not (tmp_path / "index").exists()
     (tmp_path / "captions.json").write_text('{"/x/a/000.png": ["one"], "/x/a/001.png": "two"}')

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 
-from modeling_ulip2.building.sources.pairs import PairsError, ShapeIndex, claim_output, write_clouds
+from modeling_ulip2.building.sources.pairs import NamedShapes, PairsError, claim_output, write_clouds
 from tests.training.world import write_dataset
 
 UIDS = ["0a1b2c3d4e5f60718293a4b5c6d7e8f9", "ffeeddccbbaa99887766554433221100", "00112233445566778899aabbccddeeff"]
@@ -50,10 +50,10 @@ def errors_of(folder: Path) -> list[tuple]:
 
 
 def test_shapes_are_found_by_id_or_file_name():
-    index = ShapeIndex(["000-023/ab.glb", "ab_8192.npy", "x/chair.obj", "y/chair.obj"])
+    index = NamedShapes(["000-023/ab.glb", "ab_8192.npy", "x/chair.obj", "y/chair.obj"])
     assert index.find("000-023/ab.glb") == "000-023/ab.glb"
-    assert ShapeIndex(["000-023/ab.glb"]).find("ab") == "000-023/ab.glb"
-    assert ShapeIndex(["ab_8192.npy"]).find("ab") == "ab_8192.npy"
+    assert NamedShapes(["000-023/ab.glb"]).find("ab") == "000-023/ab.glb"
+    assert NamedShapes(["ab_8192.npy"]).find("ab") == "ab_8192.npy"
     with pytest.raises(LookupError, match="may be 'x/chair.obj' or 'y/chair.obj'"):
         index.find("chair")
     with pytest.raises(LookupError, match="there is no shape '../chair'"):

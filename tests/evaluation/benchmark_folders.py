@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from modeling_ulip2.building.benchmarks.folder import Source, write_split
+from modeling_ulip2.building.benchmarks.folder import BenchmarkSplit, write_split
 from modeling_ulip2.data.benchmarks import BENCHMARKS
 
 
@@ -29,6 +29,6 @@ def write_benchmark(
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(bytes([seed]))
     ids = [f"{config}/{index}" for index in range(shapes)]
-    source = Source(config, split, [file], ids, labels, lambda i: (xyz[i], None if rgb is None else rgb[i]))
+    source = BenchmarkSplit(config, split, [file], ids, labels, lambda i: (xyz[i], None if rgb is None else rgb[i]))
     write_split(BENCHMARKS[name], folder, source, allow_partial=True)
     return xyz, rgb, labels

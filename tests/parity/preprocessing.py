@@ -47,7 +47,7 @@ def check(case: Case) -> None:
         case.equal("permutation", order, tensors["permutation"])
     elif name.startswith("fps"):
         start, count = settings.pop("start_index"), settings.pop("npoint")
-        sampled = augmentation.farthest_point_sample(points, count, rng)
+        sampled = augmentation.farthest_from_drawn(points, count, rng)
         case.equal("start", sampled[0], points[start])
         case.equal("points", sampled, expected)
     elif name.startswith("pc_norm"):
@@ -93,7 +93,7 @@ def _shapenet_item(points: np.ndarray, settings: dict[str, Any], rng: Rng, augme
     """A training item: sampling, normalisation, augmentation, perhaps the height."""
     count = settings.pop("npoints")
     if count < len(points):
-        points = augmentation.farthest_point_sample(points, count, rng)
+        points = augmentation.farthest_from_drawn(points, count, rng)
     else:
         points = augmentation.random_sample(points, count, rng)
     points = unit_sphere(points)
@@ -107,7 +107,7 @@ def _evaluation_item(points: np.ndarray, settings: dict[str, Any], rng: Rng) -> 
     lvis = "npoints" not in settings
     count, stored_as_is = settings.pop("npoints", len(points)), settings.pop("tenk", False)
     if count < len(points) and not stored_as_is:
-        points = augmentation.farthest_point_sample(points, count, rng)  # the reference starts at a random point
+        points = augmentation.farthest_from_drawn(points, count, rng)  # the reference starts at a random point
     channels = (6 if settings.pop("colored", lvis) else 3) + settings.pop("height", False)
     benchmark, config = ("objaverse_lvis", "lvis") if lvis else ("modelnet40", "fps_8192")
     config = "colored_10k" if stored_as_is else config

@@ -6,7 +6,7 @@ import pytest
 from modeling_ulip2.data.augmentation import (
     PointAugmentation,
     drop_points,
-    farthest_point_sample,
+    farthest_from_drawn,
     jitter_points,
     perturb_rotation,
     random_sample,
@@ -89,7 +89,7 @@ def test_scale_and_shift_stay_in_their_ranges():
 def test_farthest_points_cover_a_line():
     line = np.zeros((9, 3))
     line[:, 0] = np.arange(9)
-    chosen = farthest_point_sample(line, 9, np.random.RandomState(0))
+    chosen = farthest_from_drawn(line, 9, np.random.RandomState(0))
     assert sorted(chosen[:, 0]) == list(range(9))
     gaps = [np.diff(np.sort(chosen[:n, 0])).max() for n in (3, 5, 9)]
     assert gaps == sorted(gaps, reverse=True) and gaps[-1] == 1

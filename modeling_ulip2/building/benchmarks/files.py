@@ -16,7 +16,7 @@ from modeling_ulip2.geometry.sandbox import Sandbox
 MAX_LIST_BYTES = 256 * 2**20
 
 
-class SourceError(ValueError):
+class BenchmarkError(ValueError):
     """Files that are not the benchmark, or not all of it; the message says which one and what to do."""
 
 
@@ -38,16 +38,16 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(_text(path))
     except (ValueError, RecursionError) as error:
-        raise SourceError(f"{path} is no JSON file, or is truncated ({error})") from None
+        raise BenchmarkError(f"{path} is no JSON file, or is truncated ({error})") from None
 
 
 def _text(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_LIST_BYTES:
-            raise SourceError(f"{path} is larger than {MAX_LIST_BYTES >> 20} MiB; it should be a list")
+            raise BenchmarkError(f"{path} is larger than {MAX_LIST_BYTES >> 20} MiB; it should be a list")
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path} cannot be read as text ({error})") from None
+        raise BenchmarkError(f"{path} cannot be read as text ({error})") from None
 
 
 def same_name(name: str) -> str:
@@ -61,7 +61,7 @@ def class_index(names: Sequence[str]) -> dict[str, int]:
 
 
 def check_class_order(found: Iterable[str], names: Sequence[str], path: Path) -> None:
-    """Raises SourceError unless `path` lists exactly `names`, in this order."""
+    """Raises BenchmarkError unless `path` lists exactly `names`, in this order."""
     listed = list(found)
     if [same_name(name) for name in listed] == [same_name(name) for name in names]:
         return
@@ -71,19 +71,19 @@ def check_class_order(found: Iterable[str], names: Sequence[str], path: Path) ->
     )
     theirs = repr(listed[place]) if place < len(listed) else "nothing"
     ours = repr(names[place]) if place < len(names) else "nothing"
-    raise SourceError(
+    raise BenchmarkError(
         f"{path} lists {len(listed)} classes and has {theirs} in place {place}, where the benchmark's {len(names)} "
         f"classes have {ours}: its labels would mean other classes"
     )
 
 
 def check_labels(labels: np.ndarray, num_classes: int, path: Path) -> np.ndarray:
-    """(N,) int64 labels. Raises SourceError unless they are whole numbers in [0, num_classes)."""
+    """(N,) int64 labels. Raises BenchmarkError unless they are whole numbers in [0, num_classes)."""
     flat = np.asarray(labels).reshape(-1)
     if flat.dtype.kind not in "iuf" or (flat.dtype.kind == "f" and (flat != np.round(flat)).any()):
-        raise SourceError(f"{path}: its labels are not whole numbers")
+        raise BenchmarkError(f"{path}: its labels are not whole numbers")
     if len(flat) and not (flat.min() >= 0 and flat.max() < num_classes):
-        raise SourceError(
+        raise BenchmarkError(
             f"{path}: its labels lie in [{flat.min():g}, {flat.max():g}], the benchmark's in [0, {num_classes - 1}]"
         )
     return flat.astype(np.int64)
@@ -115,23 +115,23 @@ def read_hdf5(path: Path, names: Sequence[str], max_bytes: int = MAX_PICKLE_BYTE
     try:
         import h5py
     except ImportError:
-        raise SourceError(f'{path} needs h5py: pip install "modeling-ulip2[benchmarks]"') from None
+        raise BenchmarkError(f'{path} needs h5py: pip install "modeling-ulip2[benchmarks]"') from None
     arrays = []
     try:
         with h5py.File(path, "r") as file:
             for name in names:
                 if not isinstance(file.get(name, getlink=True), h5py.HardLink) or name not in file:
-                    raise SourceError(f"{path} holds no dataset {name!r}; it holds {', '.join(sorted(file))[:200]}")
+                    raise BenchmarkError(f"{path} holds no dataset {name!r}; it holds {', '.join(sorted(file))[:200]}")
                 dataset = file[name]
                 if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
-                    raise SourceError(f"{path}: {name!r} is no dataset of this file")
+                    raise BenchmarkError(f"{path}: {name!r} is no dataset of this file")
                 if dataset.dtype.kind not in "fiu" or dataset.size is None:
-                    raise SourceError(f"{path}: {name!r} holds {dataset.dtype}, not numbers")
+                    raise BenchmarkError(f"{path}: {name!r} holds {dataset.dtype}, not numbers")
                 if dataset.size * dataset.dtype.itemsize > max_bytes:
-                    raise SourceError(
+                    raise BenchmarkError(
                         f"{path}: {name!r} declares the shape {dataset.shape}; at most {max_bytes} bytes"
                     )
                 arrays.append(dataset[()])
     except (OSError, RuntimeError, KeyError, MemoryError) as error:
-        raise SourceError(f"{path} is no HDF5 file, or is truncated ({error})") from None
+        raise BenchmarkError(f"{path} is no HDF5 file, or is truncated ({error})") from None
     return arrays

@@ -29,7 +29,7 @@ from modeling_ulip2.data.shards import write_parquet, write_text
 from modeling_ulip2.geometry.cloud import near_origin
 from modeling_ulip2.geometry.errors import MeshError
 
-from .files import SourceError
+from .files import BenchmarkError
 
 SHARD_SIZE = 500
 
@@ -37,7 +37,7 @@ Cloud = tuple[np.ndarray, np.ndarray | None]
 
 
 @dataclass(frozen=True)
-class Source:
+class BenchmarkSplit:
     """One split as its files have it, before any cloud is read.
 
     Attributes:
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def convert(name: str, args: argparse.Namespace, sources: Iterable[Source], looked_for: str) -> None:
+def convert(name: str, args: argparse.Namespace, sources: Iterable[BenchmarkSplit], looked_for: str) -> None:
     """Writes each source as a config's split; ends the program with a message where one is unusable.
 
     Args:
@@ -82,40 +82,42 @@ def convert(name: str, args: argparse.Namespace, sources: Iterable[Source], look
     output, found = args.output, False
     try:
         if not args.source.is_dir():
-            raise SourceError(f"there is no folder {args.source} (--source)")
+            raise BenchmarkError(f"there is no folder {args.source} (--source)")
         for source in sources:
             found = True
             write_split(BENCHMARKS[name], output, source, allow_partial=args.allow_partial)
         if not found:
-            raise SourceError(f"{args.source} holds none of the files that are looked for, e.g. {looked_for}")
+            raise BenchmarkError(f"{args.source} holds none of the files that are looked for, e.g. {looked_for}")
         manifest = read_manifest(output)
-    except (SourceError, MeshError, OSError, ValueError) as error:
+    except (BenchmarkError, MeshError, OSError, ValueError) as error:
         sys.exit(f"{name}: {error}")
     for config, split in complete_splits(manifest):
         print(f"{config}, {split}: {manifest['configs'][config]['splits'][split]['shapes']} shapes in {output}")
 
 
-def write_split(benchmark: Benchmark, output: Path, source: Source, *, allow_partial: bool = False) -> dict[str, Any]:
+def write_split(
+    benchmark: Benchmark, output: Path, source: BenchmarkSplit, *, allow_partial: bool = False
+) -> dict[str, Any]:
     """Writes one split and the card; shards that an earlier run finished are kept. Its record in `benchmark.json`.
 
     Raises:
-        SourceError: the number of shapes is none that the benchmark has, clouds differ in size or type, or some
+        BenchmarkError: the number of shapes is none that the benchmark has, clouds differ in size or type, or some
             cannot be used, and `allow_partial` is not set.
     """
     expected = benchmark.expected(source.config, source.split)
     what = f"{benchmark.title}, {source.config}, {source.split}"
     if not len(source.ids):
-        raise SourceError(f"{what}: {source.files[0]} holds no shape")
+        raise BenchmarkError(f"{what}: {source.files[0]} holds no shape")
     if expected and len(source.ids) not in expected and not allow_partial:
         numbers = " or ".join(f"{number:,}" for number in expected)
-        raise SourceError(
+        raise BenchmarkError(
             f"{what}: {source.files[0]} holds {len(source.ids):,} shapes, the benchmark has {numbers}. Download it "
             "again, or add --allow-partial for results that are marked as partial"
         )
     if len(source.labels) != len(source.ids):
-        raise SourceError(f"{what}: {len(source.ids)} shapes but {len(source.labels)} labels")
+        raise BenchmarkError(f"{what}: {len(source.ids)} shapes but {len(source.labels)} labels")
     if len(set(source.ids)) < len(source.ids):
-        raise SourceError(f"{what}: two shapes have the same id")
+        raise BenchmarkError(f"{what}: two shapes have the same id")
     manifest = _open(benchmark, output)
     record = _begun(manifest, benchmark, source, output)
     num_shards = -(-len(source.ids) // SHARD_SIZE)
@@ -136,7 +138,7 @@ def write_split(benchmark: Benchmark, output: Path, source: Source, *, allow_par
     record["complete"] = record["shapes"] > 0 and (allow_partial or not errors)
     _write_manifest(output, manifest)
     if not record["complete"]:
-        raise SourceError(
+        raise BenchmarkError(
             f"{what}: {len(errors)} of {len(source.ids)} shapes cannot be used, e.g. {errors[0]['id']}: "
             f"{errors[0]['message']} ({MANIFEST} lists all). Mend them and run this again, or add --allow-partial for "
             "results that are marked as partial"
@@ -156,15 +158,15 @@ def _open(benchmark: Benchmark, output: Path) -> dict[str, Any]:
     if (output / MANIFEST).is_file():
         manifest = read_manifest(output)
         if manifest["benchmark"] != benchmark.name:
-            raise SourceError(f"{output} holds {manifest['benchmark']}; choose another folder for {benchmark.name}")
+            raise BenchmarkError(f"{output} holds {manifest['benchmark']}; choose another folder for {benchmark.name}")
         return manifest
     if output.exists() and any(output.iterdir()):
-        raise SourceError(f"{output} is not empty and holds no {MANIFEST}; choose an empty folder")
+        raise BenchmarkError(f"{output} is not empty and holds no {MANIFEST}; choose an empty folder")
     output.mkdir(parents=True, exist_ok=True)
     return {"format": FORMAT, "benchmark": benchmark.name, "configs": {}}
 
 
-def _begun(manifest: dict[str, Any], benchmark: Benchmark, source: Source, output: Path) -> dict[str, Any]:
+def _begun(manifest: dict[str, Any], benchmark: Benchmark, source: BenchmarkSplit, output: Path) -> dict[str, Any]:
     """The split's record: the earlier run's if it read the same files, else a new one, without shards of old ones."""
     config = manifest["configs"].setdefault(source.config, {"splits": {}})
     stamp = hashlib.sha256()
@@ -197,7 +199,7 @@ def _write_manifest(output: Path, manifest: dict[str, Any]) -> None:
 
 
 def _write_shard(
-    path: Path, source: Source, rows: range, record: dict[str, Any], benchmark: Benchmark
+    path: Path, source: BenchmarkSplit, rows: range, record: dict[str, Any], benchmark: Benchmark
 ) -> list[dict[str, str]]:
     """Writes the shapes `rows`; those that cannot be used are returned, as rows of `errors`."""
     clouds, errors = [], []
@@ -209,7 +211,9 @@ def _write_shard(
     for row, xyz, rgb in clouds:
         kind = {"points": len(xyz), "xyz": str(xyz.dtype), "rgb": None if rgb is None else str(rgb.dtype)}
         if record.setdefault("clouds", kind) != kind:
-            raise SourceError(f"the shape {source.ids[row]} is of the kind {kind}, those before of {record['clouds']}")
+            raise BenchmarkError(
+                f"the shape {source.ids[row]} is of the kind {kind}, those before of {record['clouds']}"
+            )
     path.unlink(missing_ok=True)
     if not clouds:
         return errors

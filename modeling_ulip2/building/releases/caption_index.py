@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
-from modeling_ulip2.building.sources.table import SourceError
+from modeling_ulip2.building.sources.table import CollectionError
 
 CHUNK = 1 << 20
 MAX_ENTRY = 16 << 20  # characters that one key with its value may take
@@ -74,7 +74,7 @@ def index_captions(source: Path, index: Path) -> None:
     """Write the captions of a JSON file `{path of a view: [captions]}` as an SQLite table, unless it is there.
 
     Raises:
-        SourceError: the file is missing, damaged, or something else.
+        CollectionError: the file is missing, damaged, or something else.
     """
     if index.is_file():
         return
@@ -94,9 +94,9 @@ def index_captions(source: Path, index: Path) -> None:
             database.executemany("INSERT OR REPLACE INTO captions VALUES (?, ?)", rows)
         database.close()
     except FileNotFoundError:
-        raise SourceError(f"there is no {source}") from None
+        raise CollectionError(f"there is no {source}") from None
     except (ValueError, TypeError) as error:
-        raise SourceError(f"{source} is not a JSON object {{view: [captions]}}: {error}") from error
+        raise CollectionError(f"{source} is not a JSON object {{view: [captions]}}: {error}") from error
     partial.replace(index)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from modeling_ulip2.building.sources.table import SourceError, read_json
+from modeling_ulip2.building.sources.table import CollectionError, read_json
 from modeling_ulip2.building.stages.base import ObjectError, Row, RowStage
 from modeling_ulip2.data.class_names import load_synsets
 from modeling_ulip2.data.schema import Packing
@@ -63,7 +63,7 @@ class ReadRelease(RowStage):
         """Rows of the release's shapes, by id.
 
         Raises:
-            SourceError: the folder does not have the layout.
+            CollectionError: the folder does not have the layout.
         """
         raise NotImplementedError
 
@@ -161,7 +161,7 @@ class UlipObjaverse(ReadRelease):
     def list_objects(cls, root: Path, num_points: int) -> Iterator[dict[str, str]]:
         folder = root / cls.clouds
         if not folder.is_dir():
-            raise SourceError(f"{root} has no folder {cls.clouds} with <uid>/<uid>_{num_points}.npz")
+            raise CollectionError(f"{root} has no folder {cls.clouds} with <uid>/<uid>_{num_points}.npz")
         cls.find_pictures(root)
         for shape in sorted(path.name for path in folder.iterdir() if path.is_dir()):
             names = [f"{shape}_{num_points}.npz", f"{shape}_{num_points}.npy", f"{shape}.npz", f"{shape}.npy"]
@@ -176,7 +176,7 @@ class UlipObjaverse(ReadRelease):
     def find_pictures(cls, root: Path) -> str:
         found = [name for name in cls.pictures if (root / name).is_dir()]
         if not found:
-            raise SourceError(f"{root} has none of the folders {', '.join(cls.pictures)} with <uid>/000.png")
+            raise CollectionError(f"{root} has none of the folders {', '.join(cls.pictures)} with <uid>/000.png")
         return found[0]
 
     def views(self, row: Row) -> list[tuple[str, float, list[str]]]:
@@ -204,7 +204,7 @@ class UlipShapenet(ReadRelease):
     def list_objects(cls, root: Path, num_points: int) -> Iterator[dict[str, str]]:
         files = sorted((root / cls.clouds).glob("*.npy"))
         if not files:
-            raise SourceError(f"{root} has no {cls.clouds}/<synset>-<model>.npy")
+            raise CollectionError(f"{root} has no {cls.clouds}/<synset>-<model>.npy")
         taxonomy = root / "taxonomy.json"
         entries = read_json(taxonomy) if taxonomy.is_file() else []
         names = load_synsets("shapenet55")
@@ -270,7 +270,7 @@ class OpenshapeLvis(ReadRelease):
                     for shape in content
                 ]
         except (TypeError, KeyError) as error:
-            raise SourceError(
+            raise CollectionError(
                 f"{root / 'lvis.json'} lists no shapes with uid, category and data_path: {error!r}"
             ) from error
         yield from sorted(rows, key=lambda row: row["id"])

@@ -34,7 +34,7 @@ class PairsError(ValueError):
     """The texts, the shapes or the output cannot be used; the message says what to do."""
 
 
-class ShapeIndex:
+class NamedShapes:
     """Shapes by the names that files of texts call them by: the id, or its last part without suffix.
 
     "000-023/0b3a….glb" is found by "0b3a…", and PointLLM's "0b3a…_8192.npy" as well.
@@ -79,7 +79,7 @@ def list_clouds(folder: Path) -> list[str]:
     return found
 
 
-def find_shapes(triplets: str | None, clouds: Path | None) -> ShapeIndex:
+def find_shapes(triplets: str | None, clouds: Path | None) -> NamedShapes:
     """The shapes that texts may be about: of a triplets dataset, or of a folder of point files.
 
     Raises:
@@ -87,7 +87,7 @@ def find_shapes(triplets: str | None, clouds: Path | None) -> ShapeIndex:
     """
     if (triplets is None) == (clouds is None):
         raise PairsError("name the shapes: either --triplets or --clouds")
-    return ShapeIndex(list(read_triplets(triplets)["id"]) if triplets is not None else list_clouds(Path(str(clouds))))
+    return NamedShapes(list(read_triplets(triplets)["id"]) if triplets is not None else list_clouds(Path(str(clouds))))
 
 
 def finish(

@@ -13,7 +13,7 @@ from typing import Any
 from modeling_ulip2.data.objects import OBJECT_COLUMNS, OBJECTS_FILE, SOURCE_FILE
 
 
-class SourceError(RuntimeError):
+class CollectionError(RuntimeError):
     """A collection is not laid out as it should be; the message says what was expected, and where."""
 
 
@@ -23,11 +23,11 @@ def write_source(folder: Path, rows: Sequence[Mapping[str, str]], source: str) -
     `source` gains the number of objects and of each licence.
 
     Raises:
-        SourceError: there is no object.
+        CollectionError: there is no object.
         OSError: the folder cannot be written.
     """
     if not rows:
-        raise SourceError("not one object was found")
+        raise CollectionError("not one object was found")
     folder.mkdir(parents=True, exist_ok=True)
     _replace(folder / SOURCE_FILE, f"{source.strip()}\n\n{counts(rows)}\n")
     partial = folder / f".{OBJECTS_FILE}.part"
@@ -49,15 +49,15 @@ def read_json(path: Path) -> Any:
     """A JSON file, compressed with gzip if its name says so.
 
     Raises:
-        SourceError: it is missing, cut short or no JSON.
+        CollectionError: it is missing, cut short or no JSON.
     """
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
             return json.load(file)
     except FileNotFoundError:
-        raise SourceError(f"there is no {path}") from None
+        raise CollectionError(f"there is no {path}") from None
     except (OSError, EOFError, ValueError) as error:
-        raise SourceError(f"{path} cannot be read: {error}") from error
+        raise CollectionError(f"{path} cannot be read: {error}") from error
 
 
 def _replace(path: Path, text: str) -> None:

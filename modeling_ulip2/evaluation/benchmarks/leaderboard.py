@@ -13,7 +13,7 @@ from modeling_ulip2.evaluation.reports.report import markdown_table
 
 
 @dataclass(frozen=True)
-class Row:
+class LeaderboardRow:
     """A line of the table.
 
     Attributes:
@@ -31,16 +31,18 @@ class Row:
     measured: bool
 
 
-def published_rows() -> list[Row]:
+def published_rows() -> list[LeaderboardRow]:
     published = load_published()
     rows = []
     for entry in published["zero_shot"]:
         cells = {name: _cell(*figures) for name, figures in entry["top1_top5"].items()}
-        rows.append(Row(entry["model"], entry["pretraining"], cells, published["sources"][entry["source"]], False))
+        rows.append(
+            LeaderboardRow(entry["model"], entry["pretraining"], cells, published["sources"][entry["source"]], False)
+        )
     return rows
 
 
-def measured_rows(records: Sequence[Mapping[str, Any]]) -> list[Row]:
+def measured_rows(records: Sequence[Mapping[str, Any]]) -> list[LeaderboardRow]:
     """A row for each model, and more where it was measured on several configs of a benchmark.
 
     Args:
@@ -61,11 +63,11 @@ def measured_rows(records: Sequence[Mapping[str, Any]]) -> list[Row]:
             }
             protocols = ", ".join(dict.fromkeys(record["protocol"]["name"] for record in of_row))
             measured = ", ".join(f"{BENCHMARKS[r['benchmark']].title} {r['config']}" for r in of_row)
-            rows.append(Row(name, "", cells, f"measured on {measured}; protocol {protocols}", True))
+            rows.append(LeaderboardRow(name, "", cells, f"measured on {measured}; protocol {protocols}", True))
     return rows
 
 
-def markdown_leaderboard(rows: Sequence[Row], remarks: Sequence[str] = ()) -> str:
+def markdown_leaderboard(rows: Sequence[LeaderboardRow], remarks: Sequence[str] = ()) -> str:
     """The table, its sources below, and `remarks`, e.g. which benchmarks are missing."""
     sources = _sources(rows)
     body = []
@@ -81,7 +83,7 @@ def markdown_leaderboard(rows: Sequence[Row], remarks: Sequence[str] = ()) -> st
     return "\n".join(lines).rstrip() + "\n"
 
 
-def latex_leaderboard(rows: Sequence[Row], remarks: Sequence[str] = ()) -> str:
+def latex_leaderboard(rows: Sequence[LeaderboardRow], remarks: Sequence[str] = ()) -> str:
     """The same as a `table` with `booktabs`."""
     sources = _sources(rows)
     titles = " & ".join(benchmark.title for benchmark in BENCHMARKS.values())
@@ -110,7 +112,7 @@ def latex_leaderboard(rows: Sequence[Row], remarks: Sequence[str] = ()) -> str:
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}"]) + "\n"
 
 
-def _sources(rows: Sequence[Row]) -> list[str]:
+def _sources(rows: Sequence[LeaderboardRow]) -> list[str]:
     return list(dict.fromkeys(row.note for row in rows))
 
 
