@@ -32,7 +32,7 @@ from modeling_ulip2.data.card import add_features_to_card
 from modeling_ulip2.data.records import BUILD, FEATURES, OutputError, read_manifest
 from modeling_ulip2.data.schema import FEATURES_CONFIG, TRIPLETS_CONFIG
 from modeling_ulip2.data.shards import BuildFolder, FeaturesFolder
-from modeling_ulip2.utils.files import is_parquet
+from modeling_ulip2.utils.parquet import is_parquet
 from modeling_ulip2.utils.scripts import run_main, status
 
 

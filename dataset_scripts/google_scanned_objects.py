@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from modeling_ulip2.building.sources.table import CollectionError, write_source
 from modeling_ulip2.data.objects import name_from_path
+from modeling_ulip2.utils.files import whole_path
 from modeling_ulip2.utils.scripts import run_main
 
 FILES = ("meshes/model.obj", "meshes/model.mtl", "materials/textures/texture.png")
@@ -81,9 +82,8 @@ def gather(folder: Path, target: Path) -> None:
             try:
                 os.link(source, place)
             except OSError:
-                partial = place.with_name(f".{place.name}.part")
-                shutil.copyfile(source, partial)
-                partial.replace(place)
+                with whole_path(place) as partial:
+                    shutil.copyfile(source, partial)
 
 
 def main(arguments: list[str] | None = None) -> None:

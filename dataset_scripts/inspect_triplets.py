@@ -25,14 +25,16 @@ import numpy as np
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from modeling_ulip2.building.engine_options import available_cores
 from modeling_ulip2.building.inspection.caption_statistics import CaptionStatistics
 from modeling_ulip2.building.inspection.findings import markdown
 from modeling_ulip2.building.inspection.likeness import near_duplicates
 from modeling_ulip2.building.inspection.objects import inspect_file
 from modeling_ulip2.building.inspection.sheet import draw_sheet, read_samples
 from modeling_ulip2.data.schema import FEATURES_CONFIG, TRIPLETS_CONFIG
-from modeling_ulip2.data.shards import ERRORS, MANIFEST, WARNINGS, is_parquet, write_text
+from modeling_ulip2.data.shards import ERRORS, MANIFEST, WARNINGS
+from modeling_ulip2.utils.cpus import available_cores
+from modeling_ulip2.utils.files import write_text
+from modeling_ulip2.utils.parquet import is_parquet
 from modeling_ulip2.utils.scripts import run_main, status
 
 SHEET = "samples.png"

@@ -30,7 +30,8 @@ from modeling_ulip2.data.card import UNKNOWN_LICENSE
 from modeling_ulip2.data.records import BUILD, FEATURES, OutputError, is_told, read_log, read_manifest
 from modeling_ulip2.data.schema import TRIPLETS_CONFIG
 from modeling_ulip2.data.shards import LOCK, is_whole
-from modeling_ulip2.utils.files import LEFTOVERS, is_parquet, write_text
+from modeling_ulip2.utils.files import LEFTOVERS, write_text
+from modeling_ulip2.utils.parquet import is_parquet
 from modeling_ulip2.utils.scripts import run_main
 
 CARD, SHEET, SAMPLES = "README.md", "samples.jpg", 24

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from modeling_ulip2.data.reading import read_triplets
-from modeling_ulip2.data.shards import write_text
+from modeling_ulip2.utils.files import write_text
 from modeling_ulip2.utils.scripts import run_main
 
 

@@ -30,9 +30,10 @@ from modeling_ulip2.building.sources.debian import (
     download_package,
     open_package,
     safe_member_path,
-    sha256_of,
 )
 from modeling_ulip2.building.sources.table import write_source
+from modeling_ulip2.utils.checksums import sha256_of
+from modeling_ulip2.utils.files import whole_path
 from modeling_ulip2.utils.scripts import run_main
 
 PACKAGE = "sweethome3d-furniture"
@@ -183,10 +184,8 @@ def unpack_library(name: str, library: zipfile.ZipFile, output: Path) -> list[di
         target = output / path
         if target.is_file() and target.stat().st_size == info.file_size:
             continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.part")
-        partial.write_bytes(library.read(info))  # zipfile checks the CRC
-        partial.replace(target)
+        with whole_path(target) as partial:
+            partial.write_bytes(library.read(info))  # zipfile checks the CRC
     return rows
 
 

@@ -34,7 +34,6 @@ from modeling_ulip2 import Ulip2CaptioningProcessor, Ulip2ForConditionalGenerati
 from modeling_ulip2.data.captions import read_shapes, read_texts
 from modeling_ulip2.data.images import portrait
 from modeling_ulip2.data.reading import read_split, select_ids
-from modeling_ulip2.data.shards import write_text
 from modeling_ulip2.evaluation.captions.caption_report import (
     caption_table,
     cider_interval,
@@ -62,6 +61,7 @@ from modeling_ulip2.models.captioning_card import PROMPT
 from modeling_ulip2.towers import Tower
 from modeling_ulip2.training.features import DEFAULT_CACHE, published_features
 from modeling_ulip2.training.point_features import point_features
+from modeling_ulip2.utils.files import write_text
 from modeling_ulip2.utils.scripts import run_main
 
 logger = logging.getLogger("modeling_ulip2.captioning")

@@ -21,7 +21,6 @@ from typing import Any
 from transformers import HfArgumentParser
 
 from modeling_ulip2.data.benchmarks import BENCHMARKS, complete_splits, find_benchmarks, read_manifest
-from modeling_ulip2.data.shards import write_text
 from modeling_ulip2.evaluation.benchmarks.leaderboard import (
     latex_leaderboard,
     markdown_leaderboard,
@@ -29,6 +28,7 @@ from modeling_ulip2.evaluation.benchmarks.leaderboard import (
     published_rows,
 )
 from modeling_ulip2.evaluation.benchmarks.run import BenchmarkRun, distributed_state, evaluate_benchmark
+from modeling_ulip2.utils.files import write_text
 from modeling_ulip2.utils.scripts import run_main, status
 
 

@@ -46,11 +46,11 @@ from modeling_ulip2.evaluation.metrics.classification import (
     predict_logits,
 )
 from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult
-from modeling_ulip2.evaluation.reports.report import write_text
 from modeling_ulip2.evaluation.reports.run_table import run_table
 from modeling_ulip2.shape_loop import encode_points
 from modeling_ulip2.training.classification import ClassificationTrainer, ClassificationTrainingArguments
 from modeling_ulip2.training.options import claim_output_dir, parse_options
+from modeling_ulip2.utils.files import write_text
 from modeling_ulip2.utils.scripts import run_main
 
 logger = logging.getLogger("modeling_ulip2.finetune")

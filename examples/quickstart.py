@@ -32,6 +32,7 @@ import torch
 import yaml
 from transformers import HfArgumentParser
 
+from modeling_ulip2.utils.files import write_text
 from modeling_ulip2.utils.scripts import run_main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -107,9 +108,7 @@ class Steps:
 
     def _write(self) -> None:
         """In one step, so that a stop leaves the old file or the new one."""
-        temporary = self.file.with_name(f".{self.file.name}.tmp")
-        temporary.write_text(json.dumps(self.done, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(self.file)
+        write_text(self.file, json.dumps(self.done, indent=2) + "\n")
 
     @property
     def durations(self) -> dict[str, float]:

@@ -31,7 +31,6 @@ from modeling_ulip2.data.reading import decode_row, read_split, read_triplets, s
 from modeling_ulip2.evaluation import class_embeddings, load_templates
 from modeling_ulip2.evaluation.embeddings import load_for_evaluation
 from modeling_ulip2.evaluation.reports.figures import CurvePanel, robustness_curves
-from modeling_ulip2.evaluation.reports.report import write_text
 from modeling_ulip2.evaluation.robustness.corruptions import CORRUPTIONS
 from modeling_ulip2.evaluation.robustness.curves import (
     CURVES,
@@ -46,6 +45,7 @@ from modeling_ulip2.evaluation.robustness.curves import (
     measure,
     summarize,
 )
+from modeling_ulip2.utils.files import write_text
 from modeling_ulip2.utils.scripts import run_main
 
 ZERO_SHOT = "zero-shot"

@@ -23,6 +23,7 @@ from transformers.utils import logging
 from .geometry.errors import MeshError
 from .geometry.inputs import as_cloud
 from .models.feature_extraction_ulip2 import Ulip2FeatureExtractor
+from .utils.cpus import available_cores
 from .utils.workers import in_workers
 
 # What one bad shape may raise while it is read and prepared; anything else is a fault of the program.
@@ -342,7 +343,7 @@ def shape_id(shapes: Sequence[Any], position: int) -> str:
 
 def default_workers(num_processes: int = 1) -> int:
     """Worker processes for one of `num_processes` on this machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     return max(0, min(MAX_WORKERS, cores // max(1, num_processes) - 1))
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator, Sequence
 
 from modeling_ulip2.building.stages.base import Row
+from modeling_ulip2.utils.cpus import available_cores
 
 from .engines.gpus import group_gpus, visible_gpus
 from .engines.local import Event, OnReady, run_local
@@ -55,10 +55,6 @@ def check_engine_arguments(parser: argparse.ArgumentParser, args: argparse.Names
         parser.error("argument --ray-address: goes with --engine ray only")
     if args.engine == "ray" and args.device is not None and args.device.startswith("cuda:"):
         parser.error("argument --device: Ray hands out the GPUs; say cuda, and how many with --gpus")
-
-
-def available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_engine(

@@ -78,15 +78,15 @@ def write_embeddings(records: Iterable[ShapeRecord], output: str | Path, metadat
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from modeling_ulip2.utils.files import whole_path
+
     columns = {"path": pa.string(), "embeds": pa.list_(pa.float32()), "error": pa.string()}
     columns["warnings"] = pa.list_(pa.string())
     schema = pa.schema(list(columns.items()), metadata=metadata)
     output = Path(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.part")
     total, failed = 0, 0
     pending: list[dict[str, Any]] = []
-    try:
+    with whole_path(output) as partial:
         with pq.ParquetWriter(partial, schema) as writer:
             for record in records:
                 tell_warnings(record.id, record.warnings)
@@ -107,8 +107,6 @@ def write_embeddings(records: Iterable[ShapeRecord], output: str | Path, metadat
                     pending = []
             if pending:
                 writer.write_table(pa.Table.from_pylist(pending, schema))
-        if failed < total:
-            partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
+        if failed == total:
+            partial.unlink()
     return failed

@@ -1,4 +1,4 @@
-"""The cameras of a triplet row: what its columns say, and from pixels with depth back to points."""
+"""The cameras of a triplet row, from what its columns say."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 
 from modeling_ulip2.geometry.cameras import Camera
-
-from .images import read_depth
 
 
 def row_cameras(row: Mapping[str, Any]) -> list[Camera]:
@@ -30,16 +28,3 @@ def row_cameras(row: Mapping[str, Any]) -> list[Camera]:
         Camera(azimuth, elevation, fov, distance=distance, shift=(float(shift[0]), float(shift[1])))
         for azimuth, elevation, distance, shift in zip(azimuths, elevations, distances, shifts, strict=True)
     ]
-
-
-def depth_points(row: Mapping[str, Any], view: int) -> np.ndarray:
-    """The surface that a view's depth image shows, as points (P, 3) float64 in the frame and unit of `xyz`.
-
-    Raises:
-        ValueError: the row has no depth, or does not say where its cameras were.
-    """
-    if row.get("depths") is None:
-        raise ValueError(f"the triplet {row['id']!r} has no depth images")
-    depth = read_depth(row["depths"][view]) * np.float64(row["depth_scale"])  # (H, W)
-    points = row_cameras(row)[view].unproject(depth)  # (H, W, 3)
-    return points[depth > 0] + np.asarray(row["target"], dtype=np.float64)  # (P, 3)

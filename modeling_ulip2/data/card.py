@@ -11,9 +11,9 @@ from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCardData, RepoCard
 
 from modeling_ulip2.geometry.axes import AUTO_AXIS
+from modeling_ulip2.utils.files import write_text
 
 from .schema import FEATURES_CONFIG, TRIPLETS_CONFIG, features_features, triplet_features
-from .shards import write_text
 
 UNKNOWN_LICENSE = "unknown"
 

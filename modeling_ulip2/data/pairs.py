@@ -18,7 +18,10 @@ from typing import Any
 
 from datasets import Array2D, Features, List, Value
 
-from .shards import ERRORS, shard_path, write_parquet, write_text
+from modeling_ulip2.utils.files import write_text
+from modeling_ulip2.utils.parquet import write_parquet
+
+from .shards import ERRORS, shard_path
 
 CAPTIONS_CONFIG, CONVERSATIONS_CONFIG, CLOUDS_CONFIG = "captions", "conversations", "clouds"
 ROWS_PER_SHARD = 100_000

@@ -21,7 +21,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from modeling_ulip2.utils.files import LEFTOVERS, is_parquet, read_parquet, write_parquet, write_table, write_text
+from modeling_ulip2.utils.files import LEFTOVERS, write_text
+from modeling_ulip2.utils.parquet import is_parquet, read_parquet, write_parquet, write_table
 
 from .records import (
     BUILD,

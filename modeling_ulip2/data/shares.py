@@ -7,9 +7,7 @@ the first, and some shards would be nobody's. What a killed process leaves undon
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -33,15 +31,3 @@ def require_whole(paths: list[Path], is_whole: Callable[[int], bool]) -> None:
             f"{len(missing)} of {len(paths)} shards are missing, e.g. {missing[0]}: all processes must write into the "
             "same folder; where machines share none, compute the features on one of them and copy the folder"
         )
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; afterwards it takes the place of `path`, or is gone on an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -24,9 +24,10 @@ from filelock import FileLock, Timeout
 from transformers.utils.logging import tqdm
 
 from modeling_ulip2.data.schema import STORED_UP_AXIS, error_features
-from modeling_ulip2.data.shards import read_parquet, write_parquet, write_text
 from modeling_ulip2.embedder import Ulip2Embedder
 from modeling_ulip2.shape_loop import ShapeFailure, reading_workers
+from modeling_ulip2.utils.files import LEFTOVERS, whole_path, write_text
+from modeling_ulip2.utils.parquet import read_parquet, write_parquet
 
 from .faiss_index import choose_factory, update_faiss
 from .index import ShapeIndex, agree, read_shapes, require_model
@@ -302,7 +303,7 @@ def _write_shards(
     """Writes the shapes at the positions `todo`, in shards behind those that are there."""
     features = index_features(info["num_points"], info["dim"])
     (folder / CONFIG).mkdir(exist_ok=True)
-    for leftover in (folder / CONFIG).glob(".*.part"):
+    for leftover in (folder / CONFIG).glob(LEFTOVERS):
         leftover.unlink()
     shard = len(list((folder / CONFIG).glob("train-*.arrow")))
     workers = embedder.num_workers
@@ -314,7 +315,6 @@ def _write_shards(
         for start in range(0, len(todo), info["shard_size"]):
             positions = todo[start : start + info["shard_size"]]
             path = shard_path(folder, shard)
-            partial = path.with_name(f".{path.name}.part")
             names = [ids.name(position) for position in positions]
             records = embedder.iter_shapes(
                 Rows(source, positions),
@@ -327,7 +327,7 @@ def _write_shards(
             )
             failures: list[ShapeFailure] = []
             added: list[str] = []
-            with ArrowWriter(features=features, path=str(partial)) as writer:
+            with whole_path(path) as partial, ArrowWriter(features=features, path=str(partial)) as writer:
                 for position, record in zip(positions, records, strict=True):
                     bar.update()
                     if record.failure is not None:
@@ -344,17 +344,15 @@ def _write_shards(
                         report.warnings[record.id] = list(record.warnings)
                 if added:
                     writer.finalize()
+                else:
+                    partial.unlink(missing_ok=True)
             tried.update(names)
             errors += [
                 {"id": one.id, "reason": one.reason, "message": one.message, "shard": shard} for one in failures
             ]
             report.failures += failures
             report.added += added
-            if added:
-                partial.replace(path)
-                shard += 1
-            else:
-                partial.unlink(missing_ok=True)
+            shard += bool(added)
     finally:  # once, also when it is stopped; after a kill the next call tries those shapes again
         bar.close()
         _record_errors(folder, tried, errors)

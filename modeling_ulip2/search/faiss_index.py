@@ -21,6 +21,8 @@ import numpy as np
 from datasets import Dataset
 from transformers.utils import logging
 
+from modeling_ulip2.utils.files import whole_path
+
 from .schema import EMBEDS, FAISS_FILE
 
 EXACT = "Flat"
@@ -93,9 +95,8 @@ def update_faiss(folder: Path, shapes: Dataset, factory: str, *, rebuild: bool =
     elif index.ntotal == len(embeds):
         return
     add_rows(index, embeds, progress)
-    partial = path.with_name(f".{path.name}.part")
-    faiss.write_index(index, str(partial))
-    partial.replace(path)
+    with whole_path(path) as partial:
+        faiss.write_index(index, str(partial))
 
 
 def train_faiss(embeds: EmbedRows, factory: str, seed: int = 0) -> Any:

@@ -27,18 +27,12 @@ from tqdm.auto import tqdm
 from modeling_ulip2.data.images import open_depth, open_view
 from modeling_ulip2.data.reading import check_views, config_files, load_config
 from modeling_ulip2.data.schema import FEATURES_CONFIG, TRIPLETS_CONFIG, features_features
-from modeling_ulip2.data.shards import (
-    FEATURES_MANIFEST,
-    MANIFEST,
-    is_parquet,
-    read_features_maker,
-    shard_path,
-    write_parquet,
-)
+from modeling_ulip2.data.shards import FEATURES_MANIFEST, MANIFEST, read_features_maker, shard_path
 from modeling_ulip2.data.shares import own_missing_shards, require_whole
 from modeling_ulip2.data.stream import joined_rows
 from modeling_ulip2.towers import Tower
 from modeling_ulip2.towers.fingerprint import made_by_older_recipe
+from modeling_ulip2.utils.parquet import is_parquet, write_parquet
 
 logger = logging.getLogger(__name__)
 

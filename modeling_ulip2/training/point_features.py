@@ -18,8 +18,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from modeling_ulip2.data.reading import POINT_COLUMNS, decode_row
-from modeling_ulip2.data.shares import own_missing_shards, require_whole, whole_file
+from modeling_ulip2.data.shares import own_missing_shards, require_whole
 from modeling_ulip2.training.features import DEFAULT_CACHE
+from modeling_ulip2.utils.files import whole_path
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def point_features(
             if len(bad):
                 raise ValueError(f"the encoder gives NaN or infinity for {ids[start + int(bad[0])]!r}")
             batches.append(features)
-        with whole_file(paths[shard]) as partial:
+        with whole_path(paths[shard]) as partial:
             save_file({NAME: torch.cat(batches)}, partial)
     model.train(was_training)
     state.wait_for_everyone()

@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from modeling_ulip2.towers.prompts import class_embeddings
+from modeling_ulip2.utils.files import whole_path
 
 logger = logging.getLogger(__name__)
 
@@ -179,13 +180,8 @@ class LabelEmbeddings:
         rows = self._read(job.templates) | fresh
         with self._changed:
             self._stored[job.templates] = rows
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            save_file({"label_embeds": torch.stack([*rows.values()])}, temporary, {"names": json.dumps([*rows])})
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole_path(path) as partial:
+            save_file({"label_embeds": torch.stack([*rows.values()])}, partial, {"names": json.dumps([*rows])})
 
 
 class _Job:

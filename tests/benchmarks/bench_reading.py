@@ -39,8 +39,9 @@ from modeling_ulip2 import Ulip2Config, Ulip2FeatureExtractor, Ulip2Model, Ulip2
 from modeling_ulip2.data.collator import TripletCollator  # noqa: E402
 from modeling_ulip2.data.reading import TripletDataset, config_files, load_config, read_triplets  # noqa: E402
 from modeling_ulip2.data.schema import FEATURES_CONFIG, TRIPLETS_CONFIG, features_features, triplet_features
-from modeling_ulip2.data.shards import shard_path, write_parquet  # noqa: E402
+from modeling_ulip2.data.shards import shard_path  # noqa: E402
 from modeling_ulip2.data.stream import TripletStream, joined_rows  # noqa: E402
+from modeling_ulip2.utils.parquet import write_parquet  # noqa: E402
 from tests.evaluation.world import build_processor  # noqa: E402
 
 POINTS, VIEWS, CAPTIONS, DIM, SIZE = 10_000, 12, 8, 1280, 224

@@ -26,7 +26,6 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "dataset_scripts"))
 
 from build_triplets import parse_arguments  # noqa: E402
 
-from modeling_ulip2.building.engine_options import available_cores  # noqa: E402
 from modeling_ulip2.building.engines.local import run_local  # noqa: E402
 from modeling_ulip2.building.engines.shard import ShardPlan, ShardResult, make_stages, process_shard  # noqa: E402
 from modeling_ulip2.building.stage_options import build_stages  # noqa: E402
@@ -34,9 +33,10 @@ from modeling_ulip2.building.stages.base import to_batch, to_rows  # noqa: E402
 from modeling_ulip2.data.images import open_view  # noqa: E402
 from modeling_ulip2.data.objects import list_objects  # noqa: E402
 from modeling_ulip2.data.schema import triplet_features  # noqa: E402
-from modeling_ulip2.data.shards import write_parquet  # noqa: E402
 from modeling_ulip2.towers import load_tower  # noqa: E402
 from modeling_ulip2.towers.conse import build_conse  # noqa: E402
+from modeling_ulip2.utils.cpus import available_cores  # noqa: E402
+from modeling_ulip2.utils.parquet import write_parquet  # noqa: E402
 
 
 def write_sphere(path: Path, rings: int, seed: int) -> None:

@@ -11,7 +11,8 @@ from modeling_ulip2.building.inspection.likeness import near_duplicates
 from modeling_ulip2.building.inspection.objects import cloud_problems, view_problems
 from modeling_ulip2.data.images import draw_cloud
 from modeling_ulip2.data.schema import triplet_features
-from modeling_ulip2.data.shards import shard_path, write_parquet
+from modeling_ulip2.data.shards import shard_path
+from modeling_ulip2.utils.parquet import write_parquet
 from modeling_ulip2.utils.scripts import DONE, SOME_FAILED
 from tests.training.world import STORED_POINTS, triplet_rows, write_dataset
 

@@ -13,8 +13,8 @@ from modeling_ulip2.data.reading import read_triplets
 from modeling_ulip2.data.records import OutputError, read_log
 from modeling_ulip2.data.schema import triplet_features
 from modeling_ulip2.data.shards import BuildFolder, shard_path
-from modeling_ulip2.utils.files import write_table
-from tests.triplets.test_records import die_at, state
+from modeling_ulip2.utils.parquet import write_table
+from tests.data.test_records import die_at, state
 
 from .shapes import build_arguments, write_box
 

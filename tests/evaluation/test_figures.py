@@ -13,14 +13,13 @@ from modeling_ulip2.evaluation.reports.figures import (
     LINES,
     RIGHT,
     WRONG,
-    Captioned,
     CurvePanel,
     Hit,
     _curve_name,
     _order_by_similarity,
     _series,
-    caption_sheet,
     confusion_matrix,
+    description_sheet,
     loss_curves,
     retrieval_sheet,
     robustness_curves,
@@ -62,7 +61,7 @@ def test_an_empty_sheet_is_an_error(tmp_path: Path):
     with pytest.raises(ValueError, match="at least one query"):
         retrieval_sheet(tmp_path / "x.png", {})
     with pytest.raises(ValueError, match="at least one shape"):
-        caption_sheet(tmp_path / "x.png", [])
+        description_sheet(tmp_path / "x.png", [])
     with pytest.raises(ValueError, match="no loss"):
         loss_curves(tmp_path / "x.png", [{"step": 1, "learning_rate": 1e-3}])
 
@@ -126,15 +125,6 @@ def test_log_history_is_split_into_losses_and_accuracies(tmp_path: Path):
 )
 def test_curves_have_readable_names(key: str, name: str):
     assert _curve_name(key) == name
-
-
-def test_caption_sheet(tmp_path: Path):
-    shapes = [
-        Captioned("lamp", [picture((250, 120, 10))] * 3, [("a lamp", 0.31), ("a very long caption " * 10, 0.2)]),
-        Captioned("bed", [picture((10, 120, 250))], []),
-    ]
-    path = caption_sheet(tmp_path / "below" / "captions.png", shapes, "Title")
-    assert has_color(path, "#fa780a") and has_color(path, "#0a78fa")
 
 
 def test_robustness_curves_draw_every_model_in_every_panel(tmp_path: Path):

@@ -25,9 +25,10 @@ from modeling_ulip2.data.benchmarks import (
     read_manifest,
 )
 from modeling_ulip2.data.card import SIZES
-from modeling_ulip2.data.shards import write_parquet, write_text
 from modeling_ulip2.geometry.cloud import near_origin
 from modeling_ulip2.geometry.errors import MeshError
+from modeling_ulip2.utils.files import write_text
+from modeling_ulip2.utils.parquet import write_parquet
 
 from .files import BenchmarkError
 

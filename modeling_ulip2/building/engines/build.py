@@ -19,7 +19,8 @@ from modeling_ulip2.building.stages.base import Row
 from modeling_ulip2.building.stages.embed import EmbedViews
 from modeling_ulip2.data.card import dataset_card
 from modeling_ulip2.data.schema import FEATURES_CONFIG, TRIPLETS_CONFIG
-from modeling_ulip2.data.shards import BuildFolder, OutputError, write_text
+from modeling_ulip2.data.shards import BuildFolder, OutputError
+from modeling_ulip2.utils.files import write_text
 
 from .local import Event, Progress, Retry
 from .shard import EngineError, ShardPlan, ShardResult, StageFactory, explain_failure

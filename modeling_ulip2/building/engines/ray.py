@@ -26,6 +26,7 @@ from typing import Any
 import pyarrow as pa
 
 from modeling_ulip2.building.stages.base import Row
+from modeling_ulip2.utils.cpus import available_cores
 
 from .local import LocalPool, OnReady
 from .shard import EngineError, ShardPlan, ShardResult, ShardRows
@@ -179,7 +180,7 @@ def _cluster(
     # Ray's worker processes import the stages from where this process has them
     options: dict[str, Any] = {"runtime_env": {"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}}}
     if address is None:
-        cores, gpus = num_proc or os.cpu_count() or 1, num_gpus or 0
+        cores, gpus = num_proc or available_cores(), num_gpus or 0
         # a core for each actor, and one for Ray Data's own tasks
         options |= {"num_cpus": cores + gpus // gpus_per_process + 1, "num_gpus": gpus}
         options |= {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}

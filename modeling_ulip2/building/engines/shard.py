@@ -17,7 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 from modeling_ulip2.building.stages.base import Batch, Row, Stage, to_batch, to_rows
 from modeling_ulip2.data.schema import FEATURES_CONFIG, TRIPLETS_CONFIG, features_features, triplet_features
 from modeling_ulip2.data.shards import shard_path
-from modeling_ulip2.utils.files import write_parquet
+from modeling_ulip2.utils.parquet import write_parquet
 
 StageFactory: TypeAlias = Callable[[], Stage]
 Report: TypeAlias = Callable[[str, list[str]], None]  # name of a stage, ids of the objects it is about to see

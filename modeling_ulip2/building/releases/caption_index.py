@@ -11,6 +11,7 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from modeling_ulip2.building.sources.table import CollectionError
+from modeling_ulip2.utils.files import whole_path
 
 CHUNK = 1 << 20
 MAX_ENTRY = 16 << 20  # characters that one key with its value may take
@@ -78,10 +79,8 @@ def index_captions(source: Path, index: Path) -> None:
     """
     if index.is_file():
         return
-    partial = index.with_name(f"{index.name}.part")
-    partial.unlink(missing_ok=True)
     try:
-        with source.open(encoding="utf-8") as file, sqlite3.connect(partial) as database:
+        with source.open(encoding="utf-8") as file, whole_path(index) as partial, sqlite3.connect(partial) as database:
             database.execute("PRAGMA journal_mode = OFF")
             database.execute("PRAGMA synchronous = OFF")
             database.execute("CREATE TABLE captions (view TEXT PRIMARY KEY, texts TEXT) WITHOUT ROWID")
@@ -97,7 +96,6 @@ def index_captions(source: Path, index: Path) -> None:
         raise CollectionError(f"there is no {source}") from None
     except (ValueError, TypeError) as error:
         raise CollectionError(f"{source} is not a JSON object {{view: [captions]}}: {error}") from error
-    partial.replace(index)
 
 
 class CaptionIndex:

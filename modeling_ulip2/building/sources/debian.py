@@ -5,7 +5,6 @@ A `.deb` is an `ar` archive whose member `data.tar.*` holds the files.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -23,18 +22,6 @@ AR_HEADER_SIZE = 60
 
 class PackageError(RuntimeError):
     """A package could not be fetched, verified or read; the message says what to do."""
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if sys.version_info >= (3, 11) else _sha256(file)
-
-
-def _sha256(file: IO[bytes]) -> str:
-    digest = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 def cache_folder() -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -17,11 +16,14 @@ from tqdm import tqdm
 
 from modeling_ulip2.data.pairs import CLOUDS_CONFIG, cloud_features, pair_error_features, write_pairs
 from modeling_ulip2.data.reading import read_triplets
-from modeling_ulip2.data.shards import shard_path, write_parquet, write_text
+from modeling_ulip2.data.shards import shard_path
 from modeling_ulip2.geometry.cloud import near_origin
 from modeling_ulip2.geometry.errors import MeshError
 from modeling_ulip2.geometry.points import POINT_SUFFIXES, read_points
 from modeling_ulip2.models.feature_extraction_ulip2 import FILL_COLOR
+from modeling_ulip2.utils.checksums import sha256_of
+from modeling_ulip2.utils.files import write_text
+from modeling_ulip2.utils.parquet import write_parquet
 
 CLOUDS_PER_SHARD = 512
 # A file of texts is read whole.
@@ -158,11 +160,7 @@ def digest(path: Path) -> str:
     """
     if path.stat().st_size > MAX_BYTES:
         raise PairsError(f"{path} has {path.stat().st_size / 2**30:.1f} GiB; at most {MAX_BYTES >> 30} are read")
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            found.update(block)
-    return found.hexdigest()
+    return sha256_of(path)
 
 
 def write_clouds(folder: Path, clouds: Path, ids: Sequence[str], num_points: int, seed: int) -> dict[str, str]:

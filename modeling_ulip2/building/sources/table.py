@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from modeling_ulip2.data.objects import OBJECT_COLUMNS, OBJECTS_FILE, SOURCE_FILE
+from modeling_ulip2.utils.files import write_text
 
 
 class CollectionError(RuntimeError):
@@ -29,13 +31,12 @@ def write_source(folder: Path, rows: Sequence[Mapping[str, str]], source: str) -
     if not rows:
         raise CollectionError("not one object was found")
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / SOURCE_FILE, f"{source.strip()}\n\n{counts(rows)}\n")
-    partial = folder / f".{OBJECTS_FILE}.part"
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, OBJECT_COLUMNS, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    partial.replace(folder / OBJECTS_FILE)
+    write_text(folder / SOURCE_FILE, f"{source.strip()}\n\n{counts(rows)}\n")
+    table = io.StringIO()
+    writer = csv.DictWriter(table, OBJECT_COLUMNS, restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(folder / OBJECTS_FILE, table.getvalue())
 
 
 def counts(rows: Sequence[Mapping[str, str]]) -> str:
@@ -58,9 +59,3 @@ def read_json(path: Path) -> Any:
         raise CollectionError(f"there is no {path}") from None
     except (OSError, EOFError, ValueError) as error:
         raise CollectionError(f"{path} cannot be read: {error}") from error
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from modeling_ulip2.towers import Tower
 from modeling_ulip2.towers.prompts import class_embeddings
+from modeling_ulip2.utils.files import whole_path
 
 
 def cached_class_embeddings(
@@ -46,10 +46,8 @@ def cached_class_embeddings(
     tower = load()
     embeds = class_embeddings(tower.encode_text, class_names, templates)  # (C, D)
     told = {"name": tower.name, "fingerprint": tower.fingerprint}
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    save_file({"class_embeds": embeds.contiguous()}, temporary, told)
-    temporary.replace(path)
+    with whole_path(path) as partial:
+        save_file({"class_embeds": embeds.contiguous()}, partial, told)
     return embeds, told
 
 

@@ -20,11 +20,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from modeling_ulip2.data.shares import own_missing_shards, whole_file
+from modeling_ulip2.data.shares import own_missing_shards
 from modeling_ulip2.embedder import Ulip2Embedder, raised
 from modeling_ulip2.evaluation.embeddings import CloudRows
 from modeling_ulip2.models.feature_extraction_ulip2 import Ulip2FeatureExtractor
 from modeling_ulip2.shape_loop import Reading, default_workers
+from modeling_ulip2.utils.files import whole_path
 
 # Small enough that eight processes share the 2,468 shapes of ModelNet40.
 SHARD_SIZE = 128
@@ -180,5 +181,5 @@ def _is_whole(path: Path, stamp: str, count: int) -> bool:
 
 
 def _save(path: Path, embeds: Tensor, metadata: dict[str, str]) -> None:
-    with whole_file(path) as partial:
+    with whole_path(path) as partial:
         save_file({"point_embeds": embeds.contiguous()}, partial, metadata)

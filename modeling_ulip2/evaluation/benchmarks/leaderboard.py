@@ -9,7 +9,7 @@ from typing import Any
 
 from modeling_ulip2.conversion.published import load_published
 from modeling_ulip2.data.benchmarks import BENCHMARKS
-from modeling_ulip2.evaluation.reports.report import markdown_table
+from modeling_ulip2.utils.markdown import markdown_table
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from modeling_ulip2.data.benchmarks import BENCHMARKS, complete_splits, read_benchmark, read_manifest
-from modeling_ulip2.data.shards import write_text
 from modeling_ulip2.evaluation.benchmarks.class_cache import cached_class_embeddings
 from modeling_ulip2.evaluation.benchmarks.embed_shards import PreparedClouds, Speed, embed_shards, read_shards
 from modeling_ulip2.evaluation.benchmarks.protocols import Protocol, find_protocol
@@ -34,19 +33,15 @@ from modeling_ulip2.evaluation.embeddings import load_point_model, load_tower_of
 from modeling_ulip2.evaluation.metrics.controls import Evaluation, evaluate_zero_shot
 from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult
 from modeling_ulip2.evaluation.reports.figures import confusion_matrix
-from modeling_ulip2.evaluation.reports.report import (
-    class_table,
-    environment,
-    figure_table,
-    format_duration,
-    markdown_table,
-)
+from modeling_ulip2.evaluation.reports.report import class_table, environment, figure_table, format_duration
 from modeling_ulip2.models.configuration_ulip2 import Ulip2Config
 from modeling_ulip2.models.feature_extraction_ulip2 import Ulip2FeatureExtractor
 from modeling_ulip2.models.references import Origin
 from modeling_ulip2.towers import Tower
 from modeling_ulip2.towers.prompts import load_templates
 from modeling_ulip2.utils.checksums import sha256_of
+from modeling_ulip2.utils.files import write_text
+from modeling_ulip2.utils.markdown import markdown_table
 
 RESULT, REPORT, CONFUSION, EMBEDS = "zero_shot.json", "report.md", "confusion.png", "embeds"
 

@@ -18,8 +18,8 @@ from modeling_ulip2.evaluation.captions.scores import (
 )
 from modeling_ulip2.evaluation.captions.words import Meteor, java_is_available
 from modeling_ulip2.evaluation.metrics.controls import bootstrap_interval
-from modeling_ulip2.evaluation.reports.report import markdown_table
 from modeling_ulip2.towers.prompts import EncodeText
+from modeling_ulip2.utils.markdown import markdown_table
 
 COLUMNS = {
     "bleu_1": "BLEU-1",

@@ -34,12 +34,12 @@ from typing import Any
 import numpy as np
 from transformers.utils.hub import cached_file
 
-from modeling_ulip2.data.shards import write_text
 from modeling_ulip2.evaluation.captions.caption_report import cider_interval
 from modeling_ulip2.evaluation.captions.scores import CaptionScores
 from modeling_ulip2.evaluation.metrics.controls import bootstrap_interval
 from modeling_ulip2.models.model_card import CARD_FILE, MARK
 from modeling_ulip2.utils.checksums import sha256_of
+from modeling_ulip2.utils.files import write_text
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult
 from modeling_ulip2.evaluation.reports.report import readable
+from modeling_ulip2.utils.files import whole_path
 
 INK, MUTED, HAIRLINE = "#1f2933", "#6b7785", "#d8dee4"
 RIGHT, WRONG = "#1b7f5c", "#b4462c"
@@ -236,41 +236,6 @@ def robustness_curves(
 
 
 @dataclass(frozen=True)
-class Captioned:
-    """A shape of a caption sheet: some views, and (caption, score) pairs, best first."""
-
-    name: str
-    views: Sequence[Image.Image | np.ndarray]
-    captions: Sequence[tuple[str, float]]
-
-
-def caption_sheet(path: str | Path, shapes: Sequence[Captioned], title: str = "", max_captions: int = 6) -> Path:
-    """A row for each shape: its name and views on the left, its captions with their scores on the right."""
-    if not shapes:
-        raise ValueError("a caption sheet needs at least one shape")
-    columns = max(len(shape.views) for shape in shapes)
-    tile, gap, words, head = 1.35, 0.2, 4.5, 0.5 if title else 0.15
-    width, height = 0.12 + columns * (tile + 0.08) + words, head + len(shapes) * (tile + gap)
-    canvas = _canvas(width, height)
-    if title:
-        _text(canvas, 0.12 / width, 1 - 0.26 / height, title, size=12, weight="bold", va="center")
-    for row, shape in enumerate(shapes):
-        top = head + row * (tile + gap)
-        for column, view in enumerate(shape.views):
-            left = 0.12 + column * (tile + 0.08)
-            _image(canvas.add_axes((left / width, 1 - (top + tile) / height, tile / width, tile / height)), view)
-        left = 0.12 + columns * (tile + 0.08) + 0.14
-        _text(canvas, left / width, 1 - (top + 0.08) / height, shape.name, size=9.5, weight="bold", va="center")
-        for line, (caption, score) in enumerate(shape.captions[:max_captions]):
-            y = 1 - (top + 0.31 + 0.19 * line) / height
-            color = INK if line == 0 else MUTED
-            _text(canvas, left / width, y, f"{score:.3f}", size=7.5, va="center", color=MUTED)
-            text = textwrap.shorten(caption, 64, placeholder=" …")
-            _text(canvas, (left + 0.46) / width, y, text, size=8, va="center", color=color)
-    return _save(canvas, path)
-
-
-@dataclass(frozen=True)
 class Described:
     """A shape of a description sheet: a view, what a model says, and what was said about it."""
 
@@ -370,8 +335,6 @@ def _image(axes: Axes, image: Image.Image | np.ndarray) -> None:
 
 def _save(canvas: Canvas, path: str | Path) -> Path:
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    canvas.savefig(temporary, format="png")
-    os.replace(temporary, path)
+    with whole_path(path) as partial:
+        canvas.savefig(partial, format="png")
     return path

@@ -14,6 +14,9 @@ from typing import Any
 from modeling_ulip2.evaluation.metrics.controls import Evaluation, Figure
 from modeling_ulip2.evaluation.metrics.retrieval import RetrievalResult
 from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult
+from modeling_ulip2.utils.cpus import available_cores
+from modeling_ulip2.utils.files import write_text
+from modeling_ulip2.utils.markdown import markdown_table
 
 PACKAGES = ("modeling-ulip2", "torch", "transformers", "datasets", "accelerate", "numpy", "numba", "timm")
 FIGURE_COLUMNS = ("value", "interval", "chance", "× chance", "shuffled control")
@@ -113,7 +116,7 @@ def environment() -> dict[str, Any]:
     """Cores, memory, accelerator and versions of this run."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = available_cores()
     machine: dict[str, Any] = {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
@@ -283,14 +286,6 @@ def _picture_lines(pictures: Sequence[Picture], output_dir: Path) -> list[str]:
     return lines
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a markdown table and an empty one; none where there is no row."""
-    if not rows:
-        return []
-    lines = [header, ["---"] * len(header), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines] + [""]
-
-
 def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
@@ -306,10 +301,3 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replaces `path` in one step, so that an interrupted run leaves the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

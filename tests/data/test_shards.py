@@ -9,7 +9,8 @@ from datasets import load_dataset
 from PIL import Image
 
 from modeling_ulip2.data.schema import error_features, features_features, triplet_features
-from modeling_ulip2.data.shards import BuildFolder, OutputError, shard_path, write_parquet
+from modeling_ulip2.data.shards import BuildFolder, OutputError, shard_path
+from modeling_ulip2.utils.parquet import write_parquet
 
 NUM_POINTS, VIEWS, DIM = 50, 3, 8
 OBJECTS = [{"id": f"{i}.obj", "path": f"{i}.obj"} for i in range(10)]

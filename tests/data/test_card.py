@@ -5,7 +5,8 @@ from datasets import load_dataset
 
 from modeling_ulip2.data.card import dataset_card
 from modeling_ulip2.data.schema import features_features, triplet_features
-from modeling_ulip2.data.shards import shard_path, write_parquet
+from modeling_ulip2.data.shards import shard_path
+from modeling_ulip2.utils.parquet import write_parquet
 
 from .test_shards import DIM, NUM_POINTS, make_row
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from modeling_ulip2.data.reading import read_triplets
-from modeling_ulip2.data.shares import own_missing_shards, own_shards, require_whole, whole_file
+from modeling_ulip2.data.shares import own_missing_shards, own_shards, require_whole
 from modeling_ulip2.training import features as module
 from modeling_ulip2.training.features import computed_features
-from tests.training import late_ranks
+from modeling_ulip2.utils.files import whole_path
+from tests.data import late_ranks
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,11 +82,11 @@ def test_every_shard_has_one_owner(count: int, processes: int) -> None:
 
 def test_files_are_whole_or_absent(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file"
-    with pytest.raises(KeyboardInterrupt), whole_file(path) as partial:
+    with pytest.raises(KeyboardInterrupt), whole_path(path) as partial:
         partial.write_text("half")
         raise KeyboardInterrupt
     assert list(path.parent.iterdir()) == []
-    with whole_file(path) as partial:
+    with whole_path(path) as partial:
         partial.write_text("all of it")
     assert path.read_text() == "all of it" and list(path.parent.iterdir()) == [path]
     with pytest.raises(FileNotFoundError, match="1 of 2 shards are missing, e.g. .*other"):

@@ -1,0 +1,51 @@
+"""Parquet files of rows, written whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset, Features
+
+from .files import whole_file
+
+ROW_GROUP_SIZE = 100  # what `datasets` chooses for images
+# Coordinates and embeddings hardly repeat, so that dictionaries of them cost most of the time of reading. Captions do,
+# and their embeddings with them, 2 D bytes at a time: zstd finds those, snappy does not.
+ENCODING = {"use_dictionary": False, "compression": "zstd"}
+_ROWS_AT_ONCE = 10_000
+
+
+def write_parquet(path: Path, rows: list[Mapping[str, Any]], features: Features) -> tuple[int, int]:
+    """Write rows as a parquet file with exactly `features`, whole or not at all; bytes of the file and in memory."""
+    columns = {name: [row[name] for row in rows] for name in features}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as file:
+        table = Dataset.from_dict(columns, features=features).data.table
+        pq.write_table(table, file, row_group_size=ROW_GROUP_SIZE, **ENCODING)
+    return path.stat().st_size, table.nbytes
+
+
+def write_table(path: Path, rows: Iterable[Mapping[str, Any]], features: Features) -> None:
+    """Write a long table of plain values whole or not at all, without holding all of it in memory."""
+    rows, schema = iter(rows), features.arrow_schema
+    with whole_file(path) as file, pq.ParquetWriter(file, schema) as writer:
+        while part := list(islice(rows, _ROWS_AT_ONCE)):
+            writer.write_table(pa.Table.from_pylist(part, schema=schema))
+
+
+def read_parquet(path: Path, features: Features) -> list[dict[str, Any]]:
+    return pq.read_table(path, columns=list(features)).to_pylist()
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a parquet file can be opened, so whether all of it was written."""
+    try:
+        pq.read_metadata(path)
+    except (OSError, ValueError):  # ArrowInvalid is a ValueError
+        return False
+    return True
