@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ ENCODING = {"use_dictionary": False, "compression": "zstd"}
 _ROWS_AT_ONCE = 10_000
 
 
-def write_parquet(path: Path, rows: list[Mapping[str, Any]], features: Features) -> tuple[int, int]:
+def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], features: Features) -> tuple[int, int]:
     """Write rows as a parquet file with exactly `features`, whole or not at all; bytes of the file and in memory."""
     columns = {name: [row[name] for row in rows] for name in features}
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -140,7 +140,7 @@ def _write(plan: ShardPlan, shard: int, rows: list[Row], seconds: Counter[str], 
     good = [row for row in rows if row["error"] is None]
     report(WRITING, [])
     start = time.perf_counter()
-    size, data_size = {}, {}
+    size, data_size = dict[str, int](), dict[str, int]()
     for config in plan.configs:
         path = shard_path(plan.output, config, shard, plan.num_shards)
         if good:

@@ -36,7 +36,7 @@ def resolve_dtype(dtype: str, device: str | None = None) -> torch.dtype:
         native = torch.cuda.is_bf16_supported()
     else:
         # the question has a public answer since torch 2.10; an older version stays with float32
-        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+        capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
         native = capabilities.get("avx512_bf16", False) or capabilities.get("amx_bf16", False)
     return torch.bfloat16 if native else torch.float32
 
