@@ -95,9 +95,10 @@ def run_script(
         build: what calls `run_build`.
         refusals: errors that speak for themselves.
     """
+    clear: tuple[type[Exception], ...] = (OutputError, *refusals)
     try:
         folder = build()
-    except (OutputError, *refusals) as error:
+    except clear as error:
         sys.exit(f"{program}: {error}")
     except (EngineError, OSError) as error:
         sys.exit(f"{program}: {explain_failure(error)}")
