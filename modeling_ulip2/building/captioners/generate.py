@@ -7,7 +7,7 @@ both are ours, and every build records what it used.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -153,7 +153,7 @@ class GeneratingCaptioner(Captioner):
         """Inputs of the model: the images and the prompt, once for each of them."""
         return self.processor(images=list(images), text=[self.prompt] * len(images), padding=True, return_tensors="pt")
 
-    def prompt_length(self, inputs: dict[str, Tensor]) -> int:
+    def prompt_length(self, inputs: Mapping[str, Tensor]) -> int:
         """How many tokens before the caption `generate` gives back."""
         return inputs["input_ids"].shape[1]
 
@@ -171,7 +171,7 @@ class Blip2Captioner(GeneratingCaptioner):
         if self.processor.num_query_tokens is None:  # older checkpoints have it in the model alone
             self.processor.num_query_tokens = self.model.config.num_query_tokens
 
-    def prompt_length(self, inputs: dict[str, Tensor]) -> int:
+    def prompt_length(self, inputs: Mapping[str, Tensor]) -> int:
         # an encoder-decoder such as T5 begins anew: its start token is left out as a special one
         return 0 if self.model.language_model.config.is_encoder_decoder else super().prompt_length(inputs)
 
@@ -184,7 +184,7 @@ class BlipCaptioner(GeneratingCaptioner):
     model_class = BlipForConditionalGeneration
     model_type = "blip"
 
-    def prompt_length(self, inputs: dict[str, Tensor]) -> int:
+    def prompt_length(self, inputs: Mapping[str, Tensor]) -> int:
         return super().prompt_length(inputs) - 1  # `generate` drops the end token of the prompt
 
 

@@ -264,7 +264,9 @@ class LocalPool:
             elif kind == "ready":
                 worker.ready, worker.crew.description = True, content[0]
                 if self._approved:
-                    self._on_ready({name: text for crew in self._crews for name, text in crew.description.items()})
+                    self._on_ready(
+                        {name: text for crew in self._crews for name, text in (crew.description or {}).items()}
+                    )
             else:
                 task = worker.tasks.pop(0)
                 worker.at("start", [])
@@ -324,7 +326,7 @@ class LocalPool:
         self._skip[culprit] = ("worker_died", told)
 
     def _start(self, crew: _Crew, visible: str | None) -> _Worker:
-        context = multiprocessing.get_context(START_METHOD)
+        context: Any = multiprocessing.get_context(START_METHOD)
         if START_METHOD == "forkserver":
             context.set_forkserver_preload(PRELOADED)
         ours, theirs = context.Pipe()

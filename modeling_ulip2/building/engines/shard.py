@@ -6,7 +6,7 @@ import errno
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -126,7 +126,7 @@ def _begin(row: Row, skip: Skip) -> Row:
     return row
 
 
-def _run(stage: Stage, batches: Iterable[Batch], report: Report, seconds: Counter[str]) -> Iterator[Batch]:
+def _run(stage: Stage, batches: Iterable[Batch], report: Report, seconds: MutableMapping[str, Any]) -> Iterator[Batch]:
     name = type(stage).__name__
     for batch in rebatch(batches, stage.batch_size):
         report(name, batch["id"])
@@ -136,7 +136,9 @@ def _run(stage: Stage, batches: Iterable[Batch], report: Report, seconds: Counte
         yield batch
 
 
-def _write(plan: ShardPlan, shard: int, rows: list[Row], seconds: Counter[str], report: Report) -> ShardResult:
+def _write(
+    plan: ShardPlan, shard: int, rows: list[Row], seconds: MutableMapping[str, Any], report: Report
+) -> ShardResult:
     good = [row for row in rows if row["error"] is None]
     report(WRITING, [])
     start = time.perf_counter()

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any, cast
 
 AR_MAGIC = b"!<arch>\n"
 AR_HEADER_SIZE = 60
@@ -115,7 +115,8 @@ def open_package(path: Path) -> Iterator[tarfile.TarFile]:
             compression = name.removeprefix("data.tar").removeprefix(".")
             if compression == "zst" and sys.version_info < (3, 14):
                 raise PackageError(f"{path} is compressed with zstd: only dpkg-deb, missing here, can read it")
-            with tarfile.open(fileobj=_Member(file, size), mode=f"r|{compression}") as archive:
+            mode = cast(Any, f"r|{compression}")  # typeshed lists every kind as a Literal
+            with tarfile.open(fileobj=_Member(file, size), mode=mode) as archive:
                 yield archive
         except (tarfile.TarError, EOFError) as error:
             raise PackageError(f"{path} is damaged or cut short: {error}") from error

@@ -11,6 +11,7 @@ from PIL import Image
 
 from modeling_ulip2.data.schema import Packing
 from modeling_ulip2.geometry import Camera, Renderer
+from modeling_ulip2.geometry.rendering import Engine
 
 from .base import ObjectError, Row, RowStage
 
@@ -37,7 +38,7 @@ class RenderViews(RowStage):
         image_format: str = "webp",
         quality: int = 90,
         background: tuple[int, int, int] = (0, 0, 0),
-        renderer: str = "auto",
+        renderer: Engine = "auto",
         depth: bool = False,
     ) -> None:
         self.cameras = list(cameras)
@@ -51,6 +52,8 @@ class RenderViews(RowStage):
         output = self.renderer.render(row["mesh"], self.cameras)
         if not output.alpha.any():
             raise ObjectError("blank_views", "nothing of it shows in any view")
+        # the cameras of an output are fitted, so each has its distance
+        distances = [camera.distance for camera in output.cameras if camera.distance is not None]
         new: Row = {
             "mesh": None,
             "packing": None,
@@ -58,7 +61,7 @@ class RenderViews(RowStage):
             "alpha": output.alpha,  # (V, H, W)
             "azimuths": [camera.azimuth for camera in output.cameras],
             "elevations": [camera.elevation for camera in output.cameras],
-            "distances": [camera.distance * packing.scale for camera in output.cameras],
+            "distances": [distance * packing.scale for distance in distances],
             "shifts": [[part * packing.scale for part in camera.shift] for camera in output.cameras],
             "fov": output.cameras[0].fov,
             "size": self.renderer.size,
