@@ -115,8 +115,9 @@ def open_package(path: Path) -> Iterator[tarfile.TarFile]:
             compression = name.removeprefix("data.tar").removeprefix(".")
             if compression == "zst" and sys.version_info < (3, 14):
                 raise PackageError(f"{path} is compressed with zstd: only dpkg-deb, missing here, can read it")
-            mode = cast(Any, f"r|{compression}")  # typeshed lists every kind as a Literal
-            with tarfile.open(fileobj=_Member(file, size), mode=mode) as archive:
+            # typeshed asks of every file object for more than reading a stream takes
+            member, mode = cast(Any, _Member(file, size)), cast(Any, f"r|{compression}")
+            with tarfile.open(fileobj=member, mode=mode) as archive:
                 yield archive
         except (tarfile.TarError, EOFError) as error:
             raise PackageError(f"{path} is damaged or cut short: {error}") from error
