@@ -1,10 +1,10 @@
-"""A short description of each shape of a triplets dataset, from its name and main colours, as targets of captioning.
+"""A short description of each shape of a triplets dataset, from its name and main colors, as targets of captioning.
 
     python dataset_scripts/describe_shapes.py --triplets outputs/quickstart/dataset --output outputs/descriptions
 
 "Table_Big 2" whose points are brown becomes "a brown big table". Triplets built without a large captioner hold prompts
 for alignment ("a bad photo of the armchair, seat.") and what an ImageNet classifier takes the views for; neither is
-what one would say about a shape. Colours are named from the stored points, by the nearest of the terms in
+what one would say about a shape. Colors are named from the stored points, by the nearest of the terms in
 `stages/colors.py`. The rules are ours.
 """
 
@@ -29,7 +29,7 @@ from modeling_ulip2.data.reading import decode_row, read_triplets
 from modeling_ulip2.utils.scripts import run_main
 
 TEXT = """Descriptions of the shapes in the triplets dataset `{triplets}`, made by `dataset_scripts/describe_shapes.py`
-from each shape's name and the colours of its points. No person has read them."""
+from each shape's name and the colors of its points. No person has read them."""
 
 # Words that number or file a variant of an object and do not show in it.
 _FILING = {"lod", "level", "mat", "transformed", "var", "variant", "version"}
@@ -68,7 +68,7 @@ def describe(name: str, colors: list[str]) -> str:
 
 
 def name_colors(namer: ColorNamer, rgb: np.ndarray) -> list[str]:
-    """Main colours of points (N, 3) uint8."""
+    """Main colors of points (N, 3) uint8."""
     return namer(rgb[:, None], np.full((len(rgb), 1), 255, dtype=np.uint8))
 
 
@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     try:
         triplets = read_triplets(args.triplets).select_columns(["id", "name", "rgb"]).with_format("arrow")
-        namer = ColorNamer(brighten=1.0)  # points have their surface's own colour, no light falls on them
+        namer = ColorNamer(brighten=1.0)  # points have their surface's own color, no light falls on them
         rows, errors = [], []
         for number, table in enumerate(tqdm(triplets, desc="describing", unit="shape"), 1):
             row = decode_row(table)

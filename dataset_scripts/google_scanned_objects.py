@@ -32,7 +32,7 @@ METADATA = "metadata.pbtxt"
 Z_UP = "1 0 0 0 0 1 0 -1 0"  # turns z up into y up
 SOURCE = """\
 [Google Scanned Objects](https://arxiv.org/abs/2204.11918) (Downs et al., ICRA 2022): household objects scanned in 3D,
-Copyright 2020 Google LLC, CC BY 4.0. The scans are in metres with z up; they are turned so that y is up. Names and
+Copyright 2020 Google LLC, CC BY 4.0. The scans are in meters with z up; they are turned so that y is up. Names and
 categories are those of each object's metadata.
 """
 

@@ -118,7 +118,7 @@ def look_at(files: list[Path], args: argparse.Namespace, background: list[int] |
 
 
 def background_of(folder: Path) -> list[int] | None:
-    """The colour behind the objects, if the build's manifest tells."""
+    """The color behind the objects, if the build's manifest tells."""
     path = folder / MANIFEST
     return json.loads(path.read_text(encoding="utf-8"))["settings"].get("background") if path.is_file() else None
 

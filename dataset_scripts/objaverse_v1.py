@@ -1,4 +1,4 @@
-"""Objaverse 1.0 as the `objaverse` package downloads it: names, LVIS categories, creators and licences of its objects.
+"""Objaverse 1.0 as the `objaverse` package downloads it: names, LVIS categories, creators and licenses of its objects.
 
     python -c "import objaverse; objaverse.load_annotations(); objaverse.load_lvis_annotations(); \\
                objaverse.load_objects(uids=[…])"
@@ -27,13 +27,13 @@ from modeling_ulip2.building.sources.table import CollectionError, read_json, wr
 from modeling_ulip2.utils.scripts import run_main
 
 CACHE = Path("~/.objaverse/hf-objaverse-v1")
-# Sketchfab's names of licences, all of version 4.0, and the hub's.
+# Sketchfab's names of licenses, all of version 4.0, and the hub's.
 LICENSES = {name: f"cc-{name}-4.0" for name in ("by", "by-sa", "by-nd", "by-nc", "by-nc-sa", "by-nc-nd")}
 LICENSES |= {"cc0": "cc0-1.0"}
 SOURCE = """\
 [Objaverse 1.0](https://objaverse.allenai.org) (Deitke et al., CVPR 2023): GLB files from Sketchfab, fetched with the
 package `objaverse`. The collection as a whole is ODC-By 1.0; every object has its author's own Creative Commons
-licence, which its row names with the author. Names and tags are the authors', categories are those of Objaverse-LVIS,
+license, which its row names with the author. Names and tags are the authors', categories are those of Objaverse-LVIS,
 which has 46,832 of the 798,759 objects that ULIP-2 took. Files are used as they are: y up, in their own units.
 """
 
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cache", type=Path, default=CACHE, help="the package's folder [%(default)s]")
     parser.add_argument("--output", type=Path, help="folder for objects.csv and SOURCE.md [the cache]")
     parser.add_argument("--lvis", action="store_true", help="only objects with an LVIS category")
-    parser.add_argument("--licenses", nargs="+", choices=sorted(LICENSES), help="only objects with these licences")
+    parser.add_argument("--licenses", nargs="+", choices=sorted(LICENSES), help="only objects with these licenses")
     args = parser.parse_args(arguments)
     cache = args.cache.expanduser()
     allowed = {LICENSES[name] for name in args.licenses or []}
@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (CollectionError, OSError) as error:
         sys.exit(f"objaverse_v1: {error}")
     unknown = sum(not row["license"] for row in rows)
-    print(f"{len(rows)} objects in {args.output or cache}; the licence of {unknown} is unknown")
+    print(f"{len(rows)} objects in {args.output or cache}; the license of {unknown} is unknown")
 
 
 if __name__ == "__main__":

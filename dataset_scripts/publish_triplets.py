@@ -171,7 +171,7 @@ def complete_card(folder: Path, repo_id: str) -> None:
 
 
 def repository(text: str) -> str:
-    """An argument that names a repository of an organisation or person."""
+    """An argument that names a repository of an organization or person."""
     try:
         validate_repo_id(text)
     except HFValidationError as error:

@@ -27,7 +27,7 @@ from modeling_ulip2.utils.scripts import run_main
 MODEL = "models/model_normalized.obj"
 SOURCE = """\
 [ShapeNetCore v2](https://shapenet.org) (Chang et al., 2015), used under [ShapeNet's terms](https://shapenet.org/terms):
-for research and education that is not commercial. OBJ files are used as they are: y up, the front to -z, normalised
+for research and education that is not commercial. OBJ files are used as they are: y up, the front to -z, normalized
 to a bounding box with a diagonal of length 1. A shape's name is the first name of its synset in ShapeNet's taxonomy,
 its tags are the others; the category is the synset's name among the 55 of ShapeNetCore.
 """

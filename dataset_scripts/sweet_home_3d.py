@@ -4,7 +4,7 @@
 
 The folder then holds the OBJ files with their materials and textures, and `objects.csv` with a row for each object.
 A second run completes what is missing. Models by Scopia, Kator Legaz, Reallusion and the authors of Blend Swap:
-CC BY 3.0, those of BlendSwap-CC-0 in the public domain (CC0); each row names its creator and licence.
+CC BY 3.0, those of BlendSwap-CC-0 in the public domain (CC0); each row names its creator and license.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ MAX_UNPACKED_BYTES = 4 << 30
 
 @dataclass(frozen=True)
 class Library:
-    """One `.sh3f` file of the package: what rows call it, its licence as the hub spells it, and its checksum."""
+    """One `.sh3f` file of the package: what rows call it, its license as the hub spells it, and its checksum."""
 
     source: str
     license: str
@@ -82,8 +82,8 @@ files with materials and textures, converted by Emmanuel Puybaret (eTeks) from m
 - Reallusion: CC BY 3.0 US
 - authors of [Blend Swap](https://www.blendswap.com), each named as creator: CC BY 3.0 or CC0
 
-Names, tags and categories are the catalogue's; tags that name a source ({", ".join(sorted(PROVENANCE_TAGS))}) are left
-out. Where the catalogue gives a rotation, it is applied, so that the model stands upright with its front to +z.
+Names, tags and categories are the catalog's; tags that name a source ({", ".join(sorted(PROVENANCE_TAGS))}) are left
+out. Where the catalog gives a rotation, it is applied, so that the model stands upright with its front to +z.
 """
 
 
@@ -107,9 +107,9 @@ def _unescape(text: str) -> str:
 
 
 def read_catalog(library: str, properties: dict[str, str]) -> list[dict[str, str]]:
-    """The rows of `objects.csv` for one library, in the catalogue's order.
+    """The rows of `objects.csv` for one library, in the catalog's order.
 
-    `category` and `group` are both the catalogue's category ("Living room"). `rotation` is its `modelRotation`: nine
+    `category` and `group` are both the catalog's category ("Living room"). `rotation` is its `modelRotation`: nine
     numbers of a row-major matrix that stands the model upright with its front to +z; "" where it needs none.
     """
     numbers = sorted(int(key.partition("#")[2]) for key in properties if re.fullmatch(r"model#\d+", key))
@@ -177,7 +177,7 @@ def unpack_library(name: str, library: zipfile.ZipFile, output: Path) -> list[di
         if not info.is_dir() and (any(p.as_posix() in folders for p in path.parents) or path.name == "LICENSE.TXT"):
             members[path.as_posix()] = info
     if missing := [row["path"] for row in rows if row["path"] not in members]:
-        raise PackageError(f"{name}: the catalogue names {missing[0]}, which the library lacks")
+        raise PackageError(f"{name}: the catalog names {missing[0]}, which the library lacks")
     if sum(info.file_size for info in members.values()) > MAX_UNPACKED_BYTES:
         raise PackageError(f"{name}: unpacks to more than {MAX_UNPACKED_BYTES >> 30} GiB, refused")
     for path, info in tqdm(members.items(), desc=f"Unpacking {name}", unit="file", leave=False):

@@ -61,7 +61,7 @@ class DeepSetsModel(PreTrainedModel):
         self.post_init()
 
     def forward(self, point_values: torch.Tensor, **_: Any) -> PointEncoderOutput:
-        """(B, N, in_channels) -> every point is a token (B, N, C) and its own centre; pooled (B, C)."""
+        """(B, N, in_channels) -> every point is a token (B, N, C) and its own center; pooled (B, C)."""
         tokens = self.point_mlp(point_values)  # (B, N, C)
         pooled = self.cloud_mlp(tokens.max(dim=1).values)  # (B, C)
         return PointEncoderOutput(tokens=tokens, pooled=pooled, centers=point_values[..., :3])

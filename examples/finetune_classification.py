@@ -6,7 +6,7 @@
         --dataset TRIPLETS --labels_file LABELS --split_file SPLIT --model_name_or_path MODEL \
         --initializations pretrained scratch --methods finetune linear_probe --shots 0 1 4 16 --output_dir OUT
 
-Every combination of initialisation, method, shots and seed is a run with a folder of its own, which holds the model,
+Every combination of initialization, method, shots and seed is a run with a folder of its own, which holds the model,
 checkpoints from which the same command goes on, and `result.json`. `results.json` and `results.md` sum them up. A
 second run of the command skips what is done. Options come from the command line or from a YAML file of the same names.
 """
@@ -31,12 +31,12 @@ from transformers import AutoConfig, set_seed
 
 from modeling_ulip2 import CardFacts, CardResult, Ulip2Config, Ulip2FeatureExtractor, Ulip2ForPointCloudClassification
 from modeling_ulip2.data.augmentation import PointAugmentation
-from modeling_ulip2.data.labelled import (
+from modeling_ulip2.data.labeled import (
     ClassificationCollator,
-    LabelledClouds,
-    LabelledSplit,
-    labelled_triplets,
-    read_labelled_split,
+    LabeledClouds,
+    LabeledSplit,
+    labeled_triplets,
+    read_labeled_split,
 )
 from modeling_ulip2.evaluation.metrics.classification import (
     accuracies,
@@ -87,7 +87,7 @@ class ModelArguments:
 
 @dataclass
 class DataArguments:
-    """Labelled clouds."""
+    """Labeled clouds."""
 
     dataset: str = field(metadata={"help": "Folder or hub name: columns xyz, label, perhaps rgb; or triplets."})
     dataset_config: str | None = field(default=None, metadata={"help": "Config of the dataset, e.g. PB_T50_RS."})
@@ -174,7 +174,7 @@ def plan_runs(options: Options) -> list[Run]:
     """All combinations; a linear probe of all clouds draws nothing, so that one seed of it is enough.
 
     Raises:
-        ValueError: an unknown method or initialisation, or `pretrained` without a model.
+        ValueError: an unknown method or initialization, or `pretrained` without a model.
     """
     model, runs = options.model, options.runs
     for given, known in ((runs.methods, (FINETUNE, LINEAR_PROBE)), (model.initializations, (PRETRAINED, SCRATCH))):
@@ -196,20 +196,20 @@ def plan_runs(options: Options) -> list[Run]:
     ]
 
 
-def read_clouds(data: DataArguments) -> LabelledSplit:
+def read_clouds(data: DataArguments) -> LabeledSplit:
     if data.labels_file is not None:
         if data.split_file is None:
             raise ValueError("triplets (--labels_file) need a --split_file with the ids of training and test")
-        split = labelled_triplets(data.dataset, data.labels_file, data.split_file)
+        split = labeled_triplets(data.dataset, data.labels_file, data.split_file)
     else:
-        split = read_labelled_split(data.dataset, data.dataset_config, data.train_split, data.test_split)
+        split = read_labeled_split(data.dataset, data.dataset_config, data.train_split, data.test_split)
     return split.with_at_least(data.min_train_clouds) if data.min_train_clouds > 1 else split
 
 
 class FrozenFeatures:
     """Pooled features of all clouds by encoders that no run changes; each encoder reads each cloud once."""
 
-    def __init__(self, split: LabelledSplit, options: Options):
+    def __init__(self, split: LabeledSplit, options: Options):
         self.split, self.batch_size = split, options.training.eval_batch_size
         self._known: dict[tuple[str, int], dict[str, torch.Tensor]] = {}
 
@@ -218,7 +218,7 @@ class FrozenFeatures:
         run: Run,
         model: Ulip2ForPointCloudClassification,
         collator: ClassificationCollator,
-        clouds: LabelledClouds,
+        clouds: LabeledClouds,
     ) -> torch.Tensor:
         """Features (len(clouds), D) of some of the clouds."""
         # random encoders differ from seed to seed
@@ -239,7 +239,7 @@ class FrozenFeatures:
         return torch.stack([self._known[key][name] for name in clouds.ids])
 
 
-def make_run(run: Run, split: LabelledSplit, options: Options, frozen: FrozenFeatures) -> dict[str, Any]:
+def make_run(run: Run, split: LabeledSplit, options: Options, frozen: FrozenFeatures) -> dict[str, Any]:
     """Trains and measures, or reads the result of the same run before."""
     args = copy.deepcopy(options.training)
     args.output_dir, args.seed = str(Path(str(args.output_dir)) / run.name), run.seed
@@ -336,7 +336,7 @@ def _field(text: str) -> tuple[str, Any]:
 def finetune(
     model: Ulip2ForPointCloudClassification,
     collator: ClassificationCollator,
-    split: LabelledSplit,
+    split: LabeledSplit,
     args: ClassificationTrainingArguments,
     checkpoint: str | None,
 ) -> dict[str, Any]:
@@ -368,7 +368,7 @@ def probe(
     run: Run,
     model: Ulip2ForPointCloudClassification,
     collator: ClassificationCollator,
-    split: LabelledSplit,
+    split: LabeledSplit,
     frozen: FrozenFeatures,
 ) -> torch.Tensor:
     """Fits the linear head of a model to its frozen encoder; returns the logits of the test clouds (N, classes)."""
@@ -378,7 +378,7 @@ def probe(
     return layer(frozen(run, model, collator, split.test)).detach()
 
 
-def measure(logits: torch.Tensor, split: LabelledSplit) -> dict[str, Any]:
+def measure(logits: torch.Tensor, split: LabeledSplit) -> dict[str, Any]:
     """Accuracies on the test clouds, overall and of each class."""
     result = ZeroShotResult.from_logits(logits, torch.from_numpy(split.test.labels), split.test.class_names)
     return accuracies(result) | {"per_class": result.per_class}
@@ -411,7 +411,7 @@ def finish(
             shutil.rmtree(path)
 
 
-def write_summary(folder: Path, results: list[dict[str, Any]], split: LabelledSplit, options: Options) -> None:
+def write_summary(folder: Path, results: list[dict[str, Any]], split: LabeledSplit, options: Options) -> None:
     """`results.json`, with every run, and `results.md`, with means and deviations over seeds."""
     table = run_table(results)
     write_text(folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
@@ -431,7 +431,7 @@ def name_of(data: DataArguments) -> str:
     return Path(data.dataset).name + (f", {data.dataset_config}" if data.dataset_config else "")
 
 
-def size_of(split: LabelledSplit) -> str:
+def size_of(split: LabeledSplit) -> str:
     classes = len(split.test.class_names)
     return f"{len(split.train)} training and {len(split.test)} test clouds of {classes} classes"
 

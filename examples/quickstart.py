@@ -241,7 +241,7 @@ def plan_experiments(output: Path, dataset: Path, labels_file: Path | None, args
                 "held-out creator",
                 f"Held-out creator ({HELD_OUT_CREATOR})",
                 f"Trained without {HELD_OUT_CREATOR}, tested on {HELD_OUT_CREATOR} alone, so that nothing can be "
-                "recognised by its style or by a near copy.",
+                "recognized by its style or by a near copy.",
                 output / "split_held_out_creator.json",
                 output / "model_held_out_creator",
             )
@@ -332,7 +332,7 @@ def evaluate(
         output,
         "Quickstart: from meshes to language",
         sections,
-        summary=f"{len(triplets)} shapes, each with {args.num_points} coloured points, {args.views} views and ranked "
+        summary=f"{len(triplets)} shapes, each with {args.num_points} colored points, {args.views} views and ranked "
         f"captions, taught a Point-BERT of {parameters / 1e6:.1f} M parameters the space of a frozen image-text pair. "
         "Below is what it makes of shapes that it never saw.",
         durations=steps.durations,

@@ -1,4 +1,4 @@
-"""Accuracy against what happens to clouds outside a dataset: fewer points, noise, occlusion, rotation, lost colour,
+"""Accuracy against what happens to clouds outside a dataset: fewer points, noise, occlusion, rotation, lost color,
 and views from few sides.
 
     python examples/robustness.py --model MODEL --dataset TRIPLETS --labels_file LABELS --split_file SPLIT \
@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> dict[str, list[Measured]]:
         trained = {labels[name] for name in split["train"] if name in labels}
         triplets = select_ids(triplets, split["test"], "test")
     known = [name for name in triplets["id"] if labels.get(name) in (trained or labels.values())]
-    triplets = select_ids(triplets, known[: args.limit], "labelled")
+    triplets = select_ids(triplets, known[: args.limit], "labeled")
     names = class_names_of(labels, triplets["id"])
     targets = torch.tensor([names.index(labels[name]) for name in triplets["id"]])
 

@@ -112,7 +112,7 @@ def classify_benchmark(args: Arguments) -> dict[str, Any]:
 
 
 def classify_triplets(args: Arguments) -> Evaluation[ZeroShotResult]:
-    """The labelled shapes of a triplets dataset."""
+    """The labeled shapes of a triplets dataset."""
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
 
@@ -122,7 +122,7 @@ def classify_triplets(args: Arguments) -> Evaluation[ZeroShotResult]:
     if args.split_file:
         triplets = select_ids(triplets, read_split(args.split_file)[args.split], args.split)
     names = load_class_names(args.class_names) if args.class_names else class_names_of(labels, triplets["id"])
-    triplets = select_ids(triplets, [name for name in triplets["id"] if labels.get(name) in names], "labelled")
+    triplets = select_ids(triplets, [name for name in triplets["id"] if labels.get(name) in names], "labeled")
     targets = torch.tensor([names.index(labels[name]) for name in triplets["id"]])
 
     model, feature_extractor, tower = load_for_evaluation(args.model, args.tower)

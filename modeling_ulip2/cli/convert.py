@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
         options.file, options.output_dir, fields, clip_name_or_path=options.tower, ignore=options.ignore
     )
     rows = [
-        ("recognised", release.title if release else f"{conversion.layout.name}, no published size"),
+        ("recognized", release.title if release else f"{conversion.layout.name}, no published size"),
         ("model", f"{type(conversion.model).__name__}, {conversion.model.num_parameters():,} parameters"),
         ("left out", f"{len(conversion.unused)} tensors (see README.md of the folder)"),
         ("written", options.output_dir),

@@ -3,7 +3,7 @@
 from .checkpoint import PublishedCheckpoint, read_checkpoint
 from .convert import Conversion, convert, convert_checkpoint
 from .encoders import ConversionError, infer_point_config
-from .layouts import LAYOUTS, Layout, published_name, recognise, sort_tensors
+from .layouts import LAYOUTS, Layout, published_name, recognize, sort_tensors
 from .pointvit import pointbert_config
 
 __all__ = [
@@ -18,6 +18,6 @@ __all__ = [
     "pointbert_config",
     "published_name",
     "read_checkpoint",
-    "recognise",
+    "recognize",
     "sort_tensors",
 ]

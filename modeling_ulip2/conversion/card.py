@@ -82,7 +82,7 @@ def _usage(conversion: Conversion) -> str:
 def _origin(conversion: Conversion, release: Release | None) -> list[tuple[str, str]]:
     rows = [
         ("source", release.source if release else _UNKNOWN),
-        ("licence", release.license if release else _UNKNOWN),
+        ("license", release.license if release else _UNKNOWN),
         ("paper", release.paper if release else _UNKNOWN),
         ("training data", release.training_data if release else _UNKNOWN),
     ]

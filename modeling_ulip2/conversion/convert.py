@@ -16,8 +16,8 @@ from modeling_ulip2.models.modeling_ulip2 import Ulip2Model
 from modeling_ulip2.towers.slip import slip_from_published
 
 from .checkpoint import PublishedCheckpoint, read_checkpoint
-from .encoders import ConversionError, EncoderLayout, encoder_config, recognise_encoder, without_unused
-from .layouts import Layout, Parts, published_name, recognise, sort_tensors
+from .encoders import ConversionError, EncoderLayout, encoder_config, recognize_encoder, without_unused
+from .layouts import Layout, Parts, published_name, recognize, sort_tensors
 
 _PUBLIC_TOWER = "OpenCLIP's public weights, which never trained and are referred to by name"
 _LISTED = 8
@@ -28,7 +28,7 @@ class Conversion:
     """What became of a file. Tensors are those of the file, mapped and not copied, in the precision they have there.
 
     model: `Ulip2Model`; an encoder alone if the file holds no projection of it; `SlipModel` if it holds no encoder.
-    layout, encoder: as what it was recognised.
+    layout, encoder: as what it was recognized.
     tower: SLIP, if the file holds it beside an encoder.
     unused: published names of the tensors that are left out, each with the reason.
     added: our names of tensors that the file does not hold, each with what they are.
@@ -50,7 +50,7 @@ def convert(
     clip_name_or_path: str | None = None,
     ignore: str | None = None,
 ) -> Conversion:
-    """Recognises a published checkpoint by its names and converts it.
+    """Recognizes a published checkpoint by its names and converts it.
 
     Args:
         checkpoint: the file, or what `read_checkpoint` made of it.
@@ -65,14 +65,14 @@ def convert(
     """
     if not isinstance(checkpoint, PublishedCheckpoint):
         checkpoint = read_checkpoint(checkpoint)
-    layout = recognise(checkpoint)
+    layout = recognize(checkpoint)
     parts = sort_tensors(checkpoint, layout, ignore)
     if layout.encoder is None:
         if parts.logit_scale is not None:
             parts.tower["logit_scale"] = parts.logit_scale
         return Conversion(_slip(checkpoint, parts), layout, unused=parts.unused)
 
-    encoder = recognise_encoder(parts.encoder)
+    encoder = recognize_encoder(parts.encoder)
     weights, unused = without_unused(encoder, parts.encoder)
     unused = {f"{layout.prefix}{layout.encoder}{name}": reason for name, reason in unused.items()} | parts.unused
     config: Any = encoder_config(encoder, weights, {**layout.fields, **(point_config or {})})

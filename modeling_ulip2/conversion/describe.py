@@ -53,7 +53,7 @@ def _describe_file(path: Path) -> Rows:
     if conversion.tower is not None:
         rows.append(("image-text model", f"in the file: SLIP, {conversion.tower.num_parameters():,} parameters"))
     if release is not None:
-        rows += [("licence", release.license), ("source", release.source)]
+        rows += [("license", release.license), ("source", release.source)]
         rows += [(task, figures) for task, figures in release.accuracy]
     return rows
 

@@ -1,6 +1,6 @@
 """What the weights of a published point encoder say about its configuration.
 
-Every encoder here has the names and shapes of the published one, so that recognising it is all there is to convert.
+Every encoder here has the names and shapes of the published one, so that recognizing it is all there is to convert.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ConversionError(ValueError):
 
 @dataclass(frozen=True)
 class EncoderLayout:
-    """How a point encoder is recognised.
+    """How a point encoder is recognized.
 
     model_type: of its configuration here.
     signature: a tensor that no other encoder has.
@@ -223,7 +223,7 @@ ENCODER_LAYOUTS: tuple[EncoderLayout, ...] = (
 )
 
 
-def recognise_encoder(weights: Weights) -> EncoderLayout:
+def recognize_encoder(weights: Weights) -> EncoderLayout:
     """The layout of an encoder's weights (names without the prefix of the encoder).
 
     Raises:

@@ -49,7 +49,7 @@ def convert_to_folder(
             transformers can load it, or the SLIP of the file.
 
     Returns:
-        The conversion and the release that the file was recognised as.
+        The conversion and the release that the file was recognized as.
 
     Raises:
         ConversionError: the file does not fit; nothing is written then.

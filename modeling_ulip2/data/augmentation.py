@@ -1,6 +1,6 @@
 """Random changes of one training cloud, in the order of ULIP's data pipeline.
 
-Every function takes points (N, C) whose first three columns are xyz (y up) and whose other columns (colour) ride
+Every function takes points (N, C) whose first three columns are xyz (y up) and whose other columns (color) ride
 along, and a numpy random state, and returns a new array of the same dtype; the input is left alone. Both of numpy's
 generators serve: a `Generator` seeded per sample makes training reproducible whatever the number of workers, and a
 legacy `RandomState` draws, in the same order, exactly what the published code drew.
@@ -49,7 +49,7 @@ def random_sample(points: np.ndarray, num_points: int, rng: Rng, order: np.ndarr
 
 
 def drop_points(points: np.ndarray, rng: Rng, max_ratio: float = 0.875) -> np.ndarray:
-    """Replaces a share U(0, max_ratio) of the points, colour included, by point 0. The number of rows stays."""
+    """Replaces a share U(0, max_ratio) of the points, color included, by point 0. The number of rows stays."""
     ratio = rng.random() * max_ratio
     dropped = rng.random(len(points)) <= ratio  # (N,)
     return np.where(dropped[:, None], points[:1], points)
@@ -86,9 +86,9 @@ def rotate_about_y(points: np.ndarray, rng: Rng) -> np.ndarray:
 
 @dataclass(frozen=True)
 class PointAugmentation:
-    """ULIP's augmentation of a sampled, normalised cloud. Defaults: the published settings; 0 switches one off.
+    """ULIP's augmentation of a sampled, normalized cloud. Defaults: the published settings; 0 switches one off.
 
-    `scale_by_axis` draws a factor for each axis, and `normalize_scaled` then normalises the cloud again: together they
+    `scale_by_axis` draws a factor for each axis, and `normalize_scaled` then normalizes the cloud again: together they
     are what the fine-tuning of PointNeXt does before it rotates.
     """
 

@@ -2,7 +2,7 @@
 
     FOLDER/README.md                                 `load_dataset(FOLDER, "PB_T50_RS", split="test")` works
     FOLDER/benchmark.json                            which benchmark, from which files, checked against which counts
-    FOLDER/<config>/test-00000-of-00006.parquet, …   `id`, `xyz` (n, 3), `rgb` (n, 3) where there is colour, `label`
+    FOLDER/<config>/test-00000-of-00006.parquet, …   `id`, `xyz` (n, 3), `rgb` (n, 3) where there is color, `label`
 
 `dataset_scripts/modelnet40.py`, `objaverse_lvis.py` and `scanobjectnn.py` write such folders.
 """
@@ -154,7 +154,7 @@ def read_benchmark(folder: str | Path, config: str | None = None, split: str = "
 
     Returns:
         Rows `id` (string), `xyz` (n, 3) float32 or float16 as the source stores them, y up, `rgb` (n, 3) uint8 or
-        floats in [0, 1] where the source has colour, `label` (`ClassLabel` with the names in label order).
+        floats in [0, 1] where the source has color, `label` (`ClassLabel` with the names in label order).
 
     Raises:
         FileNotFoundError: no converted benchmark.

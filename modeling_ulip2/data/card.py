@@ -118,7 +118,7 @@ def _introduction(settings: Mapping[str, Any], totals: Mapping[str, Any]) -> str
     return (
         "Triplets of point cloud, views and captions, as [ULIP-2](https://arxiv.org/abs/2305.08275) makes them from "
         "nothing but 3D files, built with `modeling_ulip2`.\n\n"
-        f"{count:,} shapes, each with {settings['num_points']:,} coloured points and {_num_views(settings)} views of "
+        f"{count:,} shapes, each with {settings['num_points']:,} colored points and {_num_views(settings)} views of "
         f"{settings['size']} x {settings['size']} pixels; {count * _num_views(settings):,} views and "
         f"{totals.get('captions', 0):,} captions in all."
     )
@@ -216,7 +216,7 @@ def _columns(settings: Mapping[str, Any]) -> str:
         (
             "xyz",
             f"({settings['num_points']}, 3) float16, y up, in the file's unit; a shape that half precision "
-            "could not hold is centred or scaled by a power of two",
+            "could not hold is centerd or scaled by a power of two",
         ),
         ("rgb", f"({settings['num_points']}, 3) uint8, sRGB"),
         (
@@ -240,7 +240,7 @@ def _columns(settings: Mapping[str, Any]) -> str:
         rows.append(
             (
                 f"config `{FEATURES_CONFIG}`: id, image_embeds, text_embeds",
-                "the tower's normalised embeddings of each view and each caption, float16, in the same order",
+                "the tower's normalized embeddings of each view and each caption, float16, in the same order",
             )
         )
     table = "\n".join(f"| {name} | {meaning} |" for name, meaning in rows)
@@ -253,9 +253,9 @@ def _licenses(totals: Mapping[str, Any]) -> str:
         return f"| {head} | shapes |\n|---|---|\n{rows}"
 
     return (
-        "## Licences\n\nEvery row names the creator and the licence of its shape, where the source states them; "
+        "## Licenses\n\nEvery row names the creator and the license of its shape, where the source states them; "
         "points and views are derived from it.\n\n"
-        f"{table('licence', totals.get('licenses', {}))}\n\n{table('source', totals.get('sources', {}))}"
+        f"{table('license', totals.get('licenses', {}))}\n\n{table('source', totals.get('sources', {}))}"
     )
 
 

@@ -69,7 +69,7 @@ class CloudCollator:
     def _points(self, rows: Sequence[Mapping[str, Any]], rngs: list[np.random.Generator]) -> torch.Tensor:
         """`point_values` (B, N, 3 or 6) float32 of rows with `xyz` (N, 3) and perhaps `rgb` (N, 3).
 
-        Colours are bytes, or floats in [0, 1].
+        Colors are bytes, or floats in [0, 1].
         """
         extractor = self.feature_extractor
         clouds = []
@@ -94,7 +94,7 @@ class CloudCollator:
         num_points = self.feature_extractor.num_points
         if self.feature_extractor.sampling != "random" or len(xyz) < num_points:
             return None
-        # other points in every pass; also where all are kept, as dropout and grouping favour the first one
+        # other points in every pass; also where all are kept, as dropout and grouping favor the first one
         return random_sample(np.arange(len(xyz)), num_points, rng)
 
 
@@ -150,7 +150,7 @@ class TripletCollator(CloudCollator):
         return batch | {"return_loss": True}
 
     def _choose_view(self, row: Mapping[str, Any], rng: np.random.Generator) -> tuple[int, bool]:
-        """Index of a view that has captions, and whether its depth is meant rather than its colours."""
+        """Index of a view that has captions, and whether its depth is meant rather than its colors."""
         names = ("text_embeds", "image_embeds") if "text_embeds" in row else ("captions", "views")
         captions, views = (row[name] for name in names)
         usable = [view for view, own in enumerate(captions) if len(own) and view < len(views)]

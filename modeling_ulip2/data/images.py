@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-# Grey of the farthest and of the nearest visible point in a picture of depth.
-FAR_GREY, NEAR_GREY = 64, 255
+# Gray of the farthest and of the nearest visible point in a picture of depth.
+FAR_GRAY, NEAR_GRAY = 64, 255
 # Azimuth of the views on a sheet, degrees: shows the front and a side.
 PORTRAIT_AZIMUTH = 30
 CLOUD_SIDE = 224  # pixels, of a shape that has points but no views
@@ -31,12 +31,12 @@ def open_depth(view: Any) -> Image.Image:
     """
     depth = read_depth(view)
     seen = depth > 0
-    grey = np.zeros(depth.shape, dtype=np.uint8)
+    gray = np.zeros(depth.shape, dtype=np.uint8)
     if seen.any():
         near, far = depth[seen].min(), depth[seen].max()
         share = (far - depth[seen]) / max(far - near, 1e-6)
-        grey[seen] = np.rint(FAR_GREY + share * (NEAR_GREY - FAR_GREY))
-    return Image.fromarray(grey).convert("RGB")
+        gray[seen] = np.rint(FAR_GRAY + share * (NEAR_GRAY - FAR_GRAY))
+    return Image.fromarray(gray).convert("RGB")
 
 
 def read_depth(view: Any) -> np.ndarray:

@@ -28,7 +28,7 @@ def triplet_features(num_points: int, *, depth: bool = False) -> Features:
 
     - `id`: path of the mesh in its folder, with `/`; `source`, `name`, `license`, `creator`: strings, "" where unknown
     - `xyz` (num_points, 3) float16: points on the surface, y up, in the file's own unit (see `pack_xyz`)
-    - `rgb` (num_points, 3) uint8: their sRGB colours
+    - `rgb` (num_points, 3) uint8: their sRGB colors
     - `views` [V]: encoded RGB images
     - `azimuths`, `elevations`, `distances` [V], `shifts` [V][2], `fov`, `size`, `target` (3,): the cameras, see below
     - `captions` [V][k], `caption_scores` [V][k]: every caption of a view and its cosine similarity with the view,
@@ -69,7 +69,7 @@ def triplet_features(num_points: int, *, depth: bool = False) -> Features:
 
 
 def features_features(dim: int, *, depth: bool = False) -> Features:
-    """Columns of the `features` config: the frozen towers' L2-normalised embeddings of size `dim`, by `id`.
+    """Columns of the `features` config: the frozen towers' L2-normalized embeddings of size `dim`, by `id`.
 
     - `image_embeds` [V][dim] float16, in the order of `views`
     - `text_embeds` [V][k][dim] float16, in the order of `captions`
@@ -105,8 +105,8 @@ class Packing:
     def of(cls, xyz: np.ndarray) -> Packing:
         """The packing of points (N, 3), which changes nothing wherever it can.
 
-        A shape far from the origin is centred on its bounding box, and a shape too large or too small is scaled by a
-        power of two: both change nothing for a model, whose feature extractor centres and scales every cloud.
+        A shape far from the origin is centerd on its bounding box, and a shape too large or too small is scaled by a
+        power of two: both change nothing for a model, whose feature extractor centers and scales every cloud.
 
         Raises:
             ValueError: a coordinate is NaN or infinite.

@@ -1,4 +1,4 @@
-"""Test shapes, texts and images as L2-normalised rows, by a trained model and its frozen tower."""
+"""Test shapes, texts and images as L2-normalized rows, by a trained model and its frozen tower."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def embed_views(
     draw: int | None = None,
     progress: bool = True,
 ) -> list[Tensor]:
-    """Image embeddings of the views of N shapes, each (V, D) float32 and L2-normalised; V may differ.
+    """Image embeddings of the views of N shapes, each (V, D) float32 and L2-normalized; V may differ.
 
     Args:
         triplets: rows with `id` and `views`.

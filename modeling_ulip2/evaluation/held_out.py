@@ -50,8 +50,8 @@ class HeldOutEvaluation:
         ids = list(triplets["id"])
         self.class_names = class_names_of(labels or {}, ids)
         place = {name: label for label, name in enumerate(self.class_names)}
-        self.labelled = [row for row, name in enumerate(ids) if name in (labels or {})]
-        self.targets = torch.tensor([place[(labels or {})[ids[row]]] for row in self.labelled])  # (n,)
+        self.labeled = [row for row, name in enumerate(ids) if name in (labels or {})]
+        self.targets = torch.tensor([place[(labels or {})[ids[row]]] for row in self.labeled])  # (n,)
         # one class is no classification
         if len(self.class_names) > 1:
             self.class_embeds = class_embeddings(tower.encode_text, self.class_names, templates)  # (C, D)
@@ -69,7 +69,7 @@ class HeldOutEvaluation:
             metrics.update({f"{prefix}_{name}": value for name, value in own.items()})
 
         if len(self.class_names) > 1:
-            result = zero_shot_metrics(points[self.labelled], self.class_embeds, self.targets, self.class_names)
+            result = zero_shot_metrics(points[self.labeled], self.class_embeds, self.targets, self.class_names)
             add("zero_shot", result.metrics)
         if self.text_embeds is not None:
             add("text_to_shape", retrieval_metrics(self.text_embeds, points, self.shapes_of_text).metrics)

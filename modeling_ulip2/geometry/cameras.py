@@ -110,7 +110,7 @@ class Camera:
         return self._fitted_to_view(points, slope) if self.fit == "view" else self._fitted_to_ring(points, slope)
 
     def _fitted_to_view(self, points: np.ndarray, slope: float) -> Camera:
-        """The larger extent of the projection is 2 * slope, and both extents are centred."""
+        """The larger extent of the projection is 2 * slope, and both extents are centerd."""
         right, up, back = self.rotation @ points.T  # (V,) each
 
         # |across - shift| <= slope * (distance - back) holds for all points if it does for these two of them.

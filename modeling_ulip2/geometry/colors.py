@@ -1,7 +1,7 @@
 """sRGB and linear light (IEC 61966-2-1).
 
-Images, OBJ and PLY store sRGB; glTF factors and vertex colours are linear. Inside a `Mesh` every factor and vertex
-colour is linear and every texture is sRGB, so that their product, as glTF defines it, is taken in linear light.
+Images, OBJ and PLY store sRGB; glTF factors and vertex colors are linear. Inside a `Mesh` every factor and vertex
+color is linear and every texture is sRGB, so that their product, as glTF defines it, is taken in linear light.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ Reason = Literal[
     "truncated",  # the file ends before the content that it announces
     "empty",  # no triangle (mesh) or no point (cloud)
     "zero_area",  # triangles, but no surface
-    "non_finite",  # NaN or infinite coordinates or colours
+    "non_finite",  # NaN or infinite coordinates or colors
     "too_large",  # more bytes than max_bytes, alone or with the files that it names
     "too_many_faces",  # more triangles than max_faces, counted from the header where there is one
     "too_many_points",  # more points than max_points

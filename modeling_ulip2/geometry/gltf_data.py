@@ -1,7 +1,7 @@
 """glTF 2.0 storage: the GLB container, buffers, accessors, Draco.
 
 trimesh's loader is not used for glTF because it allocates what a header declares before looking at the file's size,
-leaves sparse and normalised accessors, skins and texture transforms undone, and keeps linear colours in 8 bits.
+leaves sparse and normalized accessors, skins and texture transforms undone, and keeps linear colors in 8 bits.
 """
 
 from __future__ import annotations
@@ -132,9 +132,9 @@ class GltfDocument:
         return count
 
     def accessor(self, index: int) -> np.ndarray:
-        """The items of an accessor, (count, width): float32 if it holds floats or normalised integers, else integers.
+        """The items of an accessor, (count, width): float32 if it holds floats or normalized integers, else integers.
 
-        Sparse accessors are filled in (glTF 2.0, 3.6.2.3); normalised integers become numbers in [0, 1] or [-1, 1]
+        Sparse accessors are filled in (glTF 2.0, 3.6.2.3); normalized integers become numbers in [0, 1] or [-1, 1]
         (3.6.2.2).
         """
         entry = self.header["accessors"][index]
@@ -160,7 +160,7 @@ class GltfDocument:
         return self.normalize(index, values)
 
     def normalize(self, index: int, values: np.ndarray) -> np.ndarray:
-        """Integers of an accessor declared as normalised, as float32 in [0, 1] or [-1, 1]; others unchanged."""
+        """Integers of an accessor declared as normalized, as float32 in [0, 1] or [-1, 1]; others unchanged."""
         entry = self.header["accessors"][index]
         dtype = np.dtype(_DTYPES[entry["componentType"]])
         if entry.get("normalized") and dtype.kind in "iu" and values.dtype.kind in "iu":

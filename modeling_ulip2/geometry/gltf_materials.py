@@ -1,6 +1,6 @@
-"""glTF materials, reduced to base colour, texture, transparency and emission (glTF 2.0, 3.9).
+"""glTF materials, reduced to base color, texture, transparency and emission (glTF 2.0, 3.9).
 
-Metals keep their base colour: without a room to reflect they would be black.
+Metals keep their base color: without a room to reflect they would be black.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class GltfMaterials:
         if material.alpha_mode not in ("OPAQUE", "MASK", "BLEND"):
             raise MeshError("corrupt", f"material {material.name!r} has the alpha mode {material.alpha_mode!r}")
         use = None
-        if info is not None and (loaded := self._load(info, "the material's plain colour is used")) is not None:
+        if info is not None and (loaded := self._load(info, "the material's plain color is used")) is not None:
             material.texture, material.wrap, use = loaded
         if shine is not None:
             use = self._add_metal(material, use, shine, glossy.get("specularGlossinessTexture"))
@@ -167,11 +167,11 @@ class GltfMaterials:
     def _add_metal(
         self, material: Material, use: TextureUse | None, specular: np.ndarray, info: dict[str, Any] | None
     ) -> TextureUse | None:
-        """Give the metal parts of a specular-glossiness material their specular colour; gives how its texture is read.
+        """Give the metal parts of a specular-glossiness material their specular color; gives how its texture is read.
 
         A specular texture counts where it lies on the surface as the diffuse one does, or alone.
         """
-        loaded = None if info is None else self._load(info, "the material's plain specular colour is used")
+        loaded = None if info is None else self._load(info, "the material's plain specular color is used")
         if loaded is not None and (use is None or (use, material.wrap) == (loaded[2], loaded[1])):
             specular = specular * SRGB_TO_LINEAR[loaded[0][..., :3]]  # (H, W, 3)
             material.wrap, use = loaded[1], loaded[2]
@@ -253,9 +253,9 @@ def _resized(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 def _metal(diffuse: np.ndarray, specular: np.ndarray) -> np.ndarray:
-    """Base colour of a specular-glossiness material: a metal has no diffuse colour, its specular one is what it shows.
+    """Base color of a specular-glossiness material: a metal has no diffuse color, its specular one is what it shows.
 
-    It counts as metal, by degrees, where the diffuse colour is darker than a quarter of the specular one and the
+    It counts as metal, by degrees, where the diffuse color is darker than a quarter of the specular one and the
     specular one brighter than what plastics reflect (0.04); both limits are ours.
 
     Args:

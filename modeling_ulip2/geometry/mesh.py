@@ -25,10 +25,10 @@ AlphaMode = Literal["OPAQUE", "MASK", "BLEND"]
 
 @dataclass
 class Material:
-    """The colour of a surface, reduced to what a diffuse picture needs.
+    """The color of a surface, reduced to what a diffuse picture needs.
 
     Attributes:
-        base_color: (4,) float32, linear RGB and alpha; multiplies texture and vertex colours.
+        base_color: (4,) float32, linear RGB and alpha; multiplies texture and vertex colors.
         texture: (H, W, 4) uint8 or None, sRGB with straight alpha, row 0 at v = 0.
         wrap: how u and v outside [0, 1) are read: "repeat", "mirror" or "clamp" for each axis.
         alpha_mode: OPAQUE ignores alpha, MASK cuts at `alpha_cutoff`, BLEND mixes with what is behind.
@@ -73,7 +73,7 @@ class Material:
 
 @dataclass
 class Mesh:
-    """Triangles with their colours, in the file's own frame and scale (y up is a convention of the datasets).
+    """Triangles with their colors, in the file's own frame and scale (y up is a convention of the datasets).
 
     A mesh is valid from its making: every vertex is used by a face, coordinates are finite, the surface has an area.
 
@@ -90,7 +90,7 @@ class Mesh:
         warnings: what had to be left out or guessed, one sentence each.
 
     Raises:
-        MeshError: no faces, indices out of range, non-finite coordinates or colours, no surface at all.
+        MeshError: no faces, indices out of range, non-finite coordinates or colors, no surface at all.
     """
 
     vertices: np.ndarray
@@ -212,7 +212,7 @@ class Part:
 
 
 def join(parts: list[Part], materials: list[Material]) -> Mesh:
-    """Put parts together; a part without normals, uv or colours gets zeros, zeros and white."""
+    """Put parts together; a part without normals, uv or colors gets zeros, zeros and white."""
     if not parts:
         raise MeshError("empty", "it holds no triangle")
     sizes = [len(part.vertices) for part in parts]

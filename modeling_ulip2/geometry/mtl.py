@@ -1,4 +1,4 @@
-"""OBJ's material files (MTL): base colour, texture, transparency."""
+"""OBJ's material files (MTL): base color, texture, transparency."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class MaterialLibrary:
                 if error is None or failure.reason != "texture_missing":
                     error = failure
         assert error is not None
-        self._tolerate(error, "the material's plain colour is used")
+        self._tolerate(error, "the material's plain color is used")
         return None
 
     def _expected(self, keyword: str) -> int:

@@ -59,7 +59,7 @@ def read_obj(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, stric
     if not text.libraries and any(names):
         warnings.append("it names materials but no material file; they are shown white")
     materials = [library.material(name) for name in names]
-    # A face without texture coordinates shows its material's plain colour.
+    # A face without texture coordinates shows its material's plain color.
     bare = (corners[..., 1] < 0).any(axis=1)
     for number, material in enumerate(list(materials)):
         here = bare & (face_material == number)

@@ -1,7 +1,7 @@
 """PLY files as tables of numbers, for meshes and point clouds.
 
 trimesh's loader is not used because it refuses binary files that mix triangles with larger polygons, reads a truncated
-table as an empty one, and leaves vertex colours behind when it splits vertices for a texture.
+table as an empty one, and leaves vertex colors behind when it splits vertices for a texture.
 """
 
 from __future__ import annotations

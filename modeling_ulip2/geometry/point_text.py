@@ -77,7 +77,7 @@ def _read_header(data: bytes, warnings: list[str]) -> _Header:
         numbers = [_NUMBER.fullmatch(cell) is not None for cell in cells]
         if len(cells) == 1 and header.count is None and cells[0].isdigit():
             header.count = int(cells[0][:18])
-        elif cells and (all(numbers) or _is_labelled_row(line, words, numbers)):
+        elif cells and (all(numbers) or _is_labeled_row(line, words, numbers)):
             header.end, header.line = start, number
             _check_decimals(line, number)
             if not all(numbers):
@@ -98,7 +98,7 @@ def _read_header(data: bytes, warnings: list[str]) -> _Header:
     raise MeshError("empty", "it holds no point")
 
 
-def _is_labelled_row(line: bytes, words: list[bytes], numbers: list[bool]) -> bool:
+def _is_labeled_row(line: bytes, words: list[bytes], numbers: list[bool]) -> bool:
     """Whether a line is a row, with words in some of its cells, of the table that the line before names."""
     if not words or not (b"," in line or b";" in line) or not names_points(names := _names(words[-1])):
         return False
@@ -155,18 +155,18 @@ def _check_decimals(line: bytes, number: int) -> None:
 
 def _load(rows: bytes, suffix: str, header: _Header, max_points: int) -> np.ndarray:
     """(N, C) float64 of the rows, all of the same length."""
-    labelled = header.columns is not None
-    body = rows if labelled else _one_separator(rows)
+    labeled = header.columns is not None
+    body = rows if labeled else _one_separator(rows)
     if suffix == ".pts":  # scans one after another, each with its count
         body = re.sub(rb"(?m)^\d+$", b"", body)
     try:
-        if labelled:
+        if labeled:
             return load_table(body, max_points, header.columns, header.separator)
         return load_table(body, max_points)
     except ValueError as error:
         if isinstance(error, MeshError):
             raise
-        if labelled:
+        if labeled:
             raise MeshError("corrupt", f"its rows are not alike ({error})") from None
         raise _bad_row(rows, body, header.line) from None
 

@@ -1,4 +1,4 @@
-"""The z-buffer rasteriser: compiled by numba, one thread, no system package.
+"""The z-buffer rasterizer: compiled by numba, one thread, no system package.
 
 A view is drawn in three passes over a supersampled frame: solid faces leave their depth and number, each covered
 sample is then shaded once, and transparent faces are blended over it from back to front.
@@ -61,7 +61,7 @@ def _wrap(coordinate, mode):
 
 
 @_inline
-def _neighbour(index, size, mode):
+def _neighbor(index, size, mode):
     if mode == 0:
         return index % size
     return min(max(index, 0), size - 1)
@@ -75,8 +75,8 @@ def _texture(u, v, level, wrap_u, wrap_v, levels, texels, to_linear):
     y = _wrap(v, wrap_v) * height - 0.5
     x0, y0 = int(math.floor(x)), int(math.floor(y))
     fx, fy = x - x0, y - y0
-    left, right = _neighbour(x0, width, wrap_u), _neighbour(x0 + 1, width, wrap_u)
-    top, bottom = _neighbour(y0, height, wrap_v), _neighbour(y0 + 1, height, wrap_v)
+    left, right = _neighbor(x0, width, wrap_u), _neighbor(x0 + 1, width, wrap_u)
+    top, bottom = _neighbor(y0, height, wrap_v), _neighbor(y0 + 1, height, wrap_v)
     a, b = texels[start + top * width + left], texels[start + top * width + right]
     c, d = texels[start + bottom * width + left], texels[start + bottom * width + right]
     wa, wb, wc, wd = (1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy
@@ -207,7 +207,7 @@ def _draw(order, faces, screen, inverse_depth, side, focal, blending, face_kind,
           base_colors, emissions, hole_below, solid_from, double_sided, texture_levels, emission_levels, wraps, levels,
           texels, uv, normals, face_normals, vertex_colors, face_colors, rotation, lamp, to_linear, nearest, winner,
           first_hit, frame):  # fmt: skip
-    """Rasterise the faces in `order`: into nearest (inverse depth) and winner (face), or, blending, into frame."""
+    """Rasterize the faces in `order`: into nearest (inverse depth) and winner (face), or, blending, into frame."""
     for number in range(order.shape[0]):
         face = order[number]
         i, j, k = faces[face, 0], faces[face, 1], faces[face, 2]

@@ -36,7 +36,7 @@ def read_mesh(
     max_bytes: int = MAX_BYTES,
     strict: bool = True,
 ) -> Mesh:
-    """Read a mesh with its colours, node transforms baked, in the file's own frame and scale.
+    """Read a mesh with its colors, node transforms baked, in the file's own frame and scale.
 
     Formats: GLB and glTF 2.0 (Draco with DracoPy), OBJ with MTL, PLY, STL, OFF. Buffers, material files and images are
     read from below `root` only, links followed; an absolute path in the file stands for the file of that name beside
@@ -49,7 +49,7 @@ def read_mesh(
         max_faces: largest number of triangles, counted over all instances.
         max_bytes: largest size of the file together with all files that it names.
         strict: a material file or image that is missing or cannot be decoded is an error. False shows the surface in
-            its material's plain colour instead and says so in `Mesh.warnings`.
+            its material's plain color instead and says so in `Mesh.warnings`.
 
     Raises:
         MeshError: with `.reason`, one of `errors.REASONS`.

@@ -38,7 +38,7 @@ class Renderer:
     """Draws meshes in the light of `light.py`, anti-aliased by supersampling; all sums are taken in linear light.
 
     Args:
-        engine: "numba", the rasteriser that needs no system package; "egl", OpenGL without a display (moderngl and
+        engine: "numba", the rasterizer that needs no system package; "egl", OpenGL without a display (moderngl and
             a driver's EGL); "auto", EGL where it runs on a GPU and numba elsewhere.
         size: side of the square pictures, pixels.
         supersampling: samples along each side of a pixel.

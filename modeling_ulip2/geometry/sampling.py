@@ -1,4 +1,4 @@
-"""Point clouds from meshes: uniform by area, coloured."""
+"""Point clouds from meshes: uniform by area, colored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def sample_points(mesh: Mesh, n: int, seed: int = 0) -> tuple[np.ndarray, np.nda
     """Draw points from a mesh's surface, independently and uniformly by area.
 
     Points that fall on a material's holes (alpha below the cut-off of MASK, or nearly 0 under BLEND) are drawn again.
-    Colours are those of `surface.seen_colors`: glass is pale, lamps shine.
+    Colors are those of `surface.seen_colors`: glass is pale, lamps shine.
 
     Args:
         mesh: what to sample.

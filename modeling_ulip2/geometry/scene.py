@@ -1,4 +1,4 @@
-"""A mesh laid out for rasterisation: what both engines draw. The light they draw it in is in `light.py`."""
+"""A mesh laid out for rasterization: what both engines draw. The light they draw it in is in `light.py`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """STL, binary and ASCII.
 
-trimesh's loader is not used because it reads a truncated file as one without triangles, and drops the colours that two
+trimesh's loader is not used because it reads a truncated file as one without triangles, and drops the colors that two
 programs store.
 """
 
@@ -83,10 +83,10 @@ def _read_ascii(text: bytes, max_faces: int) -> Mesh:
 
 
 def _facet_colors(header: bytes, attributes: np.ndarray) -> np.ndarray | None:
-    """15-bit colours, which two programs store in the attribute bytes, each in its own way; else None.
+    """15-bit colors, which two programs store in the attribute bytes, each in its own way; else None.
 
-    Materialise Magics: the header says COLOR=rgba, bit 15 = 0 marks a facet's own colour, red in the low bits.
-    VisCAM and SolidView: bit 15 = 1 marks a colour, blue in the low bits.
+    Materialize Magics: the header says COLOR=rgba, bit 15 = 0 marks a facet's own color, red in the low bits.
+    VisCAM and SolidView: bit 15 = 1 marks a color, blue in the low bits.
     """
     fields = np.stack([attributes & 31, (attributes >> 5) & 31, (attributes >> 10) & 31], axis=1) / 31.0  # (F, 3)
     own = (attributes >> 15) == 0

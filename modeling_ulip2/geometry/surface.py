@@ -1,4 +1,4 @@
-"""The colour of points on a mesh's surface."""
+"""The color of points on a mesh's surface."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .mesh import Material, Mesh
 
 
 def surface_colors(mesh: Mesh, face: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
-    """Colour and opacity at points of the surface: base colour * texture * vertex colour * face colour.
+    """Color and opacity at points of the surface: base color * texture * vertex color * face color.
 
     Args:
         mesh: with P points on it,
@@ -37,7 +37,7 @@ def surface_colors(mesh: Mesh, face: np.ndarray, barycentric: np.ndarray) -> np.
 
 
 def seen_colors(mesh: Mesh, face: np.ndarray, barycentric: np.ndarray, rgba: np.ndarray) -> np.ndarray:
-    """The one colour that stands for each point where nothing can be seen through it and nothing shines.
+    """The one color that stands for each point where nothing can be seen through it and nothing shines.
 
     - Glass: see `light.pane_color` and `Material.pane_opacity`.
     - Lamps: emission is added; where the sum leaves [0, 1], it is scaled by its largest channel, which keeps its hue.
@@ -104,7 +104,7 @@ def _texels(coordinate: np.ndarray, size: int, wrap: str) -> tuple[tuple[np.ndar
         coordinate = 1.0 - np.abs(np.mod(coordinate, 2.0) - 1.0)
     else:
         coordinate = np.mod(coordinate, 1.0)
-    position = coordinate * size - 0.5  # texel centres stand at halves
+    position = coordinate * size - 0.5  # texel centers stand at halves
     first = np.floor(position).astype(np.int64)
     weight = (position - first).astype(np.float32)
     pair = (first, first + 1)

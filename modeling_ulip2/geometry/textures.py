@@ -106,10 +106,10 @@ def _too_large(name: str, size: str) -> MeshError:
 
 
 def _to_rgba(image: Image.Image, max_side: int) -> np.ndarray:
-    if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):  # 16-bit grey: Pillow would clip, not scale
-        grey = np.asarray(image, dtype=np.float32)
-        top = 65535.0 if image.mode != "F" else max(1.0, float(grey.max()))
-        image = Image.fromarray((grey * (255.0 / top)).clip(0, 255).astype(np.uint8))
+    if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):  # 16-bit gray: Pillow would clip, not scale
+        gray = np.asarray(image, dtype=np.float32)
+        top = 65535.0 if image.mode != "F" else max(1.0, float(gray.max()))
+        image = Image.fromarray((gray * (255.0 / top)).clip(0, 255).astype(np.uint8))
     rgba = np.array(image.convert("RGBA"))
     while max(rgba.shape[:2]) > max_side:
         rgba = halve(rgba)

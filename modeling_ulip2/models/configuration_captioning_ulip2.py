@@ -39,7 +39,7 @@ class Ulip2CaptioningConfig(ReferringConfigMixin, PreTrainedConfig):
         instruction_aware: whether the Q-Former reads the instruction beside the cloud, as in InstructBLIP; without,
             it has the layers of BLIP-2's.
         compression: how the "mlp" makes `num_query_tokens` of all tokens: "pool" averages those nearest to each of
-            the first so many centres, "resample" lets learned queries attend to all. Both are ours.
+            the first so many centers, "resample" lets learned queries attend to all. Both are ours.
         connector_hidden_size, connector_num_attention_heads: of the "mlp" and its resampler.
         lora_config: arguments of peft's `LoraConfig`, where the language model has an adapter.
         initializer_range: standard deviation of new weights.

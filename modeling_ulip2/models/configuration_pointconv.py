@@ -71,7 +71,7 @@ class PointNextConfig(PointConvConfig):
         sa_residual: residual connection around a pooling layer.
         radius, radius_scaling: radius of the first ball, and its growth from stage to stage.
         num_neighbors: points in a ball.
-        normalize_offsets: divide offsets from the centre by the radius.
+        normalize_offsets: divide offsets from the center by the radius.
         expansion: how much wider an inverted residual block is inside.
         head_dims: widths of the layers behind the pooling; the last is the width of the pooled feature.
         head_dropout: dropout behind each of them.
@@ -150,15 +150,15 @@ class PointNet2Config(PointConvConfig):
     """Configuration of the PointNet++ encoder. The defaults are those of the single-scale network of ULIP.
 
     `POINTNET2_MSG` holds the arguments of the multi-scale network. Lists have an entry for every level of sampling;
-    inside it, radii, neighbours and widths have an entry for every scale.
+    inside it, radii, neighbors and widths have an entry for every scale.
 
     Args:
         in_channels: columns of the input: xyz (3), or xyz and further features such as rgb or normals (6).
         multi_scale: several scales a level ("MSG"), named and ordered as in the multi-scale network.
-        num_centers: centres of every level.
-        radii, num_neighbors: of the ball around a centre; the latter also of how many points in it are taken.
+        num_centers: centers of every level.
+        radii, num_neighbors: of the ball around a center; the latter also of how many points in it are taken.
         mlp_dims: widths of the layers on every point of a ball.
-        global_dims: widths of the layers on all centres of the last level.
+        global_dims: widths of the layers on all centers of the last level.
         head_dims, head_dropout: widths of the two layers behind the pooling, and dropout behind each.
     """
 
@@ -211,17 +211,17 @@ class PointMLPConfig(PointConvConfig):
 
     Args:
         in_channels: columns of the input: xyz (3), or xyz and further features.
-        num_points: the first stage samples num_points // reducers[0] centres, whatever the size of a cloud.
+        num_points: the first stage samples num_points // reducers[0] centers, whatever the size of a cloud.
         embed_dim: channels of a point before the first stage.
         dim_expansion: growth of the channels in every stage.
-        pre_blocks, pos_blocks: residual layers of every stage, on every neighbour and on every centre.
+        pre_blocks, pos_blocks: residual layers of every stage, on every neighbor and on every center.
         k_neighbors: points in a group.
-        reducers: how much every stage thins out centres.
+        reducers: how much every stage thins out centers.
         groups: groups of the convolutions in residual layers.
         res_expansion: how much wider (or narrower) a residual layer is inside.
         use_bias: bias in the convolutions.
-        use_xyz: coordinates of the neighbours as further features.
-        normalize: what a group is normalised by: "anchor" (its centre), "center" (its mean) or None.
+        use_xyz: coordinates of the neighbors as further features.
+        normalize: what a group is normalized by: "anchor" (its center), "center" (its mean) or None.
         head_dims: widths of the layers behind the pooling; the last is the width of the pooled feature.
         head_dropout: dropout behind each of them.
         hidden_act: as everywhere in transformers.
@@ -251,7 +251,7 @@ class PointMLPConfig(PointConvConfig):
 
     @property
     def num_centers(self) -> list[int]:
-        """Centres of every stage."""
+        """Centers of every stage."""
         centers, count = [], self.num_points
         for reducer in self.reducers:
             count //= reducer
@@ -278,8 +278,8 @@ class PointMLPConfig(PointConvConfig):
         available = [self.num_points, *self.num_centers[:-1]]
         if self.num_centers[-1] < 1 or any(k > n for k, n in zip(self.k_neighbors[1:], available[1:], strict=True)):
             raise ValueError(
-                f"The stages sample {self.num_centers} centres, which k_neighbors {self.k_neighbors} exceed: a group "
-                "of a later stage is taken from the centres of the stage before."
+                f"The stages sample {self.num_centers} centers, which k_neighbors {self.k_neighbors} exceed: a group "
+                "of a later stage is taken from the centers of the stage before."
             )
 
 

@@ -178,9 +178,9 @@ class PpatConfig(PreTrainedConfig):
         in_channels: columns of the input, which enter a patch beside the relative position: xyz (3), xyz and rgb (6).
         hidden_size, num_hidden_layers, num_attention_heads, head_dim, intermediate_size: of the transformer.
         num_groups: patches a cloud.
-        group_radius, group_size: a patch takes the first `group_size` points within this distance of its centre.
+        group_radius, group_size: a patch takes the first `group_size` points within this distance of its center.
         set_abstraction_dim: channels of a patch before it is projected to `hidden_size`.
-        relative_position_bias: add a learned function of the offset between two centres to their attention.
+        relative_position_bias: add a learned function of the offset between two centers to their attention.
         patch_dropout: how many patches fewer are sampled in training.
         layer_norm_eps: as everywhere in transformers.
     """
@@ -267,7 +267,7 @@ def register_point_encoder(
 
 
 class Ulip2Config(ReferringConfigMixin, PreTrainedConfig):
-    """Configuration of `Ulip2Model`. The defaults are those of the released ULIP-2 Point-BERT (10k coloured points).
+    """Configuration of `Ulip2Model`. The defaults are those of the released ULIP-2 Point-BERT (10k colored points).
 
     The frozen image-text model ("tower") is named, not contained: `clip_name_or_path` is a hub name or folder of any
     dual encoder with `get_text_features` and `get_image_features`. Only a checkpoint saved with its tower holds

@@ -16,7 +16,7 @@ from .configuration_captioning_ulip2 import Ulip2CaptioningConfig
 def pool_tokens(tokens: torch.Tensor, centers: torch.Tensor, num_pooled: int) -> torch.Tensor:
     """Averages tokens into fewer places.
 
-    Centres come in the order of farthest point sampling, so that the first `num_pooled` of them are spread over the
+    Centers come in the order of farthest point sampling, so that the first `num_pooled` of them are spread over the
     shape; each token goes to the nearest of these.
 
     Args:
@@ -36,7 +36,7 @@ def pool_tokens(tokens: torch.Tensor, centers: torch.Tensor, num_pooled: int) ->
         )
     nearest = torch.cdist(centers.float(), centers[:, :num_pooled].float()).argmin(dim=-1)  # (B, G)
     member = F.one_hot(nearest, num_pooled)  # (B, G, num_pooled)
-    # of equal centres only the first is nearest; the others keep their own token at least
+    # of equal centers only the first is nearest; the others keep their own token at least
     member[:, :num_pooled] |= torch.eye(num_pooled, dtype=member.dtype, device=member.device)
     weights = member.to(tokens.dtype) / member.sum(dim=1, keepdim=True)  # (B, G, num_pooled)
     return weights.transpose(1, 2) @ tokens

@@ -1,6 +1,6 @@
 """Point clouds as arrays -> `point_values` (B, N, C).
 
-This is the only place that turns axes, resamples, normalises, fills colour and measures height.
+This is the only place that turns axes, resamples, normalizes, fills color and measures height.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .axes import AUTO_AXIS, check_up_axis, turn_to_y_up
 from .model_card import ProcessorCardMixin
 from .point_ops import FPSRule, farthest_point_sample
 
-# A cloud without colour is grey: what the published zero-shot protocol uses on ModelNet40.
+# A cloud without color is gray: what the published zero-shot protocol uses on ModelNet40.
 FILL_COLOR = 0.4
 # Coordinates of fewer steps than this across a cloud have lost its shape.
 _FEWEST_STEPS = 1000
@@ -55,18 +55,18 @@ def append_height(points: np.ndarray) -> np.ndarray:
 
 
 class Ulip2FeatureExtractor(ProcessorCardMixin, FeatureExtractionMixin):
-    """Makes `point_values` of coloured or plain point clouds.
+    """Makes `point_values` of colored or plain point clouds.
 
-    In order: check, turn axes, resample to `num_points`, normalise, fill colour, append height. Every cloud is handled
+    In order: check, turn axes, resample to `num_points`, normalize, fill color, append height. Every cloud is handled
     by itself with the same seed, so that a batch gives what its clouds give one by one.
 
     Args:
         num_points: points a cloud after resampling.
-        in_channels: 6 for xyz and rgb, 3 for xyz (colour is then left out); 4 and 7 for these and the height above
+        in_channels: 6 for xyz and rgb, 3 for xyz (color is then left out); 4 and 7 for these and the height above
             the lowest point (PointNeXt reads 4).
         normalize: centroid to 0 and farthest point to radius 1. False leaves coordinates as they are, with a warning
             where float32 cannot hold them.
-        fill_color: grey in [0, 1] of clouds without colour.
+        fill_color: gray in [0, 1] of clouds without color.
         sampling: how a cloud with another number of points gets `num_points`: "random" draws without repetition, "fps"
             takes farthest points, and both repeat random points of a cloud that has too few; "none" leaves clouds as
             they are (all clouds of a batch must then have the same size).
@@ -139,7 +139,7 @@ class Ulip2FeatureExtractor(ProcessorCardMixin, FeatureExtractionMixin):
 
         Raises:
             ValueError: wrong shape or dtype, no points, NaN or infinite values, points that are all in one place (with
-                `normalize`), colours out of range, clouds of different sizes with `sampling="none"`. The message
+                `normalize`), colors out of range, clouds of different sizes with `sampling="none"`. The message
                 names the cloud.
         """
         up_axis = self._up_axis(up_axis, self.up_axis)
@@ -211,10 +211,10 @@ def _split_batch(clouds: Any, colors: Any) -> list[tuple[Any, Any, str | None]]:
         raise ValueError("clouds is empty: there is nothing to prepare.")
     if is_list and isinstance(clouds[0], Mapping):
         if colors is not None:
-            raise ValueError("Give colours either inside the mappings as 'rgb' or as `colors`, not both.")
+            raise ValueError("Give colors either inside the mappings as 'rgb' or as `colors`, not both.")
         return [(cloud["xyz"], cloud.get("rgb"), cloud.get("up_axis")) for cloud in clouds]
     if colors is not None and len(colors) != len(clouds):
-        raise ValueError(f"There are {len(clouds)} clouds but {len(colors)} colours.")
+        raise ValueError(f"There are {len(clouds)} clouds but {len(colors)} colors.")
     unknown = [None] * len(clouds)
     return list(zip(clouds, unknown if colors is None else colors, unknown, strict=True))
 
@@ -228,7 +228,7 @@ def _checked_cloud(index: int, cloud: Any, color: Any) -> tuple[np.ndarray, np.n
         raise ValueError(f"Cloud {index} has no points.")
     if points.shape[1] == 6:
         if color is not None:
-            raise ValueError(f"Cloud {index} has colour in its last three columns and in `colors`.")
+            raise ValueError(f"Cloud {index} has color in its last three columns and in `colors`.")
         points, color = points[:, :3], points[:, 3:]
     xyz = points.astype(np.float64)
     if not np.isfinite(xyz).all():
@@ -239,14 +239,14 @@ def _checked_cloud(index: int, cloud: Any, color: Any) -> tuple[np.ndarray, np.n
         )
     if color is None:
         return xyz, None
-    rgb = _array(index, "colours", color)
+    rgb = _array(index, "colors", color)
     if rgb.shape != xyz.shape:
-        raise ValueError(f"Colours of cloud {index} must have shape {xyz.shape}, got {rgb.shape}.")
+        raise ValueError(f"Colors of cloud {index} must have shape {xyz.shape}, got {rgb.shape}.")
     rgb = rgb.astype(np.float64) / (255 if rgb.dtype == np.uint8 else 1)
     if not ((rgb >= -1e-3) & (rgb <= 1 + 1e-3)).all():  # also false for NaN
         raise ValueError(
-            f"Colours of cloud {index} must be uint8 or lie in [0, 1], got values from {rgb.min():g} to "
-            f"{rgb.max():g}. Divide colours of 0 to 255 by 255."
+            f"Colors of cloud {index} must be uint8 or lie in [0, 1], got values from {rgb.min():g} to "
+            f"{rgb.max():g}. Divide colors of 0 to 255 by 255."
         )
     return xyz, rgb.clip(0, 1)
 

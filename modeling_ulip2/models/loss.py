@@ -40,7 +40,7 @@ def contrastive_loss(
     each process compares its own rows with the rows of all processes, which must hold equally many.
 
     Args:
-        point_embeds, text_embeds, image_embeds: (B, D) of this process, normalised here.
+        point_embeds, text_embeds, image_embeds: (B, D) of this process, normalized here.
         logit_scale: scalar factor of the cosines (exponentiated, not its logarithm).
         gather_with_grad: let gradients flow through the rows of other processes. With it, the gradient averaged over
             processes is that of one process holding the whole batch; without it (the original) about half of that.
@@ -77,7 +77,7 @@ def contrastive_loss(
 
 
 def average_captions(text_embeds: torch.Tensor, text_mask: torch.Tensor | None = None) -> torch.Tensor:
-    """One text embedding per shape: every caption normalised, averaged, normalised again.
+    """One text embedding per shape: every caption normalized, averaged, normalized again.
 
     Args:
         text_embeds: (B, D) or (B, K, D).

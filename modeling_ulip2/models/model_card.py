@@ -74,7 +74,7 @@ class Card:
 class CardMixin:
     """For what has `save_pretrained` and `push_to_hub`: both write a card.
 
-    Set `card_facts` before saving to have licence, data and results in it.
+    Set `card_facts` before saving to have license, data and results in it.
     """
 
     card_facts: CardFacts | None = None
@@ -112,7 +112,7 @@ class CardMixin:
         """What its maker tells of a model, or that nothing is told."""
         facts = self.card_facts or CardFacts()
         datasets = ", ".join(f"`{dataset}`" for dataset in facts.datasets)
-        return [("licence", facts.license or _UNSAID), ("training data", datasets or _UNSAID)]
+        return [("license", facts.license or _UNSAID), ("training data", datasets or _UNSAID)]
 
     def write_card(self, folder: str | os.PathLike[str], name: str = "FOLDER", replace: bool = True) -> None:
         """Writes README.md unless there is one that a person wrote; `replace=False`: unless there is one at all."""

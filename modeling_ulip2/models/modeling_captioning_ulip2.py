@@ -29,8 +29,8 @@ from .language import add_point_token, load_language_model, load_language_tokeni
 class Ulip2CausalLMOutput(ModelOutput):
     """Output of `Ulip2ForConditionalGeneration`.
 
-    loss: scalar, with `labels`: the mean cross-entropy of the labelled tokens.
-    logits: (B, L, text_vocab_size); with `labels` (B, K, text_vocab_size), of the K positions before labelled ones.
+    loss: scalar, with `labels`: the mean cross-entropy of the labeled tokens.
+    logits: (B, L, text_vocab_size); with `labels` (B, K, text_vocab_size), of the K positions before labeled ones.
     past_key_values, hidden_states, attentions: of the language model.
     point_hidden_states: (clouds, num_query_tokens, text_hidden_size), what the connector made of the clouds.
     """
@@ -69,7 +69,7 @@ class Ulip2ForConditionalGeneration(FrozenPartsMixin, CaptioningCardMixin, PreTr
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        # the Q-Former, the encoder and the language model are models of their own and initialise themselves
+        # the Q-Former, the encoder and the language model are models of their own and initialize themselves
         if isinstance(module, (QFormerConnector, MlpConnector)):
             module.init_weights(self.config.initializer_range)
         elif isinstance(module, nn.Linear):
@@ -231,7 +231,7 @@ class Ulip2ForConditionalGeneration(FrozenPartsMixin, CaptioningCardMixin, PreTr
         num_items_in_batch: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Ulip2CausalLMOutput:
-        """Next-token logits, and the loss of labelled tokens.
+        """Next-token logits, and the loss of labeled tokens.
 
         Args:
             input_ids, attention_mask: (B, L) texts, padded left or right, with `num_query_tokens` placeholders for
@@ -241,12 +241,12 @@ class Ulip2ForConditionalGeneration(FrozenPartsMixin, CaptioningCardMixin, PreTr
             qformer_input_ids, qformer_attention_mask: (clouds, L') the instruction that goes with each cloud, in the
                 Q-Former's tokens.
             labels: (B, L) `input_ids` where the model shall learn to answer, -100 elsewhere.
-            num_items_in_batch: number of labelled tokens of all batches that make up a step, as Trainer passes it.
+            num_items_in_batch: number of labeled tokens of all batches that make up a step, as Trainer passes it.
             kwargs: to the language model.
 
         Raises:
             ValueError: placeholders and clouds differ in number, features have another width, ids are not of the
-                language model's vocabulary, the text is longer than the language model reads, or nothing is labelled.
+                language model's vocabulary, the text is longer than the language model reads, or nothing is labeled.
         """
         self.load_parts()
         point_embeds = self._point_embeds(point_values, point_features, qformer_input_ids, qformer_attention_mask)
@@ -260,7 +260,7 @@ class Ulip2ForConditionalGeneration(FrozenPartsMixin, CaptioningCardMixin, PreTr
                 inputs["position_ids"] = (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)  # (B, L)
         targets = None
         if labels is not None:
-            before, targets = _labelled(labels)  # (K,), (B, K)
+            before, targets = _labeled(labels)  # (K,), (B, K)
             inputs["use_cache"] = False
             if "logits_to_keep" in accepted:
                 # the output layer is a large part of a small language model
@@ -337,8 +337,8 @@ class Ulip2ForConditionalGeneration(FrozenPartsMixin, CaptioningCardMixin, PreTr
         return settings
 
 
-def _labelled(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Labels (B, L) -> positions (K,) whose next token is labelled in any text, and those labels (B, K)."""
+def _labeled(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Labels (B, L) -> positions (K,) whose next token is labeled in any text, and those labels (B, K)."""
     following = labels[:, 1:]  # (B, L - 1)
     before = (following != -100).any(dim=0).nonzero().squeeze(1)  # (K,)
     if len(before) == 0:

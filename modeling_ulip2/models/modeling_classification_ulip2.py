@@ -67,7 +67,7 @@ class Ulip2ForPointCloudClassification(Ulip2PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """The head as torch initialises its layers; the encoder initialises itself."""
+        """The head as torch initializes its layers; the encoder initializes itself."""
         if isinstance(module, nn.Linear):
             bound = module.in_features**-0.5
             init.uniform_(module.weight, -bound, bound)

@@ -27,7 +27,7 @@ from .configuration_conse import ConseConfig
 
 @dataclass
 class ConseImageOutput(ModelOutput):
-    """`pooler_output` (B, D): the image embedding, not normalised; `logits` (B, classes): the classifier's."""
+    """`pooler_output` (B, D): the image embedding, not normalized; `logits` (B, classes): the classifier's."""
 
     pooler_output: Tensor
     logits: Tensor | None = None
@@ -35,7 +35,7 @@ class ConseImageOutput(ModelOutput):
 
 @dataclass
 class ConseOutput(ModelOutput):
-    """`text_embeds` (T, D), `image_embeds` (I, D), L2-normalised, and their cosines, (I, T) and (T, I)."""
+    """`text_embeds` (T, D), `image_embeds` (I, D), L2-normalized, and their cosines, (I, T) and (T, I)."""
 
     logits_per_image: Tensor | None = None
     logits_per_text: Tensor | None = None

@@ -1,6 +1,6 @@
 """Point-BERT, the point encoder of ULIP and ULIP-2 (arXiv 2111.14819; ULIP-2: arXiv 2305.08275, section 3.3).
 
-points -> patches around sampled centres -> one token a patch (mini-PointNet) -> transformer -> [CLS, max of the
+points -> patches around sampled centers -> one token a patch (mini-PointNet) -> transformer -> [CLS, max of the
 tokens]
 
 Parameters carry the names and shapes of the published checkpoints.
@@ -48,12 +48,12 @@ class PointEncoderOutput(ModelOutput):
 def group_points(
     point_values: torch.Tensor, num_groups: int, group_size: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Cuts clouds into patches: sampled centres, the points nearest to each, xyz relative to the centre.
+    """Cuts clouds into patches: sampled centers, the points nearest to each, xyz relative to the center.
 
     Runs in float32 whatever the autocast state: half precision would choose other points.
 
     Returns:
-        neighborhood (B, G, M, C), centers (B, G, 3), indices of the centres (B, G), of the neighbours (B, G, M).
+        neighborhood (B, G, M, C), centers (B, G, 3), indices of the centers (B, G), of the neighbors (B, G, M).
     """
     with torch.autocast(point_values.device.type, enabled=False):
         point_values = point_values.float()
@@ -62,7 +62,7 @@ def group_points(
         centers = gather_points(xyz, center_index)  # (B, G, 3)
         neighbor_index = nearest_neighbors(centers, xyz, group_size)  # (B, G, M)
         neighborhood = gather_points(point_values, neighbor_index)  # (B, G, M, C)
-        offset = F.pad(centers, (0, point_values.shape[-1] - 3))  # (B, G, C): colour stays as it is
+        offset = F.pad(centers, (0, point_values.shape[-1] - 3))  # (B, G, C): color stays as it is
         return neighborhood - offset.unsqueeze(2), centers, center_index, neighbor_index
 
 
@@ -280,7 +280,7 @@ class PointBertModel(PointBertPreTrainedModel):
 
         Args:
             point_values: (B, N, in_channels) float32, xyz in the unit sphere (y up), then rgb in [0, 1]. N may be any
-                number from `group_size` on; with fewer points than groups, centres repeat.
+                number from `group_size` on; with fewer points than groups, centers repeat.
             output_hidden_states: also return the input of the first block and the output of every block.
             output_attentions: also return attention weights (needs `attn_implementation="eager"`).
 
@@ -303,7 +303,7 @@ class PointBertModel(PointBertPreTrainedModel):
         output_hidden_states: bool = False,
         output_attentions: bool = False,
     ) -> PointEncoderOutput:
-        """The transformer: patch tokens (B, G, encoder_dims) and centres (B, G, 3) to the output of `forward`."""
+        """The transformer: patch tokens (B, G, encoder_dims) and centers (B, G, 3) to the output of `forward`."""
         batch = tokens.shape[0]
         tokens = self.reduce_dim(tokens)  # (B, G, C)
         position = self.pos_embed(centers.to(self.dtype))  # (B, G, C)
@@ -349,7 +349,7 @@ def check_point_values(
     if point_values.ndim != 3 or point_values.shape[-1] != in_channels:
         hint = ""
         if point_values.ndim == 3 and (point_values.shape[-1], in_channels) == (3, 6):
-            hint = " The encoder expects rgb after xyz; without colour append 0.4 grey, as the feature extractor does."
+            hint = " The encoder expects rgb after xyz; without color append 0.4 gray, as the feature extractor does."
         raise ValueError(
             f"point_values must have shape (batch, points, {in_channels}), got {tuple(point_values.shape)}.{hint}"
         )

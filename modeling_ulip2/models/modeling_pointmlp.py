@@ -1,7 +1,7 @@
 """PointMLP (arXiv 2202.07123) and its smaller sister PointMLP-elite, as point encoders of ULIP.
 
-points -> features -> stages (sample centres, gather the nearest points of each, normalise, residual layers on every
-neighbour, max, residual layers on every centre) -> max over the centres -> two linear layers
+points -> features -> stages (sample centers, gather the nearest points of each, normalize, residual layers on every
+neighbor, max, residual layers on every center) -> max over the centers -> two linear layers
 
 Parameters carry the names and shapes of the published checkpoints. Unlike the other encoders, this one computes
 channels first, as published: its features grow so large that any other order of summation shows.
@@ -19,7 +19,7 @@ from .modeling_pointbert import PointEncoderOutput, check_point_values
 from .point_layers import PointConvPreTrainedModel, activation, refuse_attentions, sampling_starts
 from .point_ops import FPS_LOWEST_INDEX, farthest_point_sample, gather_points, nearest_neighbors
 
-# Keeps the division by the spread of a cloud's neighbourhoods finite.
+# Keeps the division by the spread of a cloud's neighborhoods finite.
 SPREAD_EPS = 1e-5
 
 
@@ -57,10 +57,10 @@ class PointMLPResidual(nn.Module):
 
 
 class PointMLPGrouper(nn.Module):
-    """Sampled centres and their nearest points, made alike by the geometric affine module (PointMLP, equation 3).
+    """Sampled centers and their nearest points, made alike by the geometric affine module (PointMLP, equation 3).
 
-    Every row is [alpha * (neighbour - mean) / spread + beta, centre], where the spread is one number a cloud and the
-    mean is the centre ("anchor") or the mean of the group ("center").
+    Every row is [alpha * (neighbor - mean) / spread + beta, center], where the spread is one number a cloud and the
+    mean is the center ("anchor") or the mean of the group ("center").
     """
 
     def __init__(self, config: PointMLPConfig, stage: int, in_channels: int):
@@ -73,14 +73,14 @@ class PointMLPGrouper(nn.Module):
             self.affine_beta = nn.Parameter(torch.zeros(1, 1, 1, width))
 
     def select(self, xyz: torch.Tensor, start: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, N, 3), (B,) -> indices of the centres (B, S) and of their neighbours (B, S, K)."""
+        """(B, N, 3), (B,) -> indices of the centers (B, S) and of their neighbors (B, S, K)."""
         center_index = farthest_point_sample(xyz, self.num_centers, FPS_LOWEST_INDEX, start=start)
         return center_index, nearest_neighbors(gather_points(xyz, center_index), xyz, self.num_neighbors)
 
     def forward(
         self, xyz: torch.Tensor, features: torch.Tensor, start: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, N, 3) float32, (B, N, C), first centres (B,) -> (B, S, 3), (B, S, K, 2 C [+ 3])."""
+        """(B, N, 3) float32, (B, N, C), first centers (B,) -> (B, S, 3), (B, S, K, 2 C [+ 3])."""
         center_index, neighbor_index = self.select(xyz, start)
         centers, anchors = gather_points(xyz, center_index), gather_points(features, center_index)  # (B, S, 3 or C)
         values = torch.cat([features, xyz.to(features.dtype)], dim=-1) if self.use_xyz else features  # (B, N, C [+ 3])
@@ -99,7 +99,7 @@ class PointMLPGrouper(nn.Module):
 
 
 class PointMLPPreExtraction(nn.Module):
-    """Residual layers on every neighbour, then the maximum over the neighbours."""
+    """Residual layers on every neighbor, then the maximum over the neighbors."""
 
     def __init__(self, config: PointMLPConfig, stage: int, in_channels: int, out_channels: int):
         super().__init__()
@@ -115,7 +115,7 @@ class PointMLPPreExtraction(nn.Module):
 
 
 class PointMLPPosExtraction(nn.Module):
-    """Residual layers on every centre."""
+    """Residual layers on every center."""
 
     def __init__(self, config: PointMLPConfig, stage: int, channels: int):
         super().__init__()
@@ -177,7 +177,7 @@ class PointMLPModel(PointConvPreTrainedModel):
 
         Args:
             point_values: (B, N, in_channels) float32, xyz in the unit sphere (y up), then further channels. N may be
-                any number from `k_neighbors[0]` on; with fewer points than centres, centres repeat.
+                any number from `k_neighbors[0]` on; with fewer points than centers, centers repeat.
             output_hidden_states: also return the features of every stage, (B, S, C) each.
             output_attentions: must be False.
             generator: draws random starts of the sampling, in evaluation too.
@@ -187,7 +187,7 @@ class PointMLPModel(PointConvPreTrainedModel):
             PointEncoderOutput with tokens (B, S, C) and centers (B, S, 3) of the last stage, and pooled (B, D).
 
         Raises:
-            ValueError: wrong shape or dtype, fewer points than neighbours, or values that are NaN or infinite.
+            ValueError: wrong shape or dtype, fewer points than neighbors, or values that are NaN or infinite.
         """
         config = self.config
         refuse_attentions(self, output_attentions)

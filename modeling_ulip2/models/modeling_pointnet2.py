@@ -1,6 +1,6 @@
 """PointNet++ (arXiv 1706.02413), single-scale and multi-scale grouping, as a point encoder of ULIP.
 
-points -> (sample centres, gather the ball around each, shared MLP, max over the ball), twice -> the same over all
+points -> (sample centers, gather the ball around each, shared MLP, max over the ball), twice -> the same over all
 points at once -> two linear layers
 
 Parameters carry the names and shapes of the published checkpoints.
@@ -22,7 +22,7 @@ from .point_ops import FPS_LOWEST_INDEX, ball_query, farthest_point_sample, gath
 
 
 class Abstraction(NamedTuple):
-    """What a level gives: centres, their features, and the indices that chose them and the points of their balls."""
+    """What a level gives: centers, their features, and the indices that chose them and the points of their balls."""
 
     centers: torch.Tensor  # (B, S, 3)
     features: torch.Tensor  # (B, S, C)
@@ -46,9 +46,9 @@ def apply_shared_mlp(values: torch.Tensor, convs: Any, norms: Any) -> torch.Tens
 
 
 class PointNet2SetAbstraction(nn.Module):
-    """Sampled centres and what lies in the ball around each, at one scale ("SSG") or at several ("MSG").
+    """Sampled centers and what lies in the ball around each, at one scale ("SSG") or at several ("MSG").
 
-    A row is [xyz relative to the centre, features] at one scale and [features, xyz] at several, and parameters are
+    A row is [xyz relative to the center, features] at one scale and [features, xyz] at several, and parameters are
     named differently: both as published.
     """
 
@@ -65,7 +65,7 @@ class PointNet2SetAbstraction(nn.Module):
             ((self.mlp_convs, self.mlp_bns),) = scales
 
     def forward(self, xyz: torch.Tensor, features: torch.Tensor | None, start: torch.Tensor) -> Abstraction:
-        """xyz (B, N, 3) float32, features (B, N, C) or None, start (B,) first centre of every cloud."""
+        """xyz (B, N, 3) float32, features (B, N, C) or None, start (B,) first center of every cloud."""
         center_index = farthest_point_sample(xyz, self.num_centers, FPS_LOWEST_INDEX, start=start)  # (B, S)
         centers = gather_points(xyz, center_index)  # (B, S, 3)
         convs = self.conv_blocks if self.multi_scale else [self.mlp_convs]
@@ -83,7 +83,7 @@ class PointNet2SetAbstraction(nn.Module):
 
 
 class PointNet2GlobalAbstraction(nn.Module):
-    """The last level: all centres as one group, coordinates as they are."""
+    """The last level: all centers as one group, coordinates as they are."""
 
     def __init__(self, in_channels: int, widths: Sequence[int]):
         super().__init__()
@@ -133,7 +133,7 @@ class PointNet2Model(PointConvPreTrainedModel):
 
         Args:
             point_values: (B, N, in_channels) float32, xyz in the unit sphere (y up), then further channels. With fewer
-                points than centres, centres repeat.
+                points than centers, centers repeat.
             output_hidden_states: also return the features of every level, (B, S, C) each.
             output_attentions: must be False.
             generator: draws random starts of the sampling, in evaluation too.

@@ -1,7 +1,7 @@
 """PointNeXt (arXiv 2206.04670), the second point encoder that ULIP-2 was published with.
 
-points -> linear stem -> stages (sample centres, gather the ball around each, convolutions, max over the ball; in the
-larger models inverted residual blocks among the centres) -> the same over all centres at once -> two linear layers
+points -> linear stem -> stages (sample centers, gather the ball around each, convolutions, max over the ball; in the
+larger models inverted residual blocks among the centers) -> the same over all centers at once -> two linear layers
 
 Parameters carry the names and shapes of the published checkpoints.
 """
@@ -39,7 +39,7 @@ class PointNextStem(nn.Module):
 
 
 class BallGrouping:
-    """Gathers the points in the ball around each centre: [xyz relative to the centre over the radius, features]."""
+    """Gathers the points in the ball around each center: [xyz relative to the center over the radius, features]."""
 
     def __init__(self, config: PointNextConfig, radius: float):
         self.radius, self.num_neighbors, self.normalize = radius, config.num_neighbors, config.normalize_offsets
@@ -59,7 +59,7 @@ class BallGrouping:
 
 
 class PointNextSetAbstraction(nn.Module):
-    """Sampled centres, and features pooled from the ball around each, with a residual connection in PointNeXt-S."""
+    """Sampled centers, and features pooled from the ball around each, with a residual connection in PointNeXt-S."""
 
     def __init__(self, config: PointNextConfig, stage: int, in_channels: int):
         super().__init__()
@@ -73,7 +73,7 @@ class PointNextSetAbstraction(nn.Module):
         self.group = BallGrouping(config, config.radii[stage][0])
 
     def sample(self, xyz: torch.Tensor) -> torch.Tensor:
-        """(B, N, 3) -> (B, N // stride) indices of the centres."""
+        """(B, N, 3) -> (B, N // stride) indices of the centers."""
         return farthest_point_sample(xyz, xyz.shape[1] // self.stride, FPS_POINTNEXT)
 
     def forward(self, points: PointSet) -> PointSet:
@@ -87,7 +87,7 @@ class PointNextSetAbstraction(nn.Module):
 
 
 class PointNextGlobalAbstraction(nn.Module):
-    """The last stage: all centres as one group, coordinates as they are."""
+    """The last stage: all centers as one group, coordinates as they are."""
 
     def __init__(self, config: PointNextConfig, in_channels: int):
         super().__init__()
@@ -114,7 +114,7 @@ class PointNextLocalAggregation(nn.Module):
 
 
 class PointNextBlock(nn.Module):
-    """Inverted residual block (PointNeXt, section 3.2.2): neighbours first, then two layers, wide in between."""
+    """Inverted residual block (PointNeXt, section 3.2.2): neighbors first, then two layers, wide in between."""
 
     def __init__(self, config: PointNextConfig, radius: float, channels: int):
         super().__init__()

@@ -1,6 +1,6 @@
 """PPAT, OpenShape's point patch transformer (arXiv 2305.10764, called "PointBERT" there).
 
-points -> balls around sampled centres -> one token a ball (PointNet set abstraction) -> transformer -> CLS
+points -> balls around sampled centers -> one token a ball (PointNet set abstraction) -> transformer -> CLS
 
 Parameters carry the names and shapes of the published checkpoints; their last layer, `proj`, is the projection of
 `Ulip2PointModelWithProjection` here.
@@ -46,12 +46,12 @@ class PpatSetAbstraction(nn.Module):
 def group_balls(
     point_values: torch.Tensor, num_groups: int, radius: float, group_size: int, start: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Cuts clouds (B, N, C) into balls: sampled centres, the first points within `radius` of each.
+    """Cuts clouds (B, N, C) into balls: sampled centers, the first points within `radius` of each.
 
-    Runs in float32 whatever the autocast state. A row is [xyz relative to the centre, all columns of the point].
+    Runs in float32 whatever the autocast state. A row is [xyz relative to the center, all columns of the point].
 
     Returns:
-        neighborhood (B, G, M, 3 + C), centers (B, G, 3), indices of the centres (B, G), of the balls (B, G, M).
+        neighborhood (B, G, M, 3 + C), centers (B, G, 3), indices of the centers (B, G), of the balls (B, G, M).
     """
     with torch.autocast(point_values.device.type, enabled=False):
         point_values = point_values.float()
@@ -64,7 +64,7 @@ def group_balls(
 
 
 class PpatAttention(nn.Module):
-    """Self-attention; its logits may get a learned function of the offset between two centres."""
+    """Self-attention; its logits may get a learned function of the offset between two centers."""
 
     def __init__(self, config: PpatConfig):
         super().__init__()
@@ -82,7 +82,7 @@ class PpatAttention(nn.Module):
     def forward(
         self, hidden_states: torch.Tensor, offsets: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """hidden_states (B, T, C), offsets between the centres (B, T, T, 3) or None."""
+        """hidden_states (B, T, C), offsets between the centers (B, T, T, 3) or None."""
         query, key, value = (
             part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, T, head_dim)
             for part in self.to_qkv(hidden_states).chunk(3, dim=-1)
@@ -202,11 +202,11 @@ class PpatModel(PpatPreTrainedModel):
         Args:
             point_values: (B, N, in_channels) float32, xyz in the unit sphere, then rgb in [0, 1]. The published
                 ViT-bigG weights want y and z exchanged (`Ulip2FeatureExtractor(axes="xzy")`). With fewer points than
-                groups, centres repeat.
+                groups, centers repeat.
             output_hidden_states: also return the input of the first block and the output of every block.
             output_attentions: also return attention weights (needs `attn_implementation="eager"`).
             generator: draws the random starts of the sampling, in evaluation too.
-            start_indices: (1, B) first centre of every cloud, instead of a draw.
+            start_indices: (1, B) first center of every cloud, instead of a draw.
 
         Returns:
             PointEncoderOutput with tokens (B, G, C), pooled (B, C) and centers (B, G, 3). As published, no norm

@@ -22,7 +22,7 @@ from .configuration_slip import SlipConfig
 
 @dataclass
 class SlipOutput(ModelOutput):
-    """`text_embeds` (T, D), `image_embeds` (I, D), L2-normalised; their cosines times the scale, (I, T) and (T, I)."""
+    """`text_embeds` (T, D), `image_embeds` (I, D), L2-normalized; their cosines times the scale, (I, T) and (T, I)."""
 
     logits_per_image: Tensor | None = None
     logits_per_text: Tensor | None = None
@@ -164,7 +164,7 @@ class SlipPatchEmbedding(nn.Module):
 
 
 class SlipVisionTransformer(nn.Module):
-    """Vision transformer whose feature is its normalised CLS token."""
+    """Vision transformer whose feature is its normalized CLS token."""
 
     def __init__(self, config: SlipConfig) -> None:
         super().__init__()
@@ -246,7 +246,7 @@ class SlipModel(PreTrainedModel):
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
 
     def get_image_features(self, pixel_values: Tensor) -> BaseModelOutputWithPooling:
-        """`pixel_values` (B, 3, H, W), ImageNet-normalised -> `pooler_output` (B, D)."""
+        """`pixel_values` (B, 3, H, W), ImageNet-normalized -> `pooler_output` (B, D)."""
         hidden_states = self.visual(pixel_values)  # (B, 1 + patches, C)
         return BaseModelOutputWithPooling(
             last_hidden_state=hidden_states, pooler_output=hidden_states[:, 0] @ self.image_projection

@@ -42,7 +42,7 @@ MAX_LOGIT_SCALE = 4.6052
 class Ulip2PointModelOutput(ModelOutput):
     """Projected point features and what the encoder returned.
 
-    point_embeds: (B, projection_dim), not normalised.
+    point_embeds: (B, projection_dim), not normalized.
     tokens (B, G, C), pooled (B, D), centers (B, G, 3), hidden_states, attentions: see `PointEncoderOutput`.
     """
 
@@ -61,7 +61,7 @@ class Ulip2Output(ModelOutput):
     loss: scalar, with `return_loss`.
     logits_per_point_text, logits_per_point_image: (B points, B texts or images), cosine times logit scale.
     point_embeds, text_embeds, image_embeds: (B, projection_dim); a text embedding is the mean over its captions.
-    point_model_output: tokens, centres, ... of the point encoder.
+    point_model_output: tokens, centers, ... of the point encoder.
     """
 
     loss: torch.Tensor | None = None
@@ -85,10 +85,10 @@ class Ulip2PreTrainedModel(ReferringModelMixin, ModelCardMixin, PreTrainedModel)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        # the encoder and an embedded tower are models of their own and initialise themselves
+        # the encoder and an embedded tower are models of their own and initialize themselves
         if isinstance(module, (Ulip2PointModelWithProjection, Ulip2Model)):
             projection = module.point_projection
-            # as ULIP initialises its projections, whatever the width of the encoder
+            # as ULIP initializes its projections, whatever the width of the encoder
             init.normal_(projection.weight, std=512**-0.5)
             if projection.bias is not None:
                 init.zeros_(projection.bias)
@@ -155,7 +155,7 @@ class Ulip2PointModelWithProjection(Ulip2PreTrainedModel):
     def forward(
         self, point_values: torch.Tensor, output_hidden_states: bool = False, output_attentions: bool = False
     ) -> Ulip2PointModelOutput:
-        """Embeds clouds `point_values` (B, N, in_channels) as `point_embeds` (B, projection_dim), not normalised."""
+        """Embeds clouds `point_values` (B, N, in_channels) as `point_embeds` (B, projection_dim), not normalized."""
         encoded = self.point_model(
             point_values, output_hidden_states=output_hidden_states, output_attentions=output_attentions
         )
@@ -179,7 +179,7 @@ class Ulip2Model(FrozenTowerMixin, Ulip2PreTrainedModel):
         self.post_init()
 
     def get_point_features(self, point_values: torch.Tensor) -> BaseModelOutputWithPooling:
-        """`pooler_output` (B, projection_dim), not normalised, of clouds (B, N, in_channels); tokens beside it."""
+        """`pooler_output` (B, projection_dim), not normalized, of clouds (B, N, in_channels); tokens beside it."""
         encoded = self.point_model(point_values)
         return BaseModelOutputWithPooling(
             last_hidden_state=encoded.tokens, pooler_output=self.point_projection(encoded.pooled)
@@ -188,7 +188,7 @@ class Ulip2Model(FrozenTowerMixin, Ulip2PreTrainedModel):
     def get_text_features(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **tower_inputs: Any
     ) -> BaseModelOutputWithPooling:
-        """`pooler_output` (B, projection_dim), not normalised, of token ids (B, L), by the tower.
+        """`pooler_output` (B, projection_dim), not normalized, of token ids (B, L), by the tower.
 
         tower_inputs: what else a tokenizer makes, such as `token_type_ids`; given to towers that take it.
         """
@@ -197,7 +197,7 @@ class Ulip2Model(FrozenTowerMixin, Ulip2PreTrainedModel):
         return self._checked("text", tower.get_text_features(**given))
 
     def get_image_features(self, pixel_values: torch.Tensor, **tower_inputs: Any) -> BaseModelOutputWithPooling:
-        """`pooler_output` (B, projection_dim), not normalised, of images, by the tower.
+        """`pooler_output` (B, projection_dim), not normalized, of images, by the tower.
 
         pixel_values: (B, 3, H, W), or as the tower's image processor makes them. tower_inputs: what else it makes,
             such as SigLIP 2's `pixel_attention_mask` and `spatial_shapes`.
@@ -332,7 +332,7 @@ class Ulip2Model(FrozenTowerMixin, Ulip2PreTrainedModel):
 
     @torch.no_grad()
     def clamp_logit_scale(self) -> None:
-        """Keeps the logit scale between 1 and 100; to be called after every optimiser step."""
+        """Keeps the logit scale between 1 and 100; to be called after every optimizer step."""
         self.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
 
 

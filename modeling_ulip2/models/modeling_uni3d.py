@@ -1,6 +1,6 @@
 """Uni3D, a vision transformer that reads points (arXiv 2310.06773).
 
-points -> patches around sampled centres -> one token a patch (mini-PointNet) -> EVA or EVA-02 blocks -> normalised CLS
+points -> patches around sampled centers -> one token a patch (mini-PointNet) -> EVA or EVA-02 blocks -> normalized CLS
 
 The trunk is that of an image model without its patch, position and rotary embeddings: only blocks and the last norm
 are used. Parameters carry the names and shapes of the published checkpoints; their last layer, `trans2embed`, is the
@@ -179,7 +179,7 @@ class Uni3dModel(Uni3dPreTrainedModel):
 
         Args:
             point_values: (B, N, in_channels) float32, xyz in the unit sphere, then rgb in [0, 1]. N may be any number
-                from `group_size` on; with fewer points than groups, centres repeat.
+                from `group_size` on; with fewer points than groups, centers repeat.
             output_hidden_states: also return the input of the first block and the output of every block.
             output_attentions: also return attention weights (needs `attn_implementation="eager"`).
             generator: of the patches left out in training (`patch_dropout`), which are random.
@@ -220,7 +220,7 @@ class Uni3dModel(Uni3dPreTrainedModel):
 def _dropped_patches(
     neighborhood: torch.Tensor, centers: torch.Tensor, share: float, generator: torch.Generator | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A random subset of the patches (B, G, M, C) and centres (B, G, 3) of every cloud, without the share `share`."""
+    """A random subset of the patches (B, G, M, C) and centers (B, G, 3) of every cloud, without the share `share`."""
     batch, groups = centers.shape[:2]
     kept = max(1, int(groups * (1 - share)))
     device = generator.device if generator is not None else centers.device

@@ -1,7 +1,7 @@
-"""Point operators: farthest point sampling, nearest neighbours, ball query, gather. Pure torch, any device.
+"""Point operators: farthest point sampling, nearest neighbors, ball query, gather. Pure torch, any device.
 
 Where numba is installed, tensors on the CPU take a compiled path with the same results: the same sampling indices to
-the last one, the same neighbour sets. The torch path is the reference, and tests compare the two.
+the last one, the same neighbor sets. The torch path is the reference, and tests compare the two.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def nearest_neighbors(query: torch.Tensor, xyz: torch.Tensor, k: int, backend: s
     Args:
         query: (B, G, 3) floating coordinates.
         xyz: (B, N, 3) floating coordinates, N >= k.
-        k: number of neighbours.
+        k: number of neighbors.
         backend: "auto" (numba for CPU tensors where it is installed), "torch" or "numba".
 
     Returns:
@@ -169,7 +169,7 @@ def nearest_neighbors(query: torch.Tensor, xyz: torch.Tensor, k: int, backend: s
     _check_points("xyz", xyz)
     batch, num_points = xyz.shape[:2]
     if not 1 <= k <= num_points:
-        raise ValueError(f"Cannot take {k} nearest neighbours in a cloud of {num_points} points.")
+        raise ValueError(f"Cannot take {k} nearest neighbors in a cloud of {num_points} points.")
     query, xyz = query.detach().float(), xyz.detach().float()
     query, xyz = query.transpose(1, 2).contiguous(), xyz.transpose(1, 2).contiguous()  # (B, 3, G), (B, 3, N)
     kernels = _kernels_for(xyz, backend)
@@ -336,7 +336,7 @@ def _compiled_kernels() -> _Kernels | None:
         position[kept:] = position[0]
         x, y, z = points[0][position], points[1][position], points[2][position]
         distance = np.full(padded, far, dtype=np.float32)
-        # distances are not negative, so their bits compare like integers, and integer maxima vectorise
+        # distances are not negative, so their bits compare like integers, and integer maxima vectorize
         bits = distance.view(np.int32)
         blocks = np.empty(padded // block, dtype=np.int32)
         last = chosen[0]

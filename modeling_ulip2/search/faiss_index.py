@@ -3,8 +3,8 @@
 The rule, by number of shapes (`choose_factory`); `--factory` overrules it:
 
     up to 50,000      Flat                compares with every shape, so it finds the nearest for certain
-    up to 1,000,000   HNSW32,SQfp16       a graph of neighbours; adding a shape costs more, searching almost nothing
-    beyond            IVF4096,SQ8         lists around 4,096 centres, of which a search reads 128; the smallest
+    up to 1,000,000   HNSW32,SQfp16       a graph of neighbors; adding a shape costs more, searching almost nothing
+    beyond            IVF4096,SQ8         lists around 4,096 centers, of which a search reads 128; the smallest
 
 What SQ stores is rounded, so `ShapeIndex.search` ranks the candidates again by their embeddings themselves.
 `tests/benchmarks/bench_search.py` measures all three.
@@ -34,8 +34,8 @@ LARGEST_FACTORY = "IVF4096,SQ8"
 
 # Stored in the FAISS file itself: how widely a search looks, and a graph's insertion.
 NPROBE, EF_SEARCH, EF_CONSTRUCTION = 128, 256, 80
-# FAISS asks for 39 training vectors a centre; scalar quantisers need no more than their ranges.
-TRAIN_PER_CENTRE, MIN_TRAIN = 40, 65_536
+# FAISS asks for 39 training vectors a center; scalar quantizers need no more than their ranges.
+TRAIN_PER_CENTER, MIN_TRAIN = 40, 65_536
 _BLOCK = 16_384
 
 
@@ -100,7 +100,7 @@ def update_faiss(folder: Path, shapes: Dataset, factory: str, *, rebuild: bool =
 
 
 def train_faiss(embeds: EmbedRows, factory: str, seed: int = 0) -> Any:
-    """An empty FAISS index for embeddings like these; inner products of normalised rows are cosines.
+    """An empty FAISS index for embeddings like these; inner products of normalized rows are cosines.
 
     Raises:
         ValueError: the factory string is unknown, or needs more shapes to be trained.
@@ -114,7 +114,7 @@ def train_faiss(embeds: EmbedRows, factory: str, seed: int = 0) -> Any:
         if isinstance(index, faiss.IndexHNSW):
             index.hnsw.efSearch, index.hnsw.efConstruction = EF_SEARCH, EF_CONSTRUCTION
         if not index.is_trained:
-            wanted = max(TRAIN_PER_CENTRE * getattr(index, "nlist", 0), MIN_TRAIN)
+            wanted = max(TRAIN_PER_CENTER * getattr(index, "nlist", 0), MIN_TRAIN)
             rng = np.random.default_rng(seed)
             rows = np.sort(rng.permutation(len(embeds))[:wanted])
             index.train(embeds[rows])

@@ -1,4 +1,4 @@
-"""An index folder opened: rows and their nearest neighbours."""
+"""An index folder opened: rows and their nearest neighbors."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class ShapeIndex:
         An approximate index gives `CANDIDATES` times as many; their own embeddings decide, so scores are exact.
 
         Args:
-            query: (D,), need not be normalised.
+            query: (D,), need not be normalized.
 
         Raises:
             ValueError: another size than the index's, NaN or inf, zero, or k below 1.
@@ -208,7 +208,7 @@ def read_shapes(folder: Path) -> Dataset:
 
 
 def combine(embeds: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
-    """One query of several embeddings (D,): each normalised, weighted, added, and normalised again.
+    """One query of several embeddings (D,): each normalized, weighted, added, and normalized again.
 
     A shape and the words "but red" find red shapes of its kind; a negative weight leads away.
 
@@ -232,5 +232,5 @@ def combine(embeds: Sequence[Tensor], weights: Sequence[float] | None = None) ->
 
 
 def agree(embed: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two normalised embeddings (D,) of one cloud can come from one model."""
+    """Whether two normalized embeddings (D,) of one cloud can come from one model."""
     return embed.shape == other.shape and float(embed @ other) >= SAME_COSINE

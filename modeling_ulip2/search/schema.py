@@ -82,11 +82,11 @@ index.search(query_embed, k=10)    # a text's, a picture's or a shape's embeddin
 The folder is an ordinary dataset: `load_dataset("…", split="train")` gives the rows, and
 `load_faiss_index("{EMBEDS}", "…/{FAISS_FILE}")` attaches the index.
 
-## Licences
+## Licenses
 
-Every row names the creator and the licence of its shape, where the source states them.
+Every row names the creator and the license of its shape, where the source states them.
 
-| licence | shapes |
+| license | shapes |
 |---|---|
 {rows}
 """

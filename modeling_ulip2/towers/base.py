@@ -91,11 +91,11 @@ class Tower(ABC):
 
     @abstractmethod
     def _text_batch(self, texts: Sequence[str]) -> Tensor:
-        """Embeddings (B, D) of a few texts, float32 on the CPU, L2-normalised."""
+        """Embeddings (B, D) of a few texts, float32 on the CPU, L2-normalized."""
 
     @abstractmethod
     def _image_batch(self, images: Sequence[ImageLike]) -> Tensor:
-        """Embeddings (B, D) of a few images, float32 on the CPU, L2-normalised."""
+        """Embeddings (B, D) of a few images, float32 on the CPU, L2-normalized."""
 
     @cached_property
     def dim(self) -> int:
@@ -112,7 +112,7 @@ class Tower(ABC):
         """Embeds texts.
 
         Returns:
-            (n, D) float32 on the CPU, L2-normalised.
+            (n, D) float32 on the CPU, L2-normalized.
 
         Raises:
             ValueError: a text is empty or no string; the message gives its position.
@@ -130,7 +130,7 @@ class Tower(ABC):
         """Embeds images: PIL images of any mode, or uint8 arrays (H, W, 3).
 
         Returns:
-            (n, D) float32 on the CPU, L2-normalised.
+            (n, D) float32 on the CPU, L2-normalized.
         """
         return self._encode(self._image_batch, images, batch_size, "image", progress)
 

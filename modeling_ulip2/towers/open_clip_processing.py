@@ -68,7 +68,7 @@ def tokenizer_from_open_clip(tokenizer: Any) -> PreTrainedTokenizerBase:
 def image_processor_from_open_clip(preprocess_cfg: Mapping[str, Any]) -> CLIPImageProcessor:
     """open_clip's evaluation transform (`model.visual.preprocess_cfg`) as a `CLIPImageProcessor`.
 
-    Pixels agree to one grey level. Where an odd number of rows or columns is cropped (never of a square image), the
+    Pixels agree to one gray level. Where an odd number of rows or columns is cropped (never of a square image), the
     two libraries round the margin differently, and the crop is one pixel apart.
 
     Raises:

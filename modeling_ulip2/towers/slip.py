@@ -94,7 +94,7 @@ def slip_tokenizer() -> PreTrainedTokenizerBase:
 
 
 def slip_image_processor(config: SlipConfig) -> CLIPImageProcessor:
-    """SLIP's evaluation transform: shorter edge to the image size (bilinear), central crop, ImageNet normalisation."""
+    """SLIP's evaluation transform: shorter edge to the image size (bilinear), central crop, ImageNet normalization."""
     size = config.image_size
     return CLIPImageProcessor(
         size={"shortest_edge": size},

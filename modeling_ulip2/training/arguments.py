@@ -17,7 +17,7 @@ SHORT_WARMUP = 0.1
 class Ulip2TrainingArguments(TrainingArguments):
     """`TrainingArguments` with the defaults of ULIP's pre-training and four settings of its own.
 
-    ULIP-2's optimiser settings were never published. The defaults are those of the first ULIP for Point-BERT and
+    ULIP-2's optimizer settings were never published. The defaults are those of the first ULIP for Point-BERT and
     PointNet++ (its PointMLP and PointNeXt used a learning rate of 1e-3): AdamW, 250 epochs, 64 clouds on each of 8
     GPUs. No gradient clipping was published, so there is none by default.
 

@@ -1,4 +1,4 @@
-"""What happens around the optimiser steps of pre-training."""
+"""What happens around the optimizer steps of pre-training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SMALL_LOSS, SMALL_SHARE = 0.01, 0.5
 
 
 class LogitScaleClamp(TrainerCallback):
-    """Keeps the logit scale of the model in its range after every optimiser step."""
+    """Keeps the logit scale of the model in its range after every optimizer step."""
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any

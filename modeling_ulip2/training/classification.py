@@ -62,7 +62,7 @@ class ClassificationTrainingArguments(Ulip2TrainingArguments):
 
 
 class ClassificationTrainer(Ulip2Trainer):
-    """Trainer of a `Ulip2ForPointCloudClassification` on `LabelledClouds`.
+    """Trainer of a `Ulip2ForPointCloudClassification` on `LabeledClouds`.
 
     `data_collator` should be a `ClassificationCollator`; evaluation uses it without augmentation. With
     `compute_metrics=classification_metrics` (of `evaluation.metrics.classification`) it reports `accuracy` (overall)

@@ -1,7 +1,7 @@
 """Embeddings of the frozen tower, taken from the dataset or computed once: training then never runs the tower.
 
 A row holds, by `id`, `image_embeds` (V, D), `text_embeds` [V](k, D) and, where depth views are used, `depth_embeds`
-(V, D), all float16 and L2-normalised.
+(V, D), all float16 and L2-normalized.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Batch normalisation over the whole batch of several processes, on CPU too.
+"""Batch normalization over the whole batch of several processes, on CPU too.
 
 With it, training on W processes with b samples each is training on one process with W * b samples.
 `torch.nn.SyncBatchNorm` does this on GPUs and refuses CPU tensors, where `SyncBatchNorm` stands in for it.
@@ -37,14 +37,14 @@ class SyncBatchNorm(_BatchNorm):
         dist.all_reduce(count)
         # two rounds rather than sums of squares: E[x^2] - E[x]^2 cancels where the mean is large
         mean = all_reduce(values.sum(dim=axes)) / count  # (C,)
-        centred = values - mean.view(shape)  # (B, C, ...)
-        variance = all_reduce(centred.square().sum(dim=axes)) / count  # (C,)
+        centerd = values - mean.view(shape)  # (B, C, ...)
+        variance = all_reduce(centerd.square().sum(dim=axes)) / count  # (C,)
         self._update_running(mean.detach(), variance.detach(), count)
 
-        normalised = centred * torch.rsqrt(variance + self.eps).view(shape)
+        normalized = centerd * torch.rsqrt(variance + self.eps).view(shape)
         if self.affine:
-            normalised = normalised * self.weight.view(shape) + self.bias.view(shape)
-        return normalised.to(input.dtype)
+            normalized = normalized * self.weight.view(shape) + self.bias.view(shape)
+        return normalized.to(input.dtype)
 
     @torch.no_grad()
     def _update_running(self, mean: torch.Tensor, variance: torch.Tensor, count: torch.Tensor) -> None:

@@ -86,7 +86,7 @@ def steps_of_pass(texts: int) -> int:
 
 
 def answer_tokens(labels: Tensor, count: int) -> Tensor:
-    """The first `count` labelled tokens of every row of (B, L), as (B, count); a shorter answer repeats its last."""
+    """The first `count` labeled tokens of every row of (B, L), as (B, count); a shorter answer repeats its last."""
     rows = [row[row >= 0] for row in labels]
     if not all(len(row) for row in rows):
         raise ValueError("a text has no answer to learn from")

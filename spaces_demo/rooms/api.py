@@ -100,7 +100,7 @@ def build(engine: Engine, captioner: Captioner | None = None) -> None:
         panel.inputs,
         answer,
         api_name="embed",
-        api_description="The normalised embedding of a text, a photo, a 3D file, or what they add up to.",
+        api_description="The normalized embedding of a text, a photo, a 3D file, or what they add up to.",
         **SEARCH_LANE,
     )
     if captioner is None:

@@ -1,4 +1,4 @@
-"""What the rooms compute: embeddings, neighbours, probabilities. Knows nothing about Gradio."""
+"""What the rooms compute: embeddings, neighbors, probabilities. Knows nothing about Gradio."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class Engine:
 
     @gpu
     def embed_shape(self, shape: Shape) -> Tensor:
-        """(D,) float32, L2-normalised."""
+        """(D,) float32, L2-normalized."""
         with self._passes:
             return self.embedder.embed_shapes([shape.cloud])[0]
 
@@ -137,7 +137,7 @@ class Engine:
         row: int | None = None,
         text_weight: float = 1.0,
     ) -> Tensor:
-        """The sum of what is given, words `text_weight` times as loud as the rest: (D,) float32, L2-normalised.
+        """The sum of what is given, words `text_weight` times as loud as the rest: (D,) float32, L2-normalized.
 
         `row` is a shape of the collection.
         """

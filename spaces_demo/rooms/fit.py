@@ -31,7 +31,7 @@ class Fit:
         index: the collection.
         names: what words can ask for in it.
         rows: shapes that stand for it.
-        embed_names: names -> (n, D), L2-normalised.
+        embed_names: names -> (n, D), L2-normalized.
 
     Attributes:
         limits: by kind of question; a kind that cannot be measured is missing.

@@ -70,7 +70,7 @@ class LabelEmbeddings:
     def get(
         self, names: Sequence[str], templates: Sequence[str], progress: Callable[[float], object] | None = None
     ) -> Tensor:
-        """One L2-normalised row for each name, (C, D) float32; see `class_embeddings`.
+        """One L2-normalized row for each name, (C, D) float32; see `class_embeddings`.
 
         Args:
             progress: told, while there is something to compute, what share of it is done.

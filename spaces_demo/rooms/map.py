@@ -195,8 +195,8 @@ def data_uri(picture: Any) -> str:
 
 def pca_places(embeds: np.ndarray) -> tuple[np.ndarray, str]:
     """The first two principal components of N embeddings (N, 2), and what that means."""
-    centred = embeds - embeds.mean(axis=0)  # (N, D)
-    left, singular, _ = np.linalg.svd(centred, full_matrices=False)
+    centerd = embeds - embeds.mean(axis=0)  # (N, D)
+    left, singular, _ = np.linalg.svd(centerd, full_matrices=False)
     places = np.zeros((len(embeds), 2))
     width = min(2, len(singular))
     places[:, :width] = left[:, :width] * singular[:width]

@@ -178,7 +178,7 @@ class Asked:
     """What a panel's inputs come to.
 
     Attributes:
-        vector: (D,) float32, L2-normalised.
+        vector: (D,) float32, L2-normalized.
         kind: of question, as `Fit` knows it; "" for photos and sums.
         warnings: about the file.
     """
@@ -272,7 +272,7 @@ def title(hit: Hit) -> str:
 
 
 def credit(hit: Hit) -> str:
-    """Markdown that names a shape's creator and licence."""
+    """Markdown that names a shape's creator and license."""
     name, link = LICENSES.get(hit.license, (hit.license, ""))
     by = f"by {hit.creator}" if hit.creator else "creator unknown"
     licensed = f"[{name}]({link})" if link else name or "license unknown"

@@ -14,7 +14,7 @@ from modeling_ulip2.geometry.light import pane_color
 
 # Textures are shown a few hundred pixels wide.
 MAX_TEXTURE_SIDE = 1024
-# A bead of a cloud of n points in the unit sphere has the radius BEAD / sqrt(n): neighbours just touch.
+# A bead of a cloud of n points in the unit sphere has the radius BEAD / sqrt(n): neighbors just touch.
 BEAD = 0.9
 
 # From here on beads are octahedra, with less than half of the triangles of icosahedra.
@@ -22,7 +22,7 @@ MANY = 5000
 
 
 def cloud_glb(xyz: np.ndarray, rgb: np.ndarray) -> bytes:
-    """A cloud as coloured beads, since browsers draw points one pixel wide.
+    """A cloud as colored beads, since browsers draw points one pixel wide.
 
     Args:
         xyz: (n, 3) in the unit sphere.
@@ -37,7 +37,7 @@ def cloud_glb(xyz: np.ndarray, rgb: np.ndarray) -> bytes:
     directions = bead.vertices / np.linalg.norm(bead.vertices, axis=1, keepdims=True)  # (v, 3)
     vertices = (xyz[:, None] + directions * (BEAD / np.sqrt(count))).reshape(-1, 3)  # (n * v, 3)
     faces = (bead.faces + len(directions) * np.arange(count)[:, None, None]).reshape(-1, 3)  # (n * f, 3)
-    # vertex colours of GLB are linear bytes, which would crush dark colours: a texel for each bead keeps them
+    # vertex colors of GLB are linear bytes, which would crush dark colors: a texel for each bead keeps them
     side = int(np.ceil(np.sqrt(count)))
     texels = np.zeros((side * side, 3), dtype=np.uint8)
     texels[:count] = rgb
@@ -68,7 +68,7 @@ def mesh_glb(mesh: Mesh) -> bytes:
         corners = mesh.faces[chosen]  # (F, 3)
         texture = None if mesh.uv is None or material.texture is None else material.texture
         colors = None if texture is not None else _corner_colors(mesh, chosen)
-        # one vertex for each corner where colours may change from face to face
+        # one vertex for each corner where colors may change from face to face
         used, local = (corners.ravel(), np.arange(corners.size)) if colors is not None else _unique(corners)
         uv = np.zeros((len(used), 2)) if mesh.uv is None else mesh.uv[used] * [1, -1] + [0, 1]
         visual = TextureVisuals(uv, material=_material(material, texture, colors is not None, mesh.uv is not None))

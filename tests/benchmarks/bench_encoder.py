@@ -126,13 +126,13 @@ def main(arguments: list[str] | None = None) -> None:
             lambda: farthest_point_sample(xyz, groups),
             lambda: straightforward_sampling(xyz, groups),
         ),
-        "neighbours and grouping": (our_grouping, lambda: straightforward_grouping(points, centers, size)),
+        "neighbors and grouping": (our_grouping, lambda: straightforward_grouping(points, centers, size)),
         "patch encoder": (lambda: model.encoder(neighborhood), lambda: straightforward_patches(model, neighborhood)),
         "transformer": (our_transformer, lambda: straightforward_transformer(model, tokens, centers)),
         "whole forward": (lambda: model(points), straightforward),
     }
     print(
-        f"Point-BERT, {model.num_parameters():,} parameters, {options.batch} x {options.points} coloured points, "
+        f"Point-BERT, {model.num_parameters():,} parameters, {options.batch} x {options.points} colored points, "
         f"{options.device}, {options.threads} thread(s), torch {torch.__version__}; ms per cloud, median of "
         f"{options.repeats}"
     )

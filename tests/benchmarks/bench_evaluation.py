@@ -2,7 +2,7 @@
 
     python tests/benchmarks/bench_evaluation.py [--clouds 48 --batch 8 --workers 1 --repeats 3 --device cpu]
 
-Clouds of 10,000 coloured points in half precision, stored as `dataset_scripts/objaverse_lvis.py` stores them, go
+Clouds of 10,000 colored points in half precision, stored as `dataset_scripts/objaverse_lvis.py` stores them, go
 through the official Point-BERT (random weights). The evaluator, whose clouds are prepared in worker processes, and a
 loop that prepares and encodes in turn take turns; the figures are medians. Scoring is measured at full size: 46,832
 shapes, 1,156 classes, with controls and intervals. The prompts of the classes are encoded once for each tower,

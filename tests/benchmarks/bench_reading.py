@@ -2,7 +2,7 @@
 
     python tests/benchmarks/bench_reading.py [--dataset DIR --num-workers 2 --batch-size 32 --device cuda]
 
-A sample is a cloud of 10,000 coloured points, normalised and augmented, with one view and its best caption: as the
+A sample is a cloud of 10,000 colored points, normalized and augmented, with one view and its best caption: as the
 tower's stored embeddings, or as image and words for a tower that runs in every step. Local files are memory-mapped and
 read in random order; a stream is shuffled in a buffer, and its workers share the files. Without --dataset it writes
 one of random clouds and pictures. The step is that of the published Point-BERT of 32.5 M parameters with stored

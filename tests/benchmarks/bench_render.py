@@ -19,7 +19,7 @@ from modeling_ulip2.geometry.raster_egl import EglRasterizer, EglUnavailableErro
 
 
 def bumpy_sphere(rings: int, textured: bool) -> Mesh:
-    """4 * rings^2 smooth triangles with a 512 x 512 texture, or flat ones with vertex colours."""
+    """4 * rings^2 smooth triangles with a 512 x 512 texture, or flat ones with vertex colors."""
     theta, phi = np.meshgrid(np.linspace(0, np.pi, rings + 1), np.linspace(0, 2 * np.pi, 2 * rings + 1), indexing="ij")
     radius = 1.0 + 0.1 * np.sin(5 * theta) * np.cos(7 * phi)
     unit = np.stack([np.sin(theta) * np.sin(phi), np.cos(theta), np.sin(theta) * np.cos(phi)], axis=-1)

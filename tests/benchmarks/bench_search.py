@@ -42,7 +42,7 @@ def draw(folder: Path, shapes: int, dim: int, queries: int, seed: int = 0) -> np
     """Writes the embeddings as shards of an index folder; returns the queries (Q, D)."""
     rng = np.random.default_rng(seed)
     spectrum = (np.arange(1, dim + 1) ** -0.5).astype(np.float32)
-    centres = rng.standard_normal((max(1, shapes // CLUSTER), dim), dtype=np.float32) * spectrum
+    centers = rng.standard_normal((max(1, shapes // CLUSTER), dim), dtype=np.float32) * spectrum
     features = Features({EMBEDS: List(Value("float32"), length=dim)})
     asked = np.sort(rng.choice(shapes, size=min(queries, shapes), replace=False))
     chosen = np.empty((len(asked), dim), dtype=np.float32)
@@ -50,7 +50,7 @@ def draw(folder: Path, shapes: int, dim: int, queries: int, seed: int = 0) -> np
     # the last hundredth in shards of its own: those are added later
     edges = sorted({*range(0, shapes, BLOCK), shapes - shapes // 100, shapes})
     for shard, (start, end) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
-        rows = centres[rng.integers(len(centres), size=end - start)]  # (n, D)
+        rows = centers[rng.integers(len(centers), size=end - start)]  # (n, D)
         rows += SPREAD * spectrum * rng.standard_normal(rows.shape, dtype=np.float32)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         of_block = (asked >= start) & (asked < end)

@@ -56,7 +56,7 @@ def test_gradients_reach_all_of_the_connector_and_nothing_else(parts: tuple[str,
 
 
 def test_the_loss_is_that_of_the_language_model(captioner: tuple[Any, Any]) -> None:
-    """On the embeddings with the clouds put in by hand, and over labelled positions alone."""
+    """On the embeddings with the clouds put in by hand, and over labeled positions alone."""
     model, processor = captioner
     batch = training_batch(processor)
     with torch.no_grad():
@@ -71,12 +71,12 @@ def test_the_loss_is_that_of_the_language_model(captioner: tuple[Any, Any]) -> N
             kept = batch["attention_mask"][row].bool()
             logits = model.language_model(inputs_embeds=embeds[row, kept][None]).logits[0, :-1]
             want.append(F.cross_entropy(logits, batch["labels"][row, kept][1:], reduction="none", ignore_index=-100))
-    labelled = [int((row != -100).sum()) for row in batch["labels"]]
-    assert labelled == [5, 4]  # the words, the stop and the end token
+    labeled = [int((row != -100).sum()) for row in batch["labels"]]
+    assert labeled == [5, 4]  # the words, the stop and the end token
     assert output.logits.shape == (2, 5, world.VOCABULARY)
-    torch.testing.assert_close(output.loss, torch.cat(want).sum() / sum(labelled))
+    torch.testing.assert_close(output.loss, torch.cat(want).sum() / sum(labeled))
     # what Trainer passes when a step has several batches
-    half = model(**batch, num_items_in_batch=torch.tensor(2 * sum(labelled))).loss
+    half = model(**batch, num_items_in_batch=torch.tensor(2 * sum(labeled))).loss
     torch.testing.assert_close(half, output.loss / 2)
 
 
@@ -180,12 +180,12 @@ def test_features_may_be_kept(parts: tuple[str, str], fields: dict[str, Any]) ->
     assert torch.equal(model.generate(**prompts, point_features=features), want)
 
 
-def test_pooling_averages_what_is_nearest_to_the_first_centres() -> None:
+def test_pooling_averages_what_is_nearest_to_the_first_centers() -> None:
     centers = torch.tensor([[[0.0, 0, 0], [1, 0, 0], [0.9, 0, 0], [0.1, 0, 0], [0.2, 0, 0], [0, 0, 0]]])
     tokens = torch.arange(6.0).view(1, 6, 1)
     pooled = pool_tokens(tokens, centers, 2)
     torch.testing.assert_close(pooled, torch.tensor([[[(0 + 3 + 4 + 5) / 4], [(1 + 2) / 2]]]))
-    # a centre that repeats another keeps its own token
+    # a center that repeats another keeps its own token
     repeated = pool_tokens(tokens[:, :2], torch.zeros(1, 2, 3), 2)
     torch.testing.assert_close(repeated, torch.tensor([[[0.5], [1.0]]]))
     with pytest.raises(ValueError, match="6 tokens, which cannot be pooled into num_query_tokens = 7"):

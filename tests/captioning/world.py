@@ -124,7 +124,7 @@ def captioner(points: str, language: str, **fields: Any) -> tuple[Any, Any]:
 
 
 def cloud(seed: int = 0) -> np.ndarray:
-    """Points (60, 6) of one colour, stretched: seeds give clouds that an untrained encoder tells apart."""
+    """Points (60, 6) of one color, stretched: seeds give clouds that an untrained encoder tells apart."""
     rng = np.random.default_rng(seed)
     xyz = rng.normal(size=(60, 3)) * rng.uniform(0.05, 1, size=3)
     return np.concatenate([xyz, np.tile(rng.integers(2, size=3), (60, 1))], axis=1)

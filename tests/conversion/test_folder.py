@@ -305,4 +305,4 @@ def test_figures_of_a_release_are_the_published_ones(release: Any) -> None:
     for task, figures in release.accuracy:
         assert task and re.fullmatch(r"\d+\.\d( / \d+\.\d)?", figures)
     published = {release.title: release.accuracy for release in RELEASES}
-    assert len(published["ULIP-2 Point-BERT, 10k coloured points"]) == 2  # of its own pre-training alone
+    assert len(published["ULIP-2 Point-BERT, 10k colored points"]) == 2  # of its own pre-training alone

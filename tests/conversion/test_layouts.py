@@ -1,4 +1,4 @@
-"""Every published layout is recognised by its names, every tensor accounted for, and the model computes the same."""
+"""Every published layout is recognized by its names, every tensor accounted for, and the model computes the same."""
 
 from __future__ import annotations
 

@@ -43,12 +43,12 @@ def test_the_same_seed_gives_the_same_cloud_and_another_seed_another(change):
 
 
 @pytest.mark.parametrize("change", [c for c in CHANGES if c is not drop_points])
-def test_colour_rides_along(change):
+def test_color_rides_along(change):
     points = cloud()
     np.testing.assert_array_equal(change(points, np.random.default_rng(0))[:, 3:], points[:, 3:])
 
 
-def test_dropped_points_become_point_0_with_its_colour():
+def test_dropped_points_become_point_0_with_its_color():
     points = cloud()
     dropped = drop_points(points, np.random.default_rng(3))
     moved = (dropped != points).any(axis=1)
@@ -116,7 +116,7 @@ def test_bad_settings_are_refused(bad):
 
 
 def test_a_factor_for_each_axis_and_the_unit_sphere_again():
-    """As PointNeXt fine-tunes: scaling before normalisation, which is the same as normalising once more."""
+    """As PointNeXt fine-tunes: scaling before normalization, which is the same as normalizing once more."""
     rng = np.random.default_rng(0)
     points = np.concatenate([unit_sphere(rng.normal(size=(50, 3))), rng.random((50, 3))], axis=1).astype(np.float32)
     scaled = scale_points(points, np.random.default_rng(1), 0.5, 2.0, by_axis=True)

@@ -125,11 +125,11 @@ def test_without_augmentation_nothing_is_drawn_anew(embedded_rows):
     torch.testing.assert_close(norms, torch.ones(6))
 
 
-def test_colour_can_be_left_out(embedded_rows):
+def test_color_can_be_left_out(embedded_rows):
     assert TripletCollator(tiny_processor(in_channels=3))(embedded_rows)["point_values"].shape == (6, NUM_POINTS, 3)
     plain = [{name: value for name, value in row.items() if name != "rgb"} for row in embedded_rows]
-    colours = TripletCollator(tiny_processor())(plain)["point_values"][..., 3:]
-    torch.testing.assert_close(colours, torch.full_like(colours, 0.4))
+    colors = TripletCollator(tiny_processor())(plain)["point_values"][..., 3:]
+    torch.testing.assert_close(colors, torch.full_like(colors, 0.4))
 
 
 def test_height_is_that_of_the_augmented_cloud(embedded_rows):
@@ -167,9 +167,9 @@ def test_rows_of_plain_load_dataset_work(raw_rows):
 
 
 def test_depth_is_drawn_as_a_picture(raw_rows):
-    grey = np.asarray(open_depth(raw_rows[0]["depths"][0]))
-    assert grey.shape == (32, 32, 3) and grey.dtype == np.uint8
-    assert (grey[:8] == 0).all() and grey[8:].min() == 64 and grey[8:].max() == 255
+    gray = np.asarray(open_depth(raw_rows[0]["depths"][0]))
+    assert gray.shape == (32, 32, 3) and gray.dtype == np.uint8
+    assert (gray[:8] == 0).all() and gray[8:].min() == 64 and gray[8:].max() == 255
     batch = TripletCollator(tiny_processor(), use_depth=True)(raw_rows)
     assert batch["pixel_values"].shape == (6, 3, 32, 32)
     with pytest.raises(ValueError, match="one channel"):

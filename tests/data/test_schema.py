@@ -5,7 +5,7 @@ from modeling_ulip2.data.schema import pack_xyz
 
 
 def shape_error(xyz: np.ndarray, packed: np.ndarray) -> float:
-    """Largest deviation of the packed shape from the true one, in radii, after centring and scaling both."""
+    """Largest deviation of the packed shape from the true one, in radii, after centering and scaling both."""
 
     def unit(points):
         points = points.astype(np.float64) - points.astype(np.float64).mean(axis=0)

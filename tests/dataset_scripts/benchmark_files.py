@@ -25,7 +25,7 @@ def object_array(objects: list) -> np.ndarray:
 
 
 def write_colored_10k(folder: Path, classes: list[str]) -> np.ndarray:
-    """ULIP's 10k file: grey of 100 in 255, and the list with the classes."""
+    """ULIP's 10k file: gray of 100 in 255, and the list with the classes."""
     xyz = clouds(len(classes))
     np.save(
         folder / "modelnet40_colored_10k_pc.npy",

@@ -9,7 +9,7 @@ BOX_FACES = ["1 2 4 3", "5 7 8 6", "1 5 6 2", "3 4 8 7", "1 3 7 5", "2 6 8 4"]
 
 
 def write_box(path: Path, size: tuple[float, float, float] = (1, 1, 1), color: tuple[float, float, float] = (1, 0, 0)):
-    """An OBJ box of the given half sizes, with its colour in an MTL file beside it."""
+    """An OBJ box of the given half sizes, with its color in an MTL file beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     vertices = [f"v {x * size[0]} {y * size[1]} {z * size[2]}" for x, y, z in BOX_CORNERS]
     faces = [f"f {face}" for face in BOX_FACES]

@@ -73,7 +73,7 @@ def test_every_planted_defect_is_found_and_nothing_else(tmp_path, capsys):
     assert report["problems"] == {
         names[1]: {"blank view": "1 of 3 views: 1"},
         names[2]: {"cut-off view": "1 of 3 views: 0"},
-        names[3]: {"colourless cloud": "every point is (255, 255, 255)"},
+        names[3]: {"colorless cloud": "every point is (255, 255, 255)"},
         names[4]: {"flat cloud": report["problems"][names[4]]["flat cloud"]},
         names[5]: {"unreadable view": report["problems"][names[5]]["unreadable view"]},
         names[6]: {"no captions": ""},
@@ -122,8 +122,8 @@ def test_white_objects_before_a_known_white_background():
 def test_clouds():
     rng = np.random.default_rng(0)
     xyz, rgb = rng.normal(size=(50, 3)).astype(np.float32), np.full((50, 3), (255, 0, 0), np.uint8)
-    assert cloud_problems(xyz, rgb) == {}  # one colour is a colour
-    assert "colourless cloud" in cloud_problems(xyz, rgb * 0 + 128)
+    assert cloud_problems(xyz, rgb) == {}  # one color is a color
+    assert "colorless cloud" in cloud_problems(xyz, rgb * 0 + 128)
     assert "flat cloud" in cloud_problems(xyz * [1, 1, 1e-5], rgb)
     assert "not finite" in cloud_problems(np.where(xyz > 2, np.nan, xyz) * np.inf, rgb)
 
@@ -147,7 +147,7 @@ def test_caption_statistics_by_hand():
     ]
 
 
-def test_objects_of_other_colours_or_turned_are_no_duplicates():
+def test_objects_of_other_colors_or_turned_are_no_duplicates():
     rng = np.random.default_rng(0)
     one = rng.integers(0, 200, (4, 8, 8, 3), dtype=np.uint8)
     noisy = (one + rng.integers(0, 3, one.shape)).astype(np.uint8)

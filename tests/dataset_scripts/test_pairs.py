@@ -1,4 +1,4 @@
-"""Texts about shapes: descriptions from names and colours, Cap3D's CSV and PointLLM's JSON, in their real layouts."""
+"""Texts about shapes: descriptions from names and colors, Cap3D's CSV and PointLLM's JSON, in their real layouts."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def entry(uid: str, *values: str, kind: str | None = "detailed_description") -> 
 
 def test_pointllm_conversations_become_chats(tmp_path: Path, clouds: Path):
     entries = [
-        entry(UIDS[0], "<point>\nWhat is this?", "A chair.", "Its colour?", "Red.", kind="multi_round"),
+        entry(UIDS[0], "<point>\nWhat is this?", "A chair.", "Its color?", "Red.", kind="multi_round"),
         entry(UIDS[1], "Look at this: <point> What is it?", "A lamp.", kind=None),
         entry(UIDS[0], "What?", "A chair."),
         entry(UIDS[0], "<point><point> Both?", "Chairs."),
@@ -221,11 +221,11 @@ def test_descriptions(name: str, colors: list[str], caption: str):
     assert describe_shapes.describe(name, colors) == caption
 
 
-def test_shapes_are_described_by_the_colours_of_their_points(tmp_path: Path):
+def test_shapes_are_described_by_the_colors_of_their_points(tmp_path: Path):
     dataset = write_dataset(tmp_path / "triplets", shapes=6)
     describe_shapes.main(["--triplets", str(dataset), "--output", str(tmp_path / "out")])
     rows = {row["id"]: row["captions"] for row in load(tmp_path / "out", "captions")}
-    # the colours of the made-up shapes are 40, 120 and 200 of 255 in all channels, with some noise
+    # the colors of the made-up shapes are 40, 120 and 200 of 255 in all channels, with some noise
     assert rows["made/00.obj"] == ["a black chair"] and rows["made/01.obj"] == ["a gray lamp"]
     assert errors_of(tmp_path / "out") == []
 

@@ -52,7 +52,7 @@ def objaverse_cache(tmp_path):
     return cache
 
 
-def test_objaverse_objects_have_names_categories_creators_and_licences(objaverse_cache, tmp_path):
+def test_objaverse_objects_have_names_categories_creators_and_licenses(objaverse_cache, tmp_path):
     objaverse_v1.main(["--cache", str(objaverse_cache), "--output", str(tmp_path / "out")])
     rows = list_objects(objaverse_cache, tmp_path / "out" / "objects.csv")
     assert [row["id"] for row in rows] == UIDS
@@ -66,7 +66,7 @@ def test_objaverse_objects_have_names_categories_creators_and_licences(objaverse
     assert "3 objects were found (cc-by-nc-4.0: 1, cc0-1.0: 1, unknown: 1), of 1 categories" in source
 
 
-def test_objaverse_can_be_narrowed_to_lvis_and_to_licences(objaverse_cache):
+def test_objaverse_can_be_narrowed_to_lvis_and_to_licenses(objaverse_cache):
     objaverse_v1.main(["--cache", str(objaverse_cache), "--lvis"])
     assert [row["id"] for row in list_objects(objaverse_cache)] == [UIDS[0]]
     objaverse_v1.main(["--cache", str(objaverse_cache), "--licenses", "cc0", "by"])

@@ -289,7 +289,7 @@ def test_main_colors_are_those_of_the_object_by_share():
     namer = ColorNamer()
     assert namer(picture, alpha) == ["brown", "white"]
     picture[:, 5:7] = (75, 45, 20)
-    assert namer(picture, alpha) == ["brown"]  # an eighth of white is no main colour
+    assert namer(picture, alpha) == ["brown"]  # an eighth of white is no main color
     assert namer(picture, alpha * 0) == []
 
 

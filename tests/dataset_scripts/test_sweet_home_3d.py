@@ -76,7 +76,7 @@ def test_properties_are_read_as_java_does():
     }
 
 
-def test_objects_come_with_name_tags_category_creator_and_licence(package, tmp_path):
+def test_objects_come_with_name_tags_category_creator_and_license(package, tmp_path):
     run(package, tmp_path / "out")
     with open(tmp_path / "out" / "objects.csv", encoding="utf-8", newline="") as file:
         rows = {row["source"]: row for row in csv.DictReader(file)}

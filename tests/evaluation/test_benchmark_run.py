@@ -58,7 +58,7 @@ def test_equals_ulip2s_protocol_on_modelnet40_written_out(world: World, tmp_path
     run = BenchmarkRun.of(world.model, tmp_path / "modelnet40")
     record = evaluate_benchmark(run, tmp_path / "out", batch_size=7, num_workers=0)
 
-    # as stored, grey everywhere
+    # as stored, gray everywhere
     embeds = embed(world, [np.concatenate([cloud, np.full_like(cloud, 0.4)], axis=1) for cloud in xyz])
     ranked = (embeds @ classes(world, "modelnet40").T).topk(5).indices
     for k in (1, 3, 5):

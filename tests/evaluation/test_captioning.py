@@ -192,7 +192,7 @@ def test_meteor_knows_words_of_the_same_meaning_and_serves_twice():
 
 
 def encode(texts: list[str]) -> torch.Tensor:
-    """A direction for each first letter: a (1, 0), b (0, 1), anything else between them; not normalised."""
+    """A direction for each first letter: a (1, 0), b (0, 1), anything else between them; not normalized."""
     return torch.tensor([{"a": [2.0, 0.0], "b": [0.0, 3.0]}.get(text[0], [1.0, 1.0]) for text in texts])
 
 

@@ -5,18 +5,18 @@ import torch.nn.functional as F
 
 from modeling_ulip2 import Ulip2FeatureExtractor
 from modeling_ulip2.data.augmentation import PUBLISHED
-from modeling_ulip2.data.labelled import ClassificationCollator
+from modeling_ulip2.data.labeled import ClassificationCollator
 from modeling_ulip2.evaluation.metrics.classification import fit_linear_probe, predict_logits
-from tests.training.test_classification import labelled, model
+from tests.training.test_classification import labeled, model
 
 FEATURES = torch.randn(60, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 10, 0.1, 1, 1]) + 3
 LABELS = (FEATURES[:, 0] > 3).long() + (FEATURES[:, 1] > 3).long()
 
 
-def test_the_probe_is_the_optimum_of_penalised_logistic_regression():
+def test_the_probe_is_the_optimum_of_penalized_logistic_regression():
     probe = fit_linear_probe(FEATURES, LABELS, 3, c=2.0)
     inputs = ((FEATURES - FEATURES.mean(0)) / FEATURES.std(0, correction=0)).double()
-    # the layer in terms of the standardised features
+    # the layer in terms of the standardized features
     weight = (probe.weight * FEATURES.std(0, correction=0)).detach().double().requires_grad_()
     bias = (probe.bias + probe.weight @ FEATURES.mean(0)).detach().double().requires_grad_()
     loss = F.cross_entropy(inputs @ weight.T + bias, LABELS) + weight.square().sum() / (2 * 2.0 * 60)
@@ -33,7 +33,7 @@ def test_what_never_changes_has_no_weight():
 
 
 def test_votes_average_augmented_passes():
-    clouds, own = labelled(5), model().eval()
+    clouds, own = labeled(5), model().eval()
     collator = ClassificationCollator(Ulip2FeatureExtractor(num_points=64), PUBLISHED, seed=2)
     passes = []
     for vote in range(3):

@@ -28,7 +28,7 @@ def rows_of(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("name", "level"), [("points", 50), ("half_space", 0.25), ("ball", 0.6)])
-def test_what_removes_points_keeps_the_others_with_their_colours(name, level):
+def test_what_removes_points_keeps_the_others_with_their_colors(name, level):
     before, after = cloud(), corrupted(name, level)
     kept = rows_of(after.xyz, before.xyz)
     assert len(set(kept)) == len(kept) == (level if name == "points" else POINTS - round(level * POINTS))
@@ -81,7 +81,7 @@ def test_noise_has_the_deviation_that_its_level_says():
     assert noise.std() == pytest.approx(0.05, rel=0.02) and abs(noise.mean()) < 2e-3
 
 
-def test_lost_colours_are_the_grey_of_the_feature_extractor():
+def test_lost_colors_are_the_gray_of_the_feature_extractor():
     before, after = cloud(), corrupted("color", 0.4)
     lost = (after.rgb == FILL_COLOR).all(axis=1)
     assert lost.mean() == pytest.approx(0.4, abs=0.1)

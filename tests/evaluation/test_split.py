@@ -103,7 +103,7 @@ def test_embeddings_do_not_depend_on_the_batch(world: World, triplets: Dataset):
     assert whole.shape == (12, 24)
     assert torch.allclose(whole, single, atol=1e-5)
     assert torch.allclose(whole.norm(dim=1), torch.ones(12))
-    # float16 coordinates and uint8 colours arrive as they were stored
+    # float16 coordinates and uint8 colors arrive as they were stored
     mappings = [{"xyz": row["xyz"], "rgb": row["rgb"]} for row in triplets.with_format("numpy", dtype=None)]
     for mapping in mappings:
         mapping["rgb"] = mapping["rgb"].astype("uint8")

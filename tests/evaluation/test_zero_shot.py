@@ -20,11 +20,11 @@ TEMPLATES = ["a {}.", "one {} here", "the {}"]
 
 
 def letters(texts: list[str]) -> torch.Tensor:
-    """An encoder that a test can predict: how often each letter occurs; rows are not normalised."""
+    """An encoder that a test can predict: how often each letter occurs; rows are not normalized."""
     return torch.tensor([[float(text.count(chr(97 + i))) for i in range(26)] for text in texts])
 
 
-def test_class_embeddings_normalise_average_normalise(monkeypatch: pytest.MonkeyPatch):
+def test_class_embeddings_normalize_average_normalize(monkeypatch: pytest.MonkeyPatch):
     names = ["chair", "lamp", "night stand", "{}"]
     rows = []
     for name in names:
@@ -121,5 +121,5 @@ def test_labels_must_fit(labels: list[int], message: str):
 
 
 def test_no_shape_is_an_error():
-    with pytest.raises(ValueError, match="no labelled shape"):
+    with pytest.raises(ValueError, match="no labeled shape"):
         zero_shot_metrics(torch.zeros(0, 3), torch.eye(3), [])

@@ -80,7 +80,7 @@ def test_all_kinds_of_runs_and_their_summary(world: Path, tmp_path: Path, capsys
         assert 0 <= result["class_average_accuracy"] <= 1
         assert ("voted_accuracy" in result) == ("best_epoch_accuracy" in result) == (result["method"] == "finetune")
     probes = [r["accuracy"] for r in results if r["method"] == "linear_probe" and not r["shots"]]
-    assert min(probes) > 0.6, "proportions and colour tell the category"
+    assert min(probes) > 0.6, "proportions and color tell the category"
     table = (tmp_path / "out" / "results.md").read_text()
     assert table.count("| pretrained |") == table.count("| scratch |") == 4 and "±" in table
     assert "15 training and 9 test clouds of 3 classes" in table

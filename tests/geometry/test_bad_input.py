@@ -215,9 +215,9 @@ def test_halving_averages_light_and_leaves_out_what_is_transparent():
     cut_out = np.array([[[0, 0, 0, 0], [200, 100, 50, 255]]] * 3, np.uint8)  # the odd third row is left out
     assert textures.halve(cut_out).tolist() == [[[200, 100, 50, 128]]]
     assert textures.halve(np.full((1, 5, 4), 7, np.uint8)).shape == (1, 2, 4)
-    grey = np.repeat(np.arange(256, dtype=np.uint8), 2)[None, :, None].repeat(4, axis=2)
-    grey[..., 3] = 255
-    assert np.abs(textures.halve(grey)[0, :, 0].astype(int) - np.arange(256)).max() <= 1
+    gray = np.repeat(np.arange(256, dtype=np.uint8), 2)[None, :, None].repeat(4, axis=2)
+    gray[..., 3] = 255
+    assert np.abs(textures.halve(gray)[0, :, 0].astype(int) - np.arange(256)).max() <= 1
 
 
 @pytest.mark.parametrize("size", [(16, 16), (13, 7), (1, 9)])
@@ -249,7 +249,7 @@ def test_the_paper_around_a_leaf_is_not_in_its_points(tmp_path, mode):
     assert rgb[:, 0].max() == (255 if mode == "OPAQUE" else 0)
 
 
-def test_grey_palette_and_16_bit_images():
+def test_gray_palette_and_16_bit_images():
     import io
 
     from PIL import Image

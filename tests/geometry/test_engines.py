@@ -1,4 +1,4 @@
-"""Two rasterisers that share nothing but the scene must draw the same pictures."""
+"""Two rasterizers that share nothing but the scene must draw the same pictures."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def engines():
 
 
 def knot() -> Mesh:
-    """A smooth torus with vertex colours, inside a spiky flat shell with face colours."""
+    """A smooth torus with vertex colors, inside a spiky flat shell with face colors."""
     rng = np.random.default_rng(0)
     around, across = np.meshgrid(
         np.linspace(0, 2 * np.pi, 40, False), np.linspace(0, 2 * np.pi, 20, False), indexing="ij"
@@ -77,7 +77,7 @@ def lamp() -> Mesh:
 
 SCENES = {
     "lamp": lamp,
-    "smooth and vertex colours": knot,
+    "smooth and vertex colors": knot,
     "flat": lambda: Mesh(
         CUBE_VERTICES * [1, 2, 0.5], CUBE_FACES, face_colors=np.random.default_rng(2).random((12, 3))
     ),

@@ -13,7 +13,7 @@ QUARTER_TURN_ABOUT_Z = [0.0, 0.0, np.sin(np.pi / 4), np.cos(np.pi / 4)]
 
 
 def only_color(path, **kwargs) -> list[int]:
-    """The colour of a mesh that has one."""
+    """The color of a mesh that has one."""
     rgb = sample_points(read_mesh(path, **kwargs), 50, 0)[1]
     assert (rgb == rgb[0]).all()
     return rgb[0].tolist()
@@ -74,7 +74,7 @@ UPRIGHT = np.array([[0, 1], [1, 1], [1, 0], [0, 0]])
 
 
 def colors_by_height(path) -> tuple[np.ndarray, np.ndarray]:
-    """Mean colours of a unit square's lower and upper quarter."""
+    """Mean colors of a unit square's lower and upper quarter."""
     xyz, rgb = sample_points(read_mesh(path), 2000, 0)
     return rgb[xyz[:, 1] < 0.2].mean(axis=0), rgb[xyz[:, 1] > 0.8].mean(axis=0)
 
@@ -135,7 +135,7 @@ def test_specular_glossiness_and_alpha_modes(tmp_path):
     assert (material.alpha_mode, material.alpha_cutoff, material.double_sided) == ("MASK", 0.3, True)
 
 
-def test_a_black_surface_that_shines_has_the_colour_of_its_light(tmp_path):
+def test_a_black_surface_that_shines_has_the_color_of_its_light(tmp_path):
     for emitted, expected in (([0.0, 0.5, 1.0], [0, 188, 255]), ([0.0, 0.0, 0.0], [0, 0, 0])):
         gltf = Gltf()
         material = gltf.material(
@@ -354,8 +354,8 @@ def test_points_and_lines_alone_are_no_mesh(tmp_path):
     assert error_of(gltf, tmp_path).reason == "empty"
 
 
-def test_sparse_quantised_and_strided_accessors(tmp_path):
-    # Positions as normalised 16-bit integers, item 2 replaced by a sparse value.
+def test_sparse_quantized_and_strided_accessors(tmp_path):
+    # Positions as normalized 16-bit integers, item 2 replaced by a sparse value.
     stored = np.array([[0, 0, 0], [32767, 0, 0], [0, 0, 32767]], np.int16)
     gltf = Gltf()
     accessor = gltf.accessor(stored, normalized=True)

@@ -25,7 +25,7 @@ def error_of(path, **kwargs) -> str:
 
 
 def colors(mesh: Mesh) -> list[list[int]]:
-    """The distinct colours on a mesh's surface."""
+    """The distinct colors on a mesh's surface."""
     return np.unique(sample_points(mesh, 400, 0)[1], axis=0).tolist()
 
 
@@ -36,10 +36,10 @@ def test_polygons_become_fans(tmp_path):
 
 
 def test_kd_is_srgb_and_materials_stay_with_their_faces(tmp_path):
-    mtl = "newmtl red\nKd 1 0 0\nnewmtl my grey\nKd 0.5 0.5 0.5\n"
-    obj = "mtllib a.mtl\n" + SQUARE + "usemtl my grey\nf 1 2 3\nusemtl red\nf 1 3 4\nusemtl my grey\nf 2 3 4\n"
+    mtl = "newmtl red\nKd 1 0 0\nnewmtl my gray\nKd 0.5 0.5 0.5\n"
+    obj = "mtllib a.mtl\n" + SQUARE + "usemtl my gray\nf 1 2 3\nusemtl red\nf 1 3 4\nusemtl my gray\nf 2 3 4\n"
     mesh = read_mesh(write(tmp_path, obj, mtl))
-    assert [mesh.materials[i].name for i in mesh.face_material] == ["my grey", "red", "my grey"]
+    assert [mesh.materials[i].name for i in mesh.face_material] == ["my gray", "red", "my gray"]
     assert colors(mesh) == [[128, 128, 128], [255, 0, 0]]
 
 
@@ -145,7 +145,7 @@ def test_options_and_spellings_of_a_map(tmp_path, statement):
     assert colors(read_mesh(path)) == [[10, 20, 30]]
 
 
-def test_faces_without_texture_coordinates_show_the_plain_colour(tmp_path):
+def test_faces_without_texture_coordinates_show_the_plain_color(tmp_path):
     obj = "mtllib a.mtl\nusemtl m\n" + SQUARE + SQUARE_UV + "f 1/1 2/2 3/3\nf 1 3 4\n"
     mesh = read_mesh(write(tmp_path, obj, "newmtl m\nKd 1 0 0\nmap_Kd t.png\n", t_png=png([[[255, 255, 255]]])))
     xyz, rgb = sample_points(mesh, 300, 0)
@@ -261,7 +261,7 @@ def test_unusable_textures_are_errors_or_said(tmp_path, name, reason):
     assert error_of(path) == reason
     mesh = read_mesh(path, strict=False)
     assert colors(mesh) == [[0, 255, 0]]
-    assert len(mesh.warnings) == 1 and "plain colour" in mesh.warnings[0]
+    assert len(mesh.warnings) == 1 and "plain color" in mesh.warnings[0]
 
 
 def test_an_unused_material_needs_no_texture(tmp_path):

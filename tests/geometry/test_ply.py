@@ -55,7 +55,7 @@ def test_ascii_of_mixed_sizes_and_other_columns(tmp_path):
     text = header("ascii", 4, 2, vertex) + rows + "4 0 1 2 3\n3 0 1 2\n"
     mesh = read_mesh(write(tmp_path, text))
     assert mesh.num_faces == 3
-    assert (sample_points(mesh, 20, 0)[1] == [10, 20, 30]).all()  # PLY colours are sRGB
+    assert (sample_points(mesh, 20, 0)[1] == [10, 20, 30]).all()  # PLY colors are sRGB
 
 
 def test_float_colors_in_both_ranges(tmp_path):

@@ -29,7 +29,7 @@ def cut(*shapes: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
 
 
 def outline(triangles: np.ndarray) -> set[tuple[int, int]]:
-    """The directed edges of triangles that no neighbour runs the other way."""
+    """The directed edges of triangles that no neighbor runs the other way."""
     edges = Counter((int(t[i]), int(t[i - 2])) for t in triangles for i in range(3))
     return set((edges - Counter({(b, a): n for (a, b), n in edges.items()})).keys())
 
@@ -164,7 +164,7 @@ def test_cases(name, area):
 
 
 def test_attributes_stay_with_their_corners_in_every_format(tmp_path):
-    """Colours are a function of the place, so a corner that goes astray shows."""
+    """Colors are a function of the place, so a corner that goes astray shows."""
     points = star(10)
     rows = ["{:.9g} {:.9g} {:.9g}".format(*p) for p in points]
     shades = np.round((points[:, 0] + 1) * 127).astype(int)

@@ -27,12 +27,12 @@ def colored(red: float, green: float, blue: float, alpha: float = 1.0, **setting
 
 
 def linear_light(color: tuple[float, ...], normal=(0.0, 0.0, 1.0)) -> np.ndarray:
-    """What `FRONT` sees of a linear colour in the middle of the picture, linear."""
+    """What `FRONT` sees of a linear color in the middle of the picture, linear."""
     return seen_of(np.array(color), np.array(normal), np.array([0.0, 0.0, 1.0]), FRONT.rotation)
 
 
 def pane(color: tuple[float, ...], opacity: float = 0.5) -> np.ndarray:
-    """Linear light of a pane of this colour and opacity, before it is blended with what is behind."""
+    """Linear light of a pane of this color and opacity, before it is blended with what is behind."""
     return linear_light(tuple(pane_color(np.array(color), opacity)))
 
 
@@ -257,7 +257,7 @@ def test_textures_stand_upright():
 
 @pytest.mark.parametrize("wrap", ["repeat", "mirror", "clamp"])
 def test_renderer_and_sampler_read_textures_alike(wrap):
-    """Points of a textured surface, projected into its picture, have the picture's colours but for the light."""
+    """Points of a textured surface, projected into its picture, have the picture's colors but for the light."""
     rng = np.random.default_rng(0)
     texture = np.full((8, 8, 4), 255, np.uint8)
     texture[..., :3] = rng.integers(0, 256, (8, 8, 3))

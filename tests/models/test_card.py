@@ -109,7 +109,7 @@ def test_push_to_hub(kind: str, fake_hub: Hub) -> None:
     assert any(name.endswith(".json") for name in fake_hub.files)
     if "Extractor" not in kind and "Processor" not in kind:
         assert "model.safetensors" in fake_hub.files and f"{saved.num_parameters():,}" in text
-        assert "licence | not stated" in text
+        assert "license | not stated" in text
     assert data.base_model == ("openai/clip-tiny" if kind == "Ulip2Model" else None)
 
 
@@ -163,7 +163,7 @@ def test_a_persons_card_survives(fake_hub: Hub, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     model.card_facts = CardFacts(license="mit")
     model.save_pretrained(tmp_path)  # written by saving: renewed
-    assert "licence | mit" in (tmp_path / "README.md").read_text()
+    assert "license | mit" in (tmp_path / "README.md").read_text()
     (tmp_path / "README.md").write_text(mine)
     model.save_pretrained(tmp_path)
     assert (tmp_path / "README.md").read_text() == mine
@@ -175,7 +175,7 @@ def test_a_persons_card_survives(fake_hub: Hub, tmp_path: Path) -> None:
     assert "# On the hub" in fake_hub.text and MARK not in fake_hub.text
     fake_hub.card = str(model.card(NAME)).replace("mit", "apache-2.0")
     model.push_to_hub(NAME)  # written by an earlier upload: renewed
-    assert "licence | mit" in fake_hub.text
+    assert "license | mit" in fake_hub.text
 
 
 def test_the_card_of_a_processor_gives_way_to_that_of_the_model(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_save_and_load(encoder: Encoder, tmp_path: Path) -> None:
         assert torch.equal(loaded(points_for(encoder)).pooled, encoder(points_for(encoder)).pooled)
 
 
-def test_tensors_missing_from_a_checkpoint_are_initialised(encoder: Encoder, tmp_path: Path) -> None:
+def test_tensors_missing_from_a_checkpoint_are_initialized(encoder: Encoder, tmp_path: Path) -> None:
     """Loading builds the model on the meta device: what a checkpoint lacks must not hold garbage."""
     name, kept = next((name, value) for name, value in encoder.state_dict().items() if value.ndim > 1)
     encoder.save_pretrained(tmp_path, state_dict={name: kept})

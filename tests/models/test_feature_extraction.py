@@ -1,4 +1,4 @@
-"""Point clouds as arrays -> `point_values`: shapes, colour, sampling, axes, and what is refused."""
+"""Point clouds as arrays -> `point_values`: shapes, color, sampling, axes, and what is refused."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_colors_beside_the_clouds() -> None:
     torch.testing.assert_close(inside[0, :, 3:], torch.full((32, 3), 0.2))
 
 
-def test_clouds_without_color_are_grey() -> None:
+def test_clouds_without_color_are_gray() -> None:
     assert (extract(cloud(channels=3))[..., 3:] == np.float32(0.4)).all()
     assert (extract(cloud(channels=3), fill_color=0.7)[..., 3:] == np.float32(0.7)).all()
 
@@ -70,7 +70,7 @@ def test_three_channels_leave_color_out() -> None:
 
 @pytest.mark.parametrize("plain", [3, 6])
 def test_height_is_measured_from_the_lowest_point(plain: int) -> None:
-    """After turning the axes and normalising, each cloud by itself."""
+    """After turning the axes and normalizing, each cloud by itself."""
     clouds = [cloud() * 9 + 5, cloud(70, seed=1)]
     colors = [values[:, 3:] % 1 for values in clouds]
     clouds = [values[:, :3] for values in clouds]
@@ -88,7 +88,7 @@ def test_other_tensor_types() -> None:
     assert isinstance(extractor(cloud(), return_tensors="np")["point_values"], np.ndarray)
 
 
-# --- normalisation and axes ------------------------------------------------------------------------------------------
+# --- normalization and axes ------------------------------------------------------------------------------------------
 
 
 def test_unit_sphere() -> None:
@@ -98,13 +98,13 @@ def test_unit_sphere() -> None:
 
 
 def test_a_cloud_far_from_the_origin_keeps_its_shape() -> None:
-    """Map coordinates: float32 alone would round them to decimetres before the centroid is removed."""
+    """Map coordinates: float32 alone would round them to decimeters before the centroid is removed."""
     xyz = cloud(channels=3).astype(np.float64)
     near, far = extract(xyz), extract(xyz + [4e6, 5e6, 0])
     torch.testing.assert_close(near, far, atol=1e-6, rtol=0)
 
 
-def test_without_normalisation_coordinates_stay() -> None:
+def test_without_normalization_coordinates_stay() -> None:
     points = cloud(32)
     assert torch.equal(extract(points, normalize=False)[0], torch.from_numpy(points))
 
@@ -187,9 +187,9 @@ INFINITE[4, 0] = np.inf
         (cloud(channels=3) > 0.5, None, "must be numbers, got an array of bool"),
         (cloud(channels=3), np.zeros((49, 3)), r"must have shape \(50, 3\), got \(49, 3\)"),
         (cloud(channels=3), np.full((50, 3), 200.0), "lie in .* got values from 200 to 200. Divide"),
-        (cloud(channels=3), np.full((50, 3), np.nan), "Colours of cloud 0"),
+        (cloud(channels=3), np.full((50, 3), np.nan), "Colors of cloud 0"),
         (cloud(), np.zeros((50, 3)), "last three columns and in `colors`"),
-        ([cloud(channels=3)] * 2, [np.zeros((50, 3))], "2 clouds but 1 colours"),
+        ([cloud(channels=3)] * 2, [np.zeros((50, 3))], "2 clouds but 1 colors"),
     ],
 )
 def test_bad_clouds_are_refused(clouds: Any, colors: Any, message: str) -> None:

@@ -56,7 +56,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
         contrastive_loss(points, torch.randn(3, 8), None, torch.tensor(1.0))
 
 
-def test_captions_are_normalised_before_and_after_averaging() -> None:
+def test_captions_are_normalized_before_and_after_averaging() -> None:
     captions = torch.tensor([[[10.0, 0.0], [0.0, 0.1]]])  # the long one must not win
     torch.testing.assert_close(average_captions(captions), torch.tensor([[0.5, 0.5]]).sqrt())
 

@@ -321,7 +321,7 @@ def test_point_models_load_from_any_checkpoint(tower_dir: Path, tmp_path: Path) 
     assert torch.equal(again(clouds(2)).point_embeds, expected.pooler_output)
 
 
-def test_tensors_missing_from_a_checkpoint_are_initialised(tmp_path: Path) -> None:
+def test_tensors_missing_from_a_checkpoint_are_initialized(tmp_path: Path) -> None:
     model = make_model()
     kept = {name: value for name, value in model.state_dict().items() if name.startswith("point_model.")}
     model.save_pretrained(tmp_path, state_dict=kept)

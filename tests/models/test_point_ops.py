@@ -1,4 +1,4 @@
-"""Sampling, neighbours and gather: the torch path, the compiled path and the published rules agree."""
+"""Sampling, neighbors and gather: the torch path, the compiled path and the published rules agree."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def test_wrong_clouds_are_refused(xyz: torch.Tensor, message: str) -> None:
 def test_wrong_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match="num_samples"):
         farthest_point_sample(cloud(0, 1, 4), 0)
-    with pytest.raises(ValueError, match="5 nearest neighbours in a cloud of 4"):
+    with pytest.raises(ValueError, match="5 nearest neighbors in a cloud of 4"):
         nearest_neighbors(cloud(0, 1, 4), cloud(0, 1, 4), 5)
     with pytest.raises(ValueError, match="backend"):
         farthest_point_sample(cloud(0, 1, 4), 2, backend="cuda")

@@ -146,7 +146,7 @@ def test_stochastic_depth_rises_linearly_and_only_works_in_training() -> None:
 
 
 def test_few_points(model: PointBertModel) -> None:
-    """Fewer points than groups repeat centres; a patch cannot have more points than the cloud."""
+    """Fewer points than groups repeat centers; a patch cannot have more points than the cloud."""
     config = model.config
     output = model(clouds(2, points=config.group_size))
     assert output.centers.shape[1] == config.num_groups > config.group_size
@@ -187,7 +187,7 @@ def test_initial_weights_are_those_of_the_published_code() -> None:
     assert weight.abs().max() <= 128**-0.5 and weight.std().item() == pytest.approx((128 * 3) ** -0.5, rel=0.05)
 
 
-def test_tensors_missing_from_a_checkpoint_are_initialised(model: PointBertModel, tmp_path) -> None:
+def test_tensors_missing_from_a_checkpoint_are_initialized(model: PointBertModel, tmp_path) -> None:
     """Loading builds the model on the meta device: what a checkpoint lacks must not hold garbage."""
     kept = {name: value for name, value in model.state_dict().items() if name.startswith("blocks.")}
     model.save_pretrained(tmp_path, state_dict=kept)

@@ -33,7 +33,7 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
+def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
     """Random statistics and affine parameters, so that no BatchNorm is an identity."""
     generator = torch.Generator().manual_seed(seed)
     for norm in module.modules():
@@ -51,7 +51,7 @@ def make(model_type: str, **fields: Any) -> Any:
         "ulip2_pointnet2": (PointNet2Config, PointNet2Model),
     }[model_type]
     torch.manual_seed(0)
-    return randomise(model_class(config_class(**tiny.ENCODERS[model_type] | fields))).eval()
+    return randomize(model_class(config_class(**tiny.ENCODERS[model_type] | fields))).eval()
 
 
 RANDOMLY_STARTING = ["ulip2_pointmlp", "ulip2_pointnet2"]
@@ -72,7 +72,7 @@ def test_evaluation_starts_at_point_0_unless_told_otherwise(model_type: str) -> 
     assert torch.equal(default.pooled, told.pooled)
     assert torch.equal(first.pooled, second.pooled)
     assert not torch.equal(first.centers, default.centers) and not torch.equal(first.centers, other.centers)
-    # a start is the first centre, here of both levels
+    # a start is the first center, here of both levels
     told = model(points, start_indices=torch.tensor([[9, 3], [0, 0]]))
     assert torch.equal(told.centers[:, 0], torch.stack([points[0, 9], points[1, 3]]))
 
@@ -118,7 +118,7 @@ def test_attentions_are_refused() -> None:
 def test_pointwise_is_convolution_and_norm(bias: bool, training: bool) -> None:
     """Values, gradients and statistics are those of the channels-first layers."""
     torch.manual_seed(0)
-    ours = randomise(nn.Sequential(nn.Conv2d(5, 7, 1, bias=bias), nn.BatchNorm1d(7))).train(training)
+    ours = randomize(nn.Sequential(nn.Conv2d(5, 7, 1, bias=bias), nn.BatchNorm1d(7))).train(training)
     conv, norm = copy.deepcopy(ours[0]), nn.BatchNorm2d(7).train(training)
     norm.load_state_dict(ours[1].state_dict())
     values = torch.randn(3, 4, 6, 5)
@@ -136,7 +136,7 @@ def test_pointwise_is_convolution_and_norm(bias: bool, training: bool) -> None:
 
 
 def test_pointwise_sequence_runs_every_layer() -> None:
-    layers = randomise(Pointwise(nn.Conv1d(4, 6, 1), nn.BatchNorm1d(6), nn.ReLU(), nn.Conv1d(6, 3, 1))).eval()
+    layers = randomize(Pointwise(nn.Conv1d(4, 6, 1), nn.BatchNorm1d(6), nn.ReLU(), nn.Conv1d(6, 3, 1))).eval()
     values = torch.randn(2, 9, 4)
     plain = nn.Sequential(*layers)
     torch.testing.assert_close(layers(values), plain(values.mT).mT)
@@ -146,7 +146,7 @@ def test_pointwise_sequence_runs_every_layer() -> None:
 
 
 def test_the_larger_sizes_of_pointnext() -> None:
-    """Blocks among the centres have the names and shapes of the published code."""
+    """Blocks among the centers have the names and shapes of the published code."""
     counts = {}
     for name, fields in POINTNEXT_SIZES.items():
         with torch.device("meta"):
@@ -175,7 +175,7 @@ def test_inverted_residual_block(training: bool) -> None:
     """Against the block written out channels first (PointNeXt, section 3.2.2)."""
     torch.manual_seed(0)
     config = PointNextConfig(width=8, num_neighbors=6)
-    block = randomise(PointNextBlock(config, 0.3, 8)).train(training)
+    block = randomize(PointNextBlock(config, 0.3, 8)).train(training)
     plain = copy.deepcopy(block)
     xyz, features = tiny.clouds(2, 40, 3), torch.randn(2, 40, 8)
     found = block(PointSet(xyz, features))
@@ -205,7 +205,7 @@ def test_pointnext_needs_a_point_behind_every_stride() -> None:
 def test_pointnext_without_stem() -> None:
     """Stride 2 from the first stage on."""
     config = PointNextConfig(width=4, blocks=(1, 2, 1), strides=(2, 2, 1), head_dims=(6,))
-    model = randomise(PointNextModel(config)).eval()
+    model = randomize(PointNextModel(config)).eval()
     output = model(tiny.clouds(2, 30, 4), output_hidden_states=True)
     assert [state.shape for state in output.hidden_states] == [(2, 15, 8), (2, 7, 16)]
     assert output.pooled.shape == (2, 6) and config.hidden_size == 16
@@ -253,7 +253,7 @@ def test_multi_scale_level(training: bool, features: int) -> None:
         num_neighbors=((4, 7),),
         mlp_dims=(((5, 6), (8,)),),
     )
-    level = randomise(PointNet2SetAbstraction(config, 0, features)).train(training)
+    level = randomize(PointNet2SetAbstraction(config, 0, features)).train(training)
     plain = copy.deepcopy(level)
     xyz = tiny.clouds(2, 40, 3)
     values = torch.randn(2, 40, features) if features else None
@@ -273,11 +273,11 @@ def test_multi_scale_level(training: bool, features: int) -> None:
 
 
 def test_pointnet2_reads_further_features() -> None:
-    """Six channels: colour is a feature of the points and takes no part in the sampling."""
+    """Six channels: color is a feature of the points and takes no part in the sampling."""
     model, points = make("ulip2_pointnet2", in_channels=6), tiny.clouds(2, 60, 6)
-    recoloured = torch.cat([points[..., :3], 1 - points[..., 3:]], dim=-1)
+    recolored = torch.cat([points[..., :3], 1 - points[..., 3:]], dim=-1)
     with torch.no_grad():
-        one, other = model(points), model(recoloured)
+        one, other = model(points), model(recolored)
     assert torch.equal(one.centers, other.centers) and not torch.allclose(one.pooled, other.pooled, atol=1e-4)
 
 
@@ -286,7 +286,7 @@ def test_pointnet2_reads_further_features() -> None:
 
 def test_grouped_residual_layers_mix_their_groups() -> None:
     config = PointMLPConfig(groups=2, res_expansion=0.5, hidden_act="gelu", use_bias=True)
-    layer = randomise(PointMLPResidual(config, 8))
+    layer = randomize(PointMLPResidual(config, 8))
     shapes = {name: tuple(value.shape) for name, value in layer.named_parameters() if value.ndim > 1}
     assert shapes == {
         "net1.0.weight": (4, 4, 1),
@@ -369,7 +369,7 @@ def test_pointmlp_needs_a_group_of_points() -> None:
         (PointMLPConfig, {"pre_blocks": (1, 1)}, "equally long"),
         (PointMLPConfig, {"normalize": "mean"}, "normalize"),
         (PointMLPConfig, {"num_points": 64}, "k_neighbors"),
-        (PointMLPConfig, {"num_points": 8, "k_neighbors": (1, 1, 1, 1)}, "centres"),
+        (PointMLPConfig, {"num_points": 8, "k_neighbors": (1, 1, 1, 1)}, "centers"),
     ],
 )
 def test_configurations_that_cannot_work_are_refused(config_class: Any, fields: dict[str, Any], message: str) -> None:

@@ -72,7 +72,7 @@ CONTEXT = 12
 
 
 def clouds(batch: int, points: int = 60, channels: int = 6, seed: int = 0) -> torch.Tensor:
-    """Coloured clouds (B, N, C) in the unit sphere."""
+    """Colored clouds (B, N, C) in the unit sphere."""
     values = torch.rand(batch, points, channels, generator=torch.Generator().manual_seed(seed))
     values[..., :3] = values[..., :3] - 0.5
     return values

@@ -89,7 +89,7 @@ def check_pointconv(case: Case, published: dict[str, Any]) -> None:
     case.equal("output_dim", config.output_dim, published["output_dim"])
     if "radii" in published:
         case.close("radii", config.radii, published["radii"])
-        case.equal("neighbours", [[config.num_neighbors] * len(radii) for radii in config.radii], published["nsample"])
+        case.equal("neighbors", [[config.num_neighbors] * len(radii) for radii in config.radii], published["nsample"])
 
 
 def check_converted(case: Case, published: dict[str, Any]) -> None:

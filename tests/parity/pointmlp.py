@@ -49,7 +49,7 @@ def close(case: Case, name: str, actual: torch.Tensor, expected: torch.Tensor) -
 
 
 def check_indices(case: Case, model: PointMLPModel, tensors: TensorFile) -> list[torch.Tensor]:
-    """Centres and neighbours of every stage; returns the centres (B, S, 3)."""
+    """Centers and neighbors of every stage; returns the centers (B, S, 3)."""
     xyz, all_centers = tensors["input"][..., :3], []
     for i, (grouper, start) in enumerate(zip(model.local_grouper_list, tensors["fps_start"], strict=True)):
         center_index, neighbor_index = grouper.select(xyz, start)
@@ -74,7 +74,7 @@ def check_forward(case: Case, model: PointMLPModel, tensors: TensorFile, declare
         centers_in_model, rows = captured[modules[f"grouper_{i}"]]
         case.equal(f"centers of stage {i}", centers_in_model, centers)
         case.close(f"grouper_{i}.0", centers, tensors[f"grouper_{i}.0"])
-        if f"grouper_{i}.1" in tensors:  # the order of the neighbours is unspecified
+        if f"grouper_{i}.1" in tensors:  # the order of the neighbors is unspecified
             close(case, f"grouper_{i}.1", sorted_rows(rows), sorted_rows(tensors[f"grouper_{i}.1"]))
         close(case, f"hidden state {i}", output.hidden_states[i].mT, tensors[f"posx_{i}"])
     for name, module in modules.items():
@@ -87,7 +87,7 @@ def check_forward(case: Case, model: PointMLPModel, tensors: TensorFile, declare
 
 
 def sorted_rows(rows: torch.Tensor) -> torch.Tensor:
-    """The neighbours of every centre (B, S, K, C) in the order of a random projection of their features."""
+    """The neighbors of every center (B, S, K, C) in the order of a random projection of their features."""
     direction = torch.randn(rows.shape[-1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     order = (rows.double() @ direction).argsort(dim=2)  # (B, S, K)
     return rows.gather(2, order[..., None].expand_as(rows))

@@ -27,7 +27,7 @@ def check(case: Case) -> None:
     case.equal("channels", config.channels, described["channels"])
     for i, radii in enumerate(config.radii):
         case.close(f"radii of stage {i}", radii, described["radii"][i])
-        case.equal(f"neighbours of stage {i}", [config.num_neighbors] * len(radii), described["nsample"][i])
+        case.equal(f"neighbors of stage {i}", [config.num_neighbors] * len(radii), described["nsample"][i])
 
     points = tensors["input"]
     last = len(config.strides) - 1

@@ -6,7 +6,7 @@ import torch
 
 from modeling_ulip2 import PpatConfig, PpatModel, Ulip2Config, Ulip2PointModelWithProjection
 from modeling_ulip2.conversion.checkpoint import PublishedCheckpoint
-from modeling_ulip2.conversion.layouts import recognise, sort_tensors
+from modeling_ulip2.conversion.layouts import recognize, sort_tensors
 from modeling_ulip2.conversion.pointvit import ppat_config
 from modeling_ulip2.models.modeling_ppat import group_balls
 from tests.parity import Case, TensorFile, read_json
@@ -20,7 +20,7 @@ def check(case: Case) -> None:
     declared, weights_declared, tensors = read_json(json_path), read_json(weights_json), case.open(tensor_path)
     assert declared["mode"] == "eval", f"{case.name}: unknown mode {declared['mode']!r}"
     checkpoint = PublishedCheckpoint(load_weights(weights_path))
-    parts = sort_tensors(checkpoint, recognise(checkpoint))
+    parts = sort_tensors(checkpoint, recognize(checkpoint))
     config = PpatConfig(**ppat_config(weights_declared["config"]))
     for attention in ("sdpa", "eager"):
         model = Ulip2PointModelWithProjection._from_config(
@@ -70,14 +70,14 @@ def check_forward(case: Case, model: Ulip2PointModelWithProjection, tensors: Ten
 
 
 def check_draw(case: Case, encoder: PpatModel, tensors: TensorFile, seed: int) -> None:
-    """A seed gives the recorded first centre, with torch's generator in training and with one of our own anywhere."""
+    """A seed gives the recorded first center, with torch's generator in training and with one of our own anywhere."""
     points, first = tensors["features"], tensors["fps_idx"][:, 0].long()
     expected = points[torch.arange(len(first)), first, :3]  # (B, 3)
     with torch.no_grad():
         drawn = encoder(points, generator=torch.Generator().manual_seed(seed))
-    case.equal("first centre (generator)", drawn.centers[:, 0], expected)
+    case.equal("first center (generator)", drawn.centers[:, 0], expected)
     torch.manual_seed(seed)
     encoder.train()
     with torch.no_grad():
         drawn = encoder(points)
-    case.equal("first centre (training)", drawn.centers[:, 0], expected)
+    case.equal("first center (training)", drawn.centers[:, 0], expected)

@@ -1,4 +1,4 @@
-"""`preprocessing/<file>`: sampling, normalisation, augmentation and dataset items, given the same random draws."""
+"""`preprocessing/<file>`: sampling, normalization, augmentation and dataset items, given the same random draws."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _change(name: str, settings: dict[str, Any]) -> Callable[[np.ndarray, Rng], 
 
 
 def _shapenet_item(points: np.ndarray, settings: dict[str, Any], rng: Rng, augment: bool) -> np.ndarray:
-    """A training item: sampling, normalisation, augmentation, perhaps the height."""
+    """A training item: sampling, normalization, augmentation, perhaps the height."""
     count = settings.pop("npoints")
     if count < len(points):
         points = augmentation.farthest_from_drawn(points, count, rng)

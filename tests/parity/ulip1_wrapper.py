@@ -1,4 +1,4 @@
-"""`ulip1_wrapper/<cfg>`: a checkpoint of ULIP's first generation, its SLIP tower included, recognised and run."""
+"""`ulip1_wrapper/<cfg>`: a checkpoint of ULIP's first generation, its SLIP tower included, recognized and run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from modeling_ulip2 import Ulip2Model
-from modeling_ulip2.conversion import PublishedCheckpoint, convert, pointbert_config, recognise, sort_tensors
+from modeling_ulip2.conversion import PublishedCheckpoint, convert, pointbert_config, recognize, sort_tensors
 from modeling_ulip2.models.modeling_slip import SlipModel
 from modeling_ulip2.towers.slip import slip_config, slip_from_published
 from modeling_ulip2.training.param_groups import has_weight_decay
@@ -34,7 +34,7 @@ def check(case: Case) -> None:
     wrapper, note = read_json(declared), read_json(forward_json)["note"]
     assert wrapper["model"] == "ULIP-1 wrapper" and wrapper["mode"] == "eval" and note == NOTE
     checkpoint = PublishedCheckpoint(load_weights(weights))
-    parts = sort_tensors(checkpoint, recognise(checkpoint))
+    parts = sort_tensors(checkpoint, recognize(checkpoint))
     assert parts.tower_kind == "slip"
     conversion = convert(checkpoint, point_config=pointbert_config(wrapper["point_encoder"], parts.encoder))
     model, names = conversion.model, set(checkpoint.state_dict)

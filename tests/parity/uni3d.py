@@ -8,8 +8,8 @@ import torch
 
 from modeling_ulip2 import Ulip2Config, Ulip2PointModelWithProjection, Uni3dConfig
 from modeling_ulip2.conversion.checkpoint import PublishedCheckpoint
-from modeling_ulip2.conversion.encoders import recognise_encoder, without_unused
-from modeling_ulip2.conversion.layouts import recognise, sort_tensors
+from modeling_ulip2.conversion.encoders import recognize_encoder, without_unused
+from modeling_ulip2.conversion.layouts import recognize, sort_tensors
 from modeling_ulip2.conversion.pointvit import uni3d_config
 from modeling_ulip2.models.modeling_pointbert import group_points
 from tests.parity import Case, TensorFile, read_json
@@ -38,8 +38,8 @@ def check(case: Case) -> None:
     assert declared["mode"] == "eval", f"{case.name}: unknown mode {declared['mode']!r}"
     weights = all_weights(weights_path, weights_declared["encoder_keys_from"])
     checkpoint = PublishedCheckpoint({f"point_encoder.{name}": value for name, value in weights.items()})
-    parts = sort_tensors(checkpoint, recognise(checkpoint))
-    layout = recognise_encoder(parts.encoder)
+    parts = sort_tensors(checkpoint, recognize(checkpoint))
+    layout = recognize_encoder(parts.encoder)
     encoder, unused = without_unused(layout, parts.encoder)
 
     config = Uni3dConfig(**uni3d_config(weights_declared["config"], weights_declared["trunk"]))

@@ -69,7 +69,7 @@ def test_a_mesh_an_array_and_a_mapping_are_embedded(embedder: Pipeline, world: W
     given = [box, points, {"xyz": points[:, :3]}]
     for embeds, row in zip((embedder(shape, return_tensors=True) for shape in given), want, strict=True):
         torch.testing.assert_close(embeds, row, atol=1e-5, rtol=1e-4)
-    assert not torch.allclose(want[1], want[2], atol=1e-3)  # colour counts
+    assert not torch.allclose(want[1], want[2], atol=1e-3)  # color counts
     listed = embedder(str(box))
     assert isinstance(listed, list) and listed == pytest.approx(want[0].tolist(), abs=1e-5)
 

@@ -88,7 +88,7 @@ def captioner(tmp_path_factory: pytest.TempPathFactory) -> Captioner:
 
 @pytest.fixture(scope="session")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A GLB, since an OBJ's colours lie in another file, which an upload leaves behind."""
+    """A GLB, since an OBJ's colors lie in another file, which an upload leaves behind."""
     from rooms.viewer import mesh_glb
 
     from modeling_ulip2.geometry import read_mesh

@@ -43,7 +43,7 @@ def test_a_texture_stands_the_right_way_up(tmp_path: Path):
 
 
 @pytest.mark.parametrize("colored", ["vertex_colors", "face_colors"])
-def test_colours_of_vertices_and_faces(colored: str, tmp_path: Path):
+def test_colors_of_vertices_and_faces(colored: str, tmp_path: Path):
     count = 8 if colored == "vertex_colors" else 12
     colors = np.tile(np.float32([0, 1, 0, 1]), (count, 1))
     shown = reread(mesh_glb(Mesh(CUBE_VERTICES, CUBE_FACES, **{colored: colors})), tmp_path)

@@ -238,7 +238,7 @@ def test_preprocessing_is_the_classifiers_own(real_pair: tuple[ConseModel, Any])
     got = real_pair[1](images=image, return_tensors="pt")["pixel_values"][0]
     cropped = np.asarray(image.resize((292, 292), Image.Resampling.BICUBIC).crop((16, 16, 276, 276)))
     expected = (cropped.astype(np.float32) - 127) / 128
-    np.testing.assert_allclose(got.permute(1, 2, 0).numpy(), expected, atol=1.01 / 128)  # one grey level
+    np.testing.assert_allclose(got.permute(1, 2, 0).numpy(), expected, atol=1.01 / 128)  # one gray level
 
 
 def test_wrong_classifier_weights_are_errors() -> None:

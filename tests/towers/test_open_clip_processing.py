@@ -75,7 +75,7 @@ def test_pixels_equal_open_clips(mode: str, size: tuple[int, int]) -> None:
     config = OPEN_CLIP_PREPROCESSING | {"size": 32, "resize_mode": mode}
     transform = open_clip.transform.image_transform_v2(open_clip.transform.PreprocessCfg(**config), is_train=False)
     pixel_values = image_processor_from_open_clip(config)(images=image, return_tensors="pt")["pixel_values"]
-    # one grey level apart at most, since torchvision and PIL round differently
+    # one gray level apart at most, since torchvision and PIL round differently
     torch.testing.assert_close(pixel_values[0], transform(image), atol=1.01 / 255 / 0.2, rtol=0)
     assert (pixel_values[0] - transform(image)).abs().mean() < 1e-3
 

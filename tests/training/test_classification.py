@@ -7,7 +7,7 @@ from datasets import Dataset
 
 from modeling_ulip2 import Ulip2Config, Ulip2FeatureExtractor, Ulip2ForPointCloudClassification
 from modeling_ulip2.data.augmentation import PointAugmentation
-from modeling_ulip2.data.labelled import ClassificationCollator, LabelledClouds, LabelledSplit
+from modeling_ulip2.data.labeled import ClassificationCollator, LabeledClouds, LabeledSplit
 from modeling_ulip2.evaluation.metrics.classification import classification_metrics, predict_logits
 from modeling_ulip2.training.classification import ClassificationTrainer, ClassificationTrainingArguments
 from modeling_ulip2.training.param_groups import encoder_depths
@@ -18,10 +18,10 @@ from tests.training.world import ENCODER, triplet_rows
 NAMES = ["chair", "lamp", "table"]
 
 
-def labelled(shapes: int = 12, seed: int = 0) -> LabelledClouds:
+def labeled(shapes: int = 12, seed: int = 0) -> LabeledClouds:
     """Boxes whose proportions tell their class."""
     rows = [{name: row[name] for name in ("id", "xyz", "rgb")} for row in triplet_rows(shapes, seed=seed)]
-    return LabelledClouds(Dataset.from_list(rows), np.arange(shapes) % 3, NAMES)
+    return LabeledClouds(Dataset.from_list(rows), np.arange(shapes) % 3, NAMES)
 
 
 def model(**config) -> Ulip2ForPointCloudClassification:
@@ -47,8 +47,8 @@ def make_trainer(folder, **settings) -> ClassificationTrainer:
         model=model(),
         args=args,
         data_collator=collator,
-        train_dataset=labelled(),
-        eval_dataset=labelled(9, seed=7),
+        train_dataset=labeled(),
+        eval_dataset=labeled(9, seed=7),
         compute_metrics=classification_metrics,
     )
 
@@ -57,7 +57,7 @@ def test_predictions_leave_the_trainings_draws_alone(tmp_path):
     """`predict_logits` between two epochs: the collator goes on in the epoch where it was."""
     collator = ClassificationCollator(Ulip2FeatureExtractor(num_points=64), PointAugmentation(rotate_y=False))
     collator.set_epoch(7)
-    clouds, before = labelled(), collator([labelled()[0]])["point_values"]
+    clouds, before = labeled(), collator([labeled()[0]])["point_values"]
     for votes in (1, 3):
         predict_logits(model(), collator, clouds, votes=votes)
         torch.testing.assert_close(collator([clouds[0]])["point_values"], before, rtol=0, atol=0)
@@ -76,10 +76,10 @@ def test_a_short_run_has_a_short_schedule(tmp_path, caplog):
 
 
 def test_one_class_is_refused(tmp_path):
-    rows = labelled()
-    one = LabelledClouds(rows._plain, np.zeros(12, dtype=int), ["chair"])
+    rows = labeled()
+    one = LabeledClouds(rows._plain, np.zeros(12, dtype=int), ["chair"])
     with pytest.raises(ValueError, match="one class alone, 'chair'"):
-        LabelledSplit(one, one)
+        LabeledSplit(one, one)
 
 
 def test_it_learns_and_the_schedule_ends_before_the_training(tmp_path):

@@ -36,7 +36,7 @@ def small_shards(monkeypatch, caplog):
     caplog.set_level(logging.INFO)
 
 
-def test_embeddings_are_the_towers_and_normalised(dataset, tower, tmp_path):
+def test_embeddings_are_the_towers_and_normalized(dataset, tower, tmp_path):
     embedded = TripletDataset(
         read_triplets(str(dataset)), computed_features(read_triplets(str(dataset)), tower, True, tmp_path)
     )

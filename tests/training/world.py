@@ -32,7 +32,7 @@ ENCODER = {
 
 
 def triplet_rows(shapes: int = 16, depth: bool = False, seed: int = 0) -> list[dict[str, Any]]:
-    """Boxes whose proportions and colour tell their category; the first view of every shape has two captions."""
+    """Boxes whose proportions and color tell their category; the first view of every shape has two captions."""
     rng = np.random.default_rng(seed)
     rows = []
     for index in range(shapes):

@@ -252,10 +252,10 @@ def _checked(xyz: np.ndarray, rgb: np.ndarray | None) -> tuple[np.ndarray, np.nd
     if rgb is None:
         return xyz, None
     if not isinstance(rgb, np.ndarray) or rgb.shape != xyz.shape or rgb.dtype.kind not in "fiu":
-        raise MeshError("corrupt", f"its colours are {_shape(rgb)}, its coordinates {_shape(xyz)}")
+        raise MeshError("corrupt", f"its colors are {_shape(rgb)}, its coordinates {_shape(xyz)}")
     low, high = float(rgb.min()), float(rgb.max())
     if not (low >= 0 and high <= 255):  # also false for NaN
-        raise MeshError("non_finite", f"its colours lie in [{low:g}, {high:g}], neither in [0, 1] nor in [0, 255]")
+        raise MeshError("non_finite", f"its colors lie in [{low:g}, {high:g}], neither in [0, 1] nor in [0, 255]")
     if rgb.dtype.kind != "f" or high > 1:
         return xyz, np.round(rgb).astype(np.uint8)
     return xyz, rgb if rgb.dtype == np.float16 else rgb.astype(np.float32)
@@ -291,10 +291,10 @@ def benchmark_card(manifest: dict[str, Any]) -> str:
     first = next(iter(splits), "…")
     lines.append(
         f"{benchmark.title} ({len(benchmark.class_names)} classes), converted from the files that circulate with "
-        f"`dataset_scripts/{benchmark.name}.py` of `modeling_ulip2`. Coordinates and colours are stored as they came, "
+        f"`dataset_scripts/{benchmark.name}.py` of `modeling_ulip2`. Coordinates and colors are stored as they came, "
         f'y up.\n\n```python\nfrom datasets import load_dataset\n\nload_dataset("…", "{first}", split="test")\n```'
     )
-    rows = ["| config | split | shapes | points | colour | what it is |", "|---|---|---|---|---|---|"]
+    rows = ["| config | split | shapes | points | color | what it is |", "|---|---|---|---|---|---|"]
     notes = []
     for config in splits:
         for split in splits[config]:

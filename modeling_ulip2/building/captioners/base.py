@@ -1,4 +1,4 @@
-"""The interface of captioners, and the captioner that words what the catalogue says about an object."""
+"""The interface of captioners, and the captioner that words what the catalog says about an object."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Captions without any annotation: what the tower takes a view for, and its main colours."""
+"""Captions without any annotation: what the tower takes a view for, and its main colors."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class LabelsCaptioner(Captioner):
     """`num_names` captions a view such as "a brown and white armchair".
 
     The names are those of the vocabulary whose text embedding is nearest to the view's embedding, averaged with the
-    mean of all views; the colours are named from the pixels of the view that the object covers.
+    mean of all views; the colors are named from the pixels of the view that the object covers.
     """
 
     batch_size = 32

@@ -7,15 +7,15 @@ from collections import defaultdict
 import numpy as np
 
 BANDS = 16  # parts of the hash; a pair is compared if one part is equal
-MAX_DIFFERENCE = 4.0  # mean of 255 where there is anything; other colours or another angle differ by more
-CONTRAST = 4  # steps of 255 from the corner's colour, which is the background's, at which there is something
+MAX_DIFFERENCE = 4.0  # mean of 255 where there is anything; other colors or another angle differ by more
+CONTRAST = 4  # steps of 255 from the corner's color, which is the background's, at which there is something
 MAX_BUCKET = 50  # of objects with an equal part, each is compared with this many before it
 
 
 def near_duplicates(ids: list[str], thumbnails: list[np.ndarray]) -> list[list[str]]:
     """Groups of two or more ids whose thumbnails, each (views, side, side, 3) uint8, look the same.
 
-    The hash has a bit for each pair of neighbouring pixels: which one is brighter (dHash). Work and memory grow with
+    The hash has a bit for each pair of neighboring pixels: which one is brighter (dHash). Work and memory grow with
     the number of objects, not with its square.
     """
     parent = list(range(len(ids)))
@@ -41,8 +41,8 @@ def near_duplicates(ids: list[str], thumbnails: list[np.ndarray]) -> list[list[s
 
 
 def _hash(thumbnails: np.ndarray) -> np.ndarray:
-    grey = thumbnails.astype(np.float32).mean(axis=-1)  # (views, side, side)
-    return np.packbits(grey[:, :, 1:] > grey[:, :, :-1])
+    gray = thumbnails.astype(np.float32).mean(axis=-1)  # (views, side, side)
+    return np.packbits(gray[:, :, 1:] > gray[:, :, :-1])
 
 
 def _difference(one: np.ndarray, other: np.ndarray) -> float:

@@ -18,7 +18,7 @@ COLUMNS = ["id", "name", "xyz", "rgb", "views", "captions", "caption_scores"]
 CONTRAST = 16
 BLANK_SHARE = 0.001  # of the pixels: a view that shows less is blank
 BORDER_SHARE = 0.02  # of the border's pixels: a view that covers more is cut off
-ONE_COLOR, GREY = 2, 6  # steps of 255 by which the points of one colour, and the channels of a grey, may differ
+ONE_COLOR, GRAY = 2, 6  # steps of 255 by which the points of one color, and the channels of a gray, may differ
 FLAT = 1e-3  # of the cloud's largest side
 THUMBNAIL, THUMBNAIL_VIEWS = 8, 4  # side and number of the small pictures by which objects are compared
 
@@ -77,7 +77,7 @@ def inspect_row(row: dict[str, Any], background: list[int] | None) -> Facts:
 
 
 def view_problems(images: list[np.ndarray], background: list[int] | None) -> dict[str, str]:
-    """Blank views and views whose object reaches the border. Without `background` it is the border's median colour."""
+    """Blank views and views whose object reaches the border. Without `background` it is the border's median color."""
     blank, cut = [], []
     for number, image in enumerate(images):
         border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]]).astype(int)  # (pixels, 3)
@@ -94,7 +94,7 @@ def view_problems(images: list[np.ndarray], background: list[int] | None) -> dic
 
 
 def cloud_problems(xyz: np.ndarray, rgb: np.ndarray) -> dict[str, str]:
-    """Clouds (N, 3) that are flat or not finite, or whose points all have one grey, which is a default's colour."""
+    """Clouds (N, 3) that are flat or not finite, or whose points all have one gray, which is a default's color."""
     if not np.isfinite(xyz).all():
         return {"not finite": "coordinates are NaN or infinite"}
     found = {}
@@ -103,8 +103,8 @@ def cloud_problems(xyz: np.ndarray, rgb: np.ndarray) -> dict[str, str]:
         found["flat cloud"] = f"sides {', '.join(f'{side:.3g}' for side in sides)}"
     if len(rgb) and np.ptp(rgb.astype(int), axis=0).max() <= ONE_COLOR:
         color = rgb[0].astype(int)
-        if np.ptp(color) <= GREY:
-            found["colourless cloud"] = f"every point is {tuple(color.tolist())}"
+        if np.ptp(color) <= GRAY:
+            found["colorless cloud"] = f"every point is {tuple(color.tolist())}"
     return found
 
 

@@ -25,7 +25,7 @@ from modeling_ulip2.geometry.sandbox import Sandbox
 
 from .caption_index import CaptionIndex, clean_captions
 
-NO_COLOR = 102  # 0.4 grey, with which ULIP-2 is asked about clouds without colour
+NO_COLOR = 102  # 0.4 gray, with which ULIP-2 is asked about clouds without color
 MAX_VIEW_BYTES, MAX_VIEW_SIDE = 16 << 20, 4096
 MAX_CLOUD_BYTES = 64 << 20
 COMMON = [
@@ -33,7 +33,7 @@ COMMON = [
     "not published and are missing, unless they were ranked anew.",
     "Azimuths follow from the names or numbers of the views. Elevation, distance and angle of view were not published "
     "and are missing.",
-    "Clouds are taken as they are, y up. Where a cloud has no colour, `rgb` is 0.4 grey.",
+    "Clouds are taken as they are, y up. Where a cloud has no color, `rgb` is 0.4 gray.",
 ]
 
 
@@ -126,7 +126,7 @@ def read_view(data: bytes) -> dict[str, Any]:
 def read_depth(data: bytes) -> dict[str, Any]:
     """A depth picture as a 16-bit PNG in which 0 is empty and near is small, whatever its own range."""
     values = np.asarray(_open(data))
-    values = values[..., 0] if values.ndim == 3 else values  # grey, or grey three times
+    values = values[..., 0] if values.ndim == 3 else values  # gray, or gray three times
     top = 255 if values.dtype == np.uint8 else 65535
     depth = np.where(values >= top, 0, values.astype(np.uint16) + 1).astype(np.uint16)  # (H, W), white is empty
     buffer = io.BytesIO()

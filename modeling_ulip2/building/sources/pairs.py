@@ -166,7 +166,7 @@ def digest(path: Path) -> str:
 def write_clouds(folder: Path, clouds: Path, ids: Sequence[str], num_points: int, seed: int) -> dict[str, str]:
     """Writes the point files `ids` below `clouds` as the config `clouds`; returns the ids that failed, and why.
 
-    Points beyond `num_points` are left out by lot; a cloud without colour gets the gray of the zero-shot protocol.
+    Points beyond `num_points` are left out by lot; a cloud without color gets the gray of the zero-shot protocol.
     """
     num_shards = -(-len(ids) // CLOUDS_PER_SHARD)
     failures: dict[str, str] = {}

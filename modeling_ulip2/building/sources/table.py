@@ -22,7 +22,7 @@ class CollectionError(RuntimeError):
 def write_source(folder: Path, rows: Sequence[Mapping[str, str]], source: str) -> None:
     """Write the table of objects and the source's part of the dataset card, each whole or not at all.
 
-    `source` gains the number of objects and of each licence.
+    `source` gains the number of objects and of each license.
 
     Raises:
         CollectionError: there is no object.

@@ -92,7 +92,7 @@ def alive(batch: Batch) -> list[int]:
 
 
 def by_length(text: str) -> tuple[int, str]:
-    """Sorts texts for a tower: neighbours of like length waste little padding."""
+    """Sorts texts for a tower: neighbors of like length waste little padding."""
     return len(text), text
 
 

@@ -1,12 +1,12 @@
-"""What a picture's colours are called: pixels -> basic colour terms, by the nearest named colour in CIELAB."""
+"""What a picture's colors are called: pixels -> basic color terms, by the nearest named color in CIELAB."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# Colours as the people of the xkcd colour survey (xkcd.com/color/rgb, CC0) call them most often, under the basic term
+# Colors as the people of the xkcd color survey (xkcd.com/color/rgb, CC0) call them most often, under the basic term
 # that each belongs to; names between two terms, such as indigo, are left out. Muted ones, such
-# as greyish green, are under their noun: without them whatever lies in shade is gray. Neutral grays are ours.
+# as grayish green, are under their noun: without them whatever lies in shade is gray. Neutral grays are ours.
 NAMED_COLORS = {
     "black": ["000000", "262626"],
     "gray": ["505050", "808080", "929591", "978a84", "95a3a6"],
@@ -39,7 +39,7 @@ def srgb_to_lab(rgb: np.ndarray) -> np.ndarray:
 
 
 def _term_table() -> np.ndarray:
-    """(LEVELS^3,) index into TERMS of every quantised colour, red the slowest."""
+    """(LEVELS^3,) index into TERMS of every quantized color, red the slowest."""
     steps = (np.arange(LEVELS) + 0.5) / LEVELS
     grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)  # (LEVELS^3, 3)
     terms = np.repeat(np.arange(len(TERMS)), [len(colors) for colors in NAMED_COLORS.values()])
@@ -50,11 +50,11 @@ def _term_table() -> np.ndarray:
 
 
 class ColorNamer:
-    """Names the main colours of a picture's foreground.
+    """Names the main colors of a picture's foreground.
 
     Args:
         max_terms: at most so many.
-        min_share: share of the foreground that a further colour needs to be mentioned.
+        min_share: share of the foreground that a further color needs to be mentioned.
         brighten: factor that undoes the light in which the picture was taken; 1: none.
     """
 
@@ -63,7 +63,7 @@ class ColorNamer:
         self.table = _term_table()
 
     def __call__(self, rgb: np.ndarray, alpha: np.ndarray) -> list[str]:
-        """`rgb` (H, W, 3) uint8, `alpha` (H, W) uint8 -> colour terms, most frequent first; [] without foreground."""
+        """`rgb` (H, W, 3) uint8, `alpha` (H, W) uint8 -> color terms, most frequent first; [] without foreground."""
         covered = alpha >= np.clip(alpha.max(), 1, 250)  # not the object's edge, which mixes with the background
         pixels = np.minimum(rgb[covered] * self.brighten, 255).astype(np.int64) * LEVELS // 256  # (P, 3)
         index = (pixels[:, 0] * LEVELS + pixels[:, 1]) * LEVELS + pixels[:, 2]

@@ -13,7 +13,7 @@ from .tower import describe_tower, shared_tower
 
 
 class EmbedViews(Stage):
-    """`views` -> `image_embeds` (V, D) float32 per object, L2-normalised: of the images as they are stored."""
+    """`views` -> `image_embeds` (V, D) float32 per object, L2-normalized: of the images as they are stored."""
 
     batch_size = 4
     on_gpu = True
@@ -38,7 +38,7 @@ class EmbedViews(Stage):
 
 
 class EmbedDepths(EmbedViews):
-    """`depths` -> `depth_embeds` (V, D) float32 per object: of the grey pictures that a model is shown of them."""
+    """`depths` -> `depth_embeds` (V, D) float32 per object: of the gray pictures that a model is shown of them."""
 
     source, result, open_image = "depths", "depth_embeds", staticmethod(open_depth)
 

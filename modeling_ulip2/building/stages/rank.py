@@ -13,7 +13,7 @@ from .tower import describe_tower, shared_tower
 class RankCaptions(Stage):
     """Sorts `captions` [V][k] by descending `caption_scores` [V][k], the cosine of view and caption.
 
-    A score is the dot product of the tower's L2-normalised embeddings, without its temperature: from -1 to 1, and in
+    A score is the dot product of the tower's L2-normalized embeddings, without its temperature: from -1 to 1, and in
     a CLIP rarely above 0.4. All captions are kept, so that top-k is a choice of the training run.
 
     Also gives `image_embeds` [V][D] and `text_embeds` [V][k][D] as float16, which are the `features` config. It takes

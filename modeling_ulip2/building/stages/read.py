@@ -1,4 +1,4 @@
-"""Mesh files to meshes, and meshes to coloured points."""
+"""Mesh files to meshes, and meshes to colored points."""
 
 from __future__ import annotations
 

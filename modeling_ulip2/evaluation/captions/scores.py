@@ -205,7 +205,7 @@ def shape_scores(encode_text: EncodeText, predictions: Mapping[str, str], embeds
 
 
 def _embed_texts(encode_text: EncodeText, texts: Iterable[str]) -> dict[str, Tensor]:
-    """Normalised embedding (D,) of each distinct text; zeros for a blank one, which no encoder takes."""
+    """Normalized embedding (D,) of each distinct text; zeros for a blank one, which no encoder takes."""
     distinct = list(dict.fromkeys(texts))
     worded = [text for text in distinct if text.strip()]
     if not worded:

@@ -27,7 +27,7 @@ def encode_clouds(
     device: torch.device | str = "cpu",
     progress: str | None = None,
 ) -> Tensor:
-    """What `encode` makes of `point_values`, for each cloud of a `LabelledClouds`.
+    """What `encode` makes of `point_values`, for each cloud of a `LabeledClouds`.
 
     Args:
         encode: (B, N, C) -> (B, D), with gradients off and the model in evaluation mode.
@@ -75,7 +75,7 @@ def fit_linear_probe(
 ) -> nn.Linear:
     """Multinomial logistic regression on frozen features, to convergence (L-BFGS); needs no seed.
 
-    Features are standardised first, and the layer that is returned has that folded in.
+    Features are standardized first, and the layer that is returned has that folded in.
 
     Args:
         features: (N, D).

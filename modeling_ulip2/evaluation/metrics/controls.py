@@ -113,7 +113,7 @@ def shuffled_control(
 ) -> dict[str, tuple[float, float]]:
     """Mean and standard deviation of each metric when the `rows` of N shapes (embeddings, rankings) are permuted.
 
-    The rows keep their distribution and lose only their shape, so a figure that survives is an artefact.
+    The rows keep their distribution and lose only their shape, so a figure that survives is an artifact.
     """
     generator = torch.Generator().manual_seed(seed)
     runs = [metrics(rows[torch.randperm(len(rows), generator=generator)]) for _ in range(num_permutations)]

@@ -105,7 +105,7 @@ def retrieval_metrics(
     """Ranks the gallery for each query by cosine and finds the best right answer.
 
     Args:
-        query_embeds: (Q, D), normalised or not.
+        query_embeds: (Q, D), normalized or not.
         gallery_embeds: (G, D).
         relevant: Q lists of gallery places. A query whose list is empty cannot be answered and does not count.
         recall_at: the k of R@k.

@@ -29,7 +29,7 @@ def topk_accuracy(logits: Tensor, labels: Tensor, topk: Sequence[int] = TOPK) ->
 
 @dataclass(frozen=True)
 class ZeroShotResult:
-    """Ranked predictions of N labelled shapes over C classes, and every figure that follows from them.
+    """Ranked predictions of N labeled shapes over C classes, and every figure that follows from them.
 
     Attributes:
         class_names: C names.
@@ -53,7 +53,7 @@ class ZeroShotResult:
         if labels.shape != logits.shape[:1]:
             raise ValueError(f"{logits.shape[0]} shapes but labels of shape {tuple(labels.shape)}")
         if len(labels) == 0:
-            raise ValueError("there is no labelled shape to evaluate")
+            raise ValueError("there is no labeled shape to evaluate")
         if labels.min() < 0 or labels.max() >= num_classes:
             raise ValueError(f"labels must lie in [0, {num_classes}), got {labels.min()} to {labels.max()}")
         names = list(class_names) if class_names is not None else [str(label) for label in range(num_classes)]
@@ -140,7 +140,7 @@ def zero_shot_metrics(
     """Classifies shapes by their nearest class embedding (facts of the protocol: cosine, top-k, micro-averaged).
 
     Args:
-        point_embeds: (N, D) shapes, normalised or not.
+        point_embeds: (N, D) shapes, normalized or not.
         class_embeds: (C, D) from `class_embeddings`.
         labels: (N,) class of each shape.
         class_names: C names for the tables.

@@ -71,7 +71,7 @@ def write_report(
         durations: seconds of each step, in the order of the run.
         settings: plain values for "How it was made" (model size, seeds, towers, ...).
         pictures: pictures that belong to the whole run, e.g. loss curves.
-        notes: sentences a reader needs to judge the figures (whose labels, which licence, ...).
+        notes: sentences a reader needs to judge the figures (whose labels, which license, ...).
 
     Returns:
         The paths of `metrics.json` and `report.md`.

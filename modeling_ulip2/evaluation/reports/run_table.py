@@ -8,7 +8,7 @@ import numpy as np
 
 
 def run_table(results: list[dict[str, Any]]) -> list[str]:
-    """Lines of a Markdown table with a row for every initialisation, method and number of shots."""
+    """Lines of a Markdown table with a row for every initialization, method and number of shots."""
     columns = {
         "accuracy": "overall",
         "class_average_accuracy": "class average",

@@ -66,16 +66,14 @@ def evaluate_split(
     pictures = []
     names = list(class_names) if class_names is not None else class_names_of(labels, ids)
     place = {name: label for label, name in enumerate(names)}
-    labelled = [row for row, name in enumerate(ids) if labels.get(name) in place]
-    if labelled:
-        targets = torch.tensor([place[labels[ids[row]]] for row in labelled])
+    labeled = [row for row, name in enumerate(ids) if labels.get(name) in place]
+    if labeled:
+        targets = torch.tensor([place[labels[ids[row]]] for row in labeled])
         class_embeds = class_embeddings(encode_text, names, templates)  # (C, D)
-        zero_shot["point encoder"] = evaluate_zero_shot(
-            point_embeds[labelled], class_embeds, targets, names, seed=seed
-        )
+        zero_shot["point encoder"] = evaluate_zero_shot(point_embeds[labeled], class_embeds, targets, names, seed=seed)
         if view_embeds is not None:
-            means = torch.stack([view_embeds[row].mean(dim=0) for row in labelled])  # (n, D)
-            views = f"image tower, mean of {len(view_embeds[labelled[0]])} views"
+            means = torch.stack([view_embeds[row].mean(dim=0) for row in labeled])  # (n, D)
+            views = f"image tower, mean of {len(view_embeds[labeled[0]])} views"
             zero_shot[views] = evaluate_zero_shot(means, class_embeds, targets, names, seed=seed)
         path = confusion_matrix(
             output_dir / f"confusion_{slug}.png",

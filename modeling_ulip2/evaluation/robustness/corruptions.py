@@ -1,7 +1,7 @@
 """Corruptions of point clouds, for robustness curves.
 
-No published protocol of ULIP-2 or its neighbours has such curves: kinds and levels are ours. Every corruption takes a
-cloud whose farthest point from the centroid is at radius 1 and returns one that the feature extractor normalises
+No published protocol of ULIP-2 or its neighbors has such curves: kinds and levels are ours. Every corruption takes a
+cloud whose farthest point from the centroid is at radius 1 and returns one that the feature extractor normalizes
 again, as it would a cloud that came so. What is drawn for a shape depends on the seed, the corruption and the shape's
 id alone, so that all models and all runs see the same clouds; where a curve rises from level to level, the draws stay
 (the same direction, other angle), so that it is smooth.
@@ -20,7 +20,7 @@ from modeling_ulip2.models.feature_extraction_ulip2 import FILL_COLOR, unit_sphe
 
 
 class Cloud(NamedTuple):
-    """xyz (N, 3) float64 and rgb (N, 3), or None where there is no colour."""
+    """xyz (N, 3) float64 and rgb (N, 3), or None where there is no color."""
 
     xyz: np.ndarray
     rgb: np.ndarray | None
@@ -72,13 +72,13 @@ def rotation(cloud: Cloud, degrees: float, rng: np.random.Generator) -> Cloud:
 
 
 def missing_color(cloud: Cloud, share: float, rng: np.random.Generator) -> Cloud:
-    """Greys a random share of the points as the feature extractor greys clouds that have no colour.
+    """Grays a random share of the points as the feature extractor grays clouds that have no color.
 
     Raises:
-        ValueError: the cloud has no colour to lose.
+        ValueError: the cloud has no color to lose.
     """
     if cloud.rgb is None:
-        raise ValueError("missing colour is measured on coloured clouds, and this one has no rgb")
+        raise ValueError("missing color is measured on colored clouds, and this one has no rgb")
     rgb = cloud.rgb / 255 if cloud.rgb.dtype == np.uint8 else cloud.rgb.astype(np.float64)
     lost = rng.random(len(rgb)) < share  # (N,)
     return Cloud(cloud.xyz, np.where(lost[:, None], FILL_COLOR, rgb))
@@ -117,7 +117,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "rotation_y": Corruption("Turned about y", "largest angle, degrees", ANGLES, rotation_about_y),
     "rotation": Corruption("Turned in SO(3)", "largest angle, degrees", ANGLES, rotation),
     "color": Corruption(
-        "Colour missing", "points without colour", (0.0, 0.25, 0.5, 0.75, 0.9, 1.0), missing_color, percent=True
+        "Color missing", "points without color", (0.0, 0.25, 0.5, 0.75, 0.9, 1.0), missing_color, percent=True
     ),
 }
 

@@ -72,7 +72,7 @@ class PartialViews(Sequence):
     """What depth cameras around a mesh see of it: pictures of its depth, back-projected.
 
     The cameras stand on a ring as in the triplets (15 degrees above the horizon), evenly apart, from a random azimuth.
-    Each point has the colour of the nearest of 10,000 points of the surface, so that light plays no part.
+    Each point has the color of the nearest of 10,000 points of the surface, so that light plays no part.
 
     Args:
         rows: mappings with `id`, the path of the mesh in one of the `folders`.
@@ -116,7 +116,7 @@ def mesh_path(folders: Sequence[str | Path], name: str) -> Path:
 
 
 def _read(folders: Sequence[str | Path], name: str) -> Mesh:
-    # as when the triplets were built: where a picture is missing, the material's plain colour stands in
+    # as when the triplets were built: where a picture is missing, the material's plain color stands in
     path = mesh_path(folders, name)
     return read_mesh(path, next(folder for folder in folders if path.is_relative_to(folder)), strict=False)
 

@@ -10,12 +10,12 @@ from datasets import Array2D, ClassLabel, Dataset, Features, Value
 
 from modeling_ulip2 import Ulip2FeatureExtractor
 from modeling_ulip2.data.augmentation import PointAugmentation
-from modeling_ulip2.data.labelled import (
+from modeling_ulip2.data.labeled import (
     ClassificationCollator,
-    LabelledClouds,
-    LabelledSplit,
-    labelled_triplets,
-    read_labelled_split,
+    LabeledClouds,
+    LabeledSplit,
+    labeled_triplets,
+    read_labeled_split,
 )
 from tests.training.world import write_dataset
 
@@ -38,8 +38,8 @@ def clouds(labels: list[int], points: int = 30, color: str | None = "uint8", fir
     return Dataset.from_list(rows, features=Features(columns))
 
 
-def labelled(labels: list[int], **settings) -> LabelledClouds:
-    return LabelledClouds(clouds(labels, **settings), labels, NAMES)
+def labeled(labels: list[int], **settings) -> LabeledClouds:
+    return LabeledClouds(clouds(labels, **settings), labels, NAMES)
 
 
 def write_benchmark(folder: Path, train: list[int], test: list[int], config: str = "PB_T50_RS", **settings) -> Path:
@@ -52,38 +52,38 @@ def write_benchmark(folder: Path, train: list[int], test: list[int], config: str
 
 def test_a_benchmark_is_read_with_its_names_and_order(tmp_path):
     write_benchmark(tmp_path, [2, 0, 1], [1, 2])
-    split = read_labelled_split(str(tmp_path), "PB_T50_RS")
+    split = read_labeled_split(str(tmp_path), "PB_T50_RS")
     assert split.train.class_names == NAMES and split.train.labels.tolist() == [2, 0, 1]
     assert split.test.ids == ["100", "101"] and split.untested == ["bag"]
     row = split.train[0]
     assert row["label"] == 2 and row["xyz"].shape == (30, 3) and row["rgb"].dtype == np.uint8
-    assert read_labelled_split(str(tmp_path)).train.labels.tolist() == [2, 0, 1], "the only config needs no name"
+    assert read_labeled_split(str(tmp_path)).train.labels.tolist() == [2, 0, 1], "the only config needs no name"
 
 
 def test_what_a_folder_lacks_is_told(tmp_path):
     write_benchmark(tmp_path, [0, 1], [1])
     with pytest.raises(FileNotFoundError, match="holds no val-.*the folder has PB_T50_RS/test, PB_T50_RS/train"):
-        read_labelled_split(str(tmp_path), "PB_T50_RS", test_split="val")
+        read_labeled_split(str(tmp_path), "PB_T50_RS", test_split="val")
     write_benchmark(tmp_path, [0, 1], [1], config="OBJ_BG")
     with pytest.raises(ValueError, match=r"several configs: choose one of \['OBJ_BG', 'PB_T50_RS'\]"):
-        read_labelled_split(str(tmp_path))
+        read_labeled_split(str(tmp_path))
     Dataset.from_dict({"xyz": [[[0.0] * 3]]}).to_parquet(tmp_path / "bare" / "train-0-of-1.parquet")
     with pytest.raises(ValueError, match=r"missing the columns \['label'\]"):
-        read_labelled_split(str(tmp_path), "bare")
+        read_labeled_split(str(tmp_path), "bare")
 
 
 def test_labels_out_of_range_are_told_with_their_row():
     with pytest.raises(ValueError, match=r"1 of 3 labels do not lie in \[0, 3\), the first in row 1: 7"):
-        LabelledClouds(clouds([0, 1, 2]), [0, 7, 2], NAMES)
+        LabeledClouds(clouds([0, 1, 2]), [0, 7, 2], NAMES)
 
 
 def test_a_class_that_only_the_test_has_is_refused():
     with pytest.raises(ValueError, match="no training cloud: box"):
-        LabelledSplit(labelled([0, 1]), labelled([0, 2]))
+        LabeledSplit(labeled([0, 1]), labeled([0, 2]))
 
 
 def test_few_shots_are_drawn_by_seed():
-    split = LabelledSplit(labelled([0, 0, 0, 1, 1, 1, 1, 2, 2, 2]), labelled([0, 1, 2, 2], first=50))
+    split = LabeledSplit(labeled([0, 0, 0, 1, 1, 1, 1, 2, 2, 2]), labeled([0, 1, 2, 2], first=50))
     few = split.few_shot(2, seed=1)
     assert few.train.counts.tolist() == [2, 2, 2] and len(few.test) == 4
     assert few.train.ids == split.few_shot(2, seed=1).train.ids
@@ -99,7 +99,7 @@ def test_few_shots_are_drawn_by_seed():
 
 
 def test_too_few_examples_are_told_by_class():
-    split = LabelledSplit(labelled([0, 0, 0, 1, 2, 2]), labelled([0, 1, 2], first=50))
+    split = LabeledSplit(labeled([0, 0, 0, 1, 2, 2]), labeled([0, 1, 2], first=50))
     with pytest.raises(ValueError, match=r"2 classes have fewer than 3 training clouds: bin \(1\), box \(2\)"):
         split.few_shot(3, seed=0)
     with pytest.raises(ValueError, match="between 2 and the 3 classes, not 5"):
@@ -116,14 +116,14 @@ def test_triplets_take_their_categories_from_a_file(tmp_path, caplog):
     (tmp_path / "labels.csv").write_text("\n".join(["path,category", *lines]))
     (tmp_path / "split.json").write_text(json.dumps({"train": ids[:3], "test": ids[3:]}))
     with caplog.at_level(logging.WARNING):
-        split = labelled_triplets(str(folder), tmp_path / "labels.csv", tmp_path / "split.json")
+        split = labeled_triplets(str(folder), tmp_path / "labels.csv", tmp_path / "split.json")
     assert split.train.class_names == ["a", "b"] and split.train.labels.tolist() == [1, 0, 1]
     assert split.test.ids == [ids[4]] and split.test.labels.tolist() == [0] and split.untested == ["b"]
     assert "1 test shapes are left out" in caplog.text
 
 
 def test_training_sees_other_points_in_every_pass_and_evaluation_the_same():
-    rows = [labelled([0, 2])[index] for index in range(2)]
+    rows = [labeled([0, 2])[index] for index in range(2)]
     collator = ClassificationCollator(Ulip2FeatureExtractor(num_points=16), STILL, seed=3)
     first = collator(rows)
     assert first["point_values"].shape == (2, 16, 6) and first["labels"].tolist() == [0, 2]
@@ -152,8 +152,8 @@ def test_points_are_drawn_from_the_farthest_ones():
 
 
 @pytest.mark.parametrize("color", ["uint8", "float16", None])
-def test_colours_of_every_kind_arrive(color):
-    clouds = labelled([0], color=color)
+def test_colors_of_every_kind_arrive(color):
+    clouds = labeled([0], color=color)
     collator = ClassificationCollator(Ulip2FeatureExtractor(num_points=30), STILL)
     colors = collator([clouds[0]])["point_values"][0, :, 3:].numpy()
     if color is None:

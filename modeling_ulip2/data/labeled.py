@@ -26,7 +26,7 @@ CLOUD_COLUMNS = ("id", "xyz", "rgb")
 LABEL_COLUMN = "label"
 
 
-class LabelledClouds(TorchDataset):
+class LabeledClouds(TorchDataset):
     """Clouds by index, each with the number of its class.
 
     Args:
@@ -42,7 +42,7 @@ class LabelledClouds(TorchDataset):
         self.labels = np.asarray(labels, dtype=np.int64)  # (N,)
         self.class_names = list(class_names)
         if len(rows) == 0:
-            raise ValueError("there is no labelled cloud")
+            raise ValueError("there is no labeled cloud")
         if len(self.labels) != len(rows):
             raise ValueError(f"{len(rows)} clouds but {len(self.labels)} labels")
         wrong = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.class_names)))
@@ -68,25 +68,25 @@ class LabelledClouds(TorchDataset):
         """(C,) clouds of each class."""
         return np.bincount(self.labels, minlength=len(self.class_names))
 
-    def select(self, rows: Sequence[int] | np.ndarray) -> LabelledClouds:
+    def select(self, rows: Sequence[int] | np.ndarray) -> LabeledClouds:
         """Some of the clouds, with the same classes."""
         rows = np.asarray(rows, dtype=np.int64)
-        return LabelledClouds(self._plain.select(rows), self.labels[rows], self.class_names)
+        return LabeledClouds(self._plain.select(rows), self.labels[rows], self.class_names)
 
-    def with_classes(self, classes: Sequence[int]) -> LabelledClouds:
+    def with_classes(self, classes: Sequence[int]) -> LabeledClouds:
         """The clouds of some classes, which become the labels 0, 1, ... in the given order."""
         place = {label: new for new, label in enumerate(classes)}
         rows = [row for row, label in enumerate(self.labels.tolist()) if label in place]
         labels = [place[self.labels[row]] for row in rows]
-        return LabelledClouds(self._plain.select(rows), labels, [self.class_names[label] for label in classes])
+        return LabeledClouds(self._plain.select(rows), labels, [self.class_names[label] for label in classes])
 
 
 @dataclass(frozen=True)
-class LabelledSplit:
+class LabeledSplit:
     """Clouds to learn from and clouds to measure on, of the same classes."""
 
-    train: LabelledClouds
-    test: LabelledClouds
+    train: LabeledClouds
+    test: LabeledClouds
 
     def __post_init__(self) -> None:
         if len(self.train.class_names) < 2:
@@ -103,14 +103,14 @@ class LabelledSplit:
         """Classes that no test cloud belongs to."""
         return [name for name, count in zip(self.test.class_names, self.test.counts, strict=True) if count == 0]
 
-    def with_at_least(self, train_clouds: int) -> LabelledSplit:
+    def with_at_least(self, train_clouds: int) -> LabeledSplit:
         """Without the classes of fewer training clouds."""
         kept = np.flatnonzero(self.train.counts >= train_clouds).tolist()
         if len(kept) < 2:
             raise ValueError(f"{len(kept)} classes have {train_clouds} or more training clouds; it takes 2")
-        return LabelledSplit(self.train.with_classes(kept), self.test.with_classes(kept))
+        return LabeledSplit(self.train.with_classes(kept), self.test.with_classes(kept))
 
-    def few_shot(self, shots: int, seed: int, ways: int | None = None) -> LabelledSplit:
+    def few_shot(self, shots: int, seed: int, ways: int | None = None) -> LabeledSplit:
         """`shots` training clouds of each class, drawn by `seed`, and all test clouds of these classes.
 
         Args:
@@ -124,7 +124,7 @@ class LabelledSplit:
             if not 2 <= ways <= len(self.train.class_names):
                 raise ValueError(f"ways must lie between 2 and the {len(self.train.class_names)} classes, not {ways}")
             classes = sorted(rng.choice(len(self.train.class_names), ways, replace=False).tolist())
-            split = LabelledSplit(self.train.with_classes(classes), self.test.with_classes(classes))
+            split = LabeledSplit(self.train.with_classes(classes), self.test.with_classes(classes))
         few = np.flatnonzero(split.train.counts < shots)
         if len(few):
             names = ", ".join(f"{split.train.class_names[label]} ({split.train.counts[label]})" for label in few[:10])
@@ -136,12 +136,12 @@ class LabelledSplit:
             rng.choice(np.flatnonzero(split.train.labels == label), shots, replace=False)
             for label in range(len(split.train.class_names))
         ]
-        return LabelledSplit(split.train.select(np.sort(np.concatenate(rows))), split.test)
+        return LabeledSplit(split.train.select(np.sort(np.concatenate(rows))), split.test)
 
 
-def read_labelled_split(
+def read_labeled_split(
     dataset: str, config: str | None = None, train_split: str = "train", test_split: str = "test"
-) -> LabelledSplit:
+) -> LabeledSplit:
     """Two splits of a dataset with the columns `xyz`, `label` and perhaps `rgb` and `id`.
 
     Args:
@@ -154,12 +154,12 @@ def read_labelled_split(
         raise ValueError(f"{dataset}: {train_split} and {test_split} name other classes")
     numbers = {name: label for label, name in enumerate(names)}
     train, test = (
-        LabelledClouds(rows, [numbers.get(label, label) for label in rows[LABEL_COLUMN]], names) for rows in splits
+        LabeledClouds(rows, [numbers.get(label, label) for label in rows[LABEL_COLUMN]], names) for rows in splits
     )
-    return LabelledSplit(train, test)
+    return LabeledSplit(train, test)
 
 
-def labelled_triplets(dataset: str, labels_file: str | Path, split_file: str | Path) -> LabelledSplit:
+def labeled_triplets(dataset: str, labels_file: str | Path, split_file: str | Path) -> LabeledSplit:
     """Triplets with the categories of a CSV file (`path`, `category`), divided by `{"train": [ids], "test": [ids]}`.
 
     The classes are those of the training shapes, in alphabetical order; test shapes of other categories are left out,
@@ -167,17 +167,15 @@ def labelled_triplets(dataset: str, labels_file: str | Path, split_file: str | P
     """
     triplets, split = read_triplets(dataset), read_split(split_file)
     labels = read_labels(labels_file, triplets["id"])
-    train = select_ids(triplets, [name for name in split["train"] if name in labels], "labelled training")
+    train = select_ids(triplets, [name for name in split["train"] if name in labels], "labeled training")
     names = class_names_of(labels, train["id"])
     known = [name for name in split["test"] if labels.get(name) in names]
     left_out = sum(name in labels for name in split["test"]) - len(known)
     if left_out:
         logger.warning(f"{left_out} test shapes are left out: their categories have no training shape")
-    test = select_ids(triplets, known, "labelled test")
-    clouds = [
-        LabelledClouds(rows, [names.index(labels[name]) for name in rows["id"]], names) for rows in (train, test)
-    ]
-    return LabelledSplit(*clouds)
+    test = select_ids(triplets, known, "labeled test")
+    clouds = [LabeledClouds(rows, [names.index(labels[name]) for name in rows["id"]], names) for rows in (train, test)]
+    return LabeledSplit(*clouds)
 
 
 def _read_split(dataset: str, config: str | None, split: str) -> Dataset:
@@ -214,7 +212,7 @@ def _class_names(rows: Dataset, dataset: str) -> list[str]:
 
 
 class ClassificationCollator(CloudCollator):
-    """Rows of `LabelledClouds` -> `point_values` (B, N, C) float32 and `labels` (B,) int64.
+    """Rows of `LabeledClouds` -> `point_values` (B, N, C) float32 and `labels` (B,) int64.
 
     Args:
         feature_extractor, augmentation, seed: see `CloudCollator`.
