@@ -8,12 +8,10 @@ legacy `RandomState` draws, in the same order, exactly what the published code d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
-
-from modeling_ulip2.models.feature_extraction_ulip2 import unit_sphere
 
 Rng: TypeAlias = np.random.Generator | np.random.RandomState
 
@@ -92,15 +90,17 @@ class PointAugmentation:
     are what the fine-tuning of PointNeXt does before it rotates.
     """
 
-    max_dropout: float = 0.875
-    scale_low: float = 0.8
-    scale_high: float = 1.25
-    scale_by_axis: bool = False
-    normalize_scaled: bool = False
-    shift: float = 0.1
-    angle_sigma: float = 0.06
-    angle_clip: float = 0.18
-    rotate_y: bool = True
+    _argument_group_name = "augmentation"
+
+    max_dropout: float = field(default=0.875, metadata={"help": "Drop up to this share of the points; 0: none."})
+    scale_low: float = field(default=0.8, metadata={"help": "Smallest factor of the size."})
+    scale_high: float = field(default=1.25, metadata={"help": "Largest factor of the size."})
+    scale_by_axis: bool = field(default=False, metadata={"help": "Draw a factor for each axis."})
+    normalize_scaled: bool = field(default=False, metadata={"help": "Normalize the scaled cloud again."})
+    shift: float = field(default=0.1, metadata={"help": "Largest shift along each axis; 0: none."})
+    angle_sigma: float = field(default=0.06, metadata={"help": "Deviation of small rotations, in radians; 0: none."})
+    angle_clip: float = field(default=0.18, metadata={"help": "Largest small rotation, in radians."})
+    rotate_y: bool = field(default=True, metadata={"help": "Turn about the vertical axis by any angle."})
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_dropout <= 1:
@@ -115,6 +115,10 @@ class PointAugmentation:
         if self.scale_low != 1 or self.scale_high != 1:
             points = scale_points(points, rng, self.scale_low, self.scale_high, self.scale_by_axis)
         if self.normalize_scaled:
+            from modeling_ulip2.models.feature_extraction_ulip2 import (
+                unit_sphere,  # torch, which `--help` does without
+            )
+
             points = _with_xyz(points, unit_sphere(points[:, :3]))
         if self.shift:
             points = shift_points(points, rng, self.shift)

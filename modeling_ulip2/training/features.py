@@ -19,7 +19,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset, load_dataset
-from huggingface_hub import constants as hub_constants
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from tqdm.auto import tqdm
@@ -33,10 +32,11 @@ from modeling_ulip2.data.stream import joined_rows
 from modeling_ulip2.towers import Tower
 from modeling_ulip2.towers.fingerprint import made_by_older_recipe
 from modeling_ulip2.utils.parquet import is_parquet, write_parquet
+from modeling_ulip2.utils.places import default_feature_cache
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_CACHE = Path(hub_constants.HF_HOME) / "ulip2" / "features"
+DEFAULT_CACHE = Path(default_feature_cache())
 # Work that is lost when a computation is stopped, at most.
 ROWS_PER_SHARD = 128
 

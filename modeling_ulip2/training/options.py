@@ -26,19 +26,25 @@ DECISIVE = (
 ).split()
 
 
-def parse_options(classes: Sequence[Any], argv: list[str] | None = None, description: str | None = None) -> list[Any]:
+def parse_options(
+    classes: Sequence[Any],
+    argv: list[str] | None = None,
+    description: str | None = None,
+    prog: str | None = None,
+) -> list[Any]:
     """An instance of each dataclass from the command line, with the options of `--config FILE.yaml` as defaults.
 
     Args:
         classes: dataclasses whose fields are the options.
         argv: words of the command line; None: those of this process.
         description: of the command, for `--help`.
+        prog: name of the command; None: that of the script.
 
     Raises:
         ValueError: the YAML file holds something else than options of these classes.
     """
     parser = HfArgumentParser(
-        tuple(classes), description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        tuple(classes), prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", help="YAML file of the options below.")
     before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

@@ -12,6 +12,13 @@ NOWHERE = "no such folder, nor on the hub"
 _HUB_NAME = re.compile(r"(?!.*(\.\.|--))[\w.-]{1,96}(/[\w.-]{1,96})?")
 
 
+def default_feature_cache() -> str:
+    """Where embeddings are kept that were computed once: beside the cache of the hub."""
+    from huggingface_hub.constants import HF_HOME
+
+    return str(Path(HF_HOME) / "ulip2" / "features")
+
+
 class PlaceError(FileNotFoundError):
     """Nothing of that name, neither a folder nor on the hub."""
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import os
 import subprocess
@@ -15,6 +14,7 @@ import yaml
 from transformers import AutoModel, AutoProcessor
 
 from modeling_ulip2 import Ulip2Model, Ulip2Processor
+from modeling_ulip2.recipes import pretraining
 from modeling_ulip2.towers import load_tower
 from tests.evaluation.world import CATEGORIES
 from tests.towers.world import save_conse, save_open_clip
@@ -22,18 +22,6 @@ from tests.training.world import ENCODER, add_features, triplet_rows, write_data
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "pretrain.py"
-
-
-def load_script() -> Any:
-    spec = importlib.util.spec_from_file_location("pretrain", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["pretrain"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-pretrain = load_script()
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +80,7 @@ def curve(output: Path) -> list[float]:
 
 
 def test_a_run_leaves_a_model_that_auto_classes_load(world, tmp_path, caplog):
-    metrics = pretrain.main(words(options(world, tmp_path / "out", eval_strategy="epoch")))
+    metrics = pretraining.main(words(options(world, tmp_path / "out", eval_strategy="epoch")))
     assert {"eval_loss", "eval_zero_shot_top1", "eval_text_to_shape_recall_at_1"} <= set(metrics)
     assert "using the dataset's own features" in caplog.text
     assert not (world / "cache").exists()
@@ -113,30 +101,30 @@ def test_a_run_leaves_a_model_that_auto_classes_load(world, tmp_path, caplog):
 
 def test_a_second_run_changes_nothing_and_another_is_refused(world, tmp_path):
     given = options(world, tmp_path / "out")
-    first = pretrain.main(words(given))
+    first = pretraining.main(words(given))
     weights, losses = (tmp_path / "out" / "model.safetensors").read_bytes(), curve(tmp_path / "out")
     record = {path.name: path.read_text() for path in (tmp_path / "out").glob("*.json")}
-    again = pretrain.main(words(given))
+    again = pretraining.main(words(given))
     assert {path.name: path.read_text() for path in (tmp_path / "out").glob("*.json")} == record
     assert json.loads(record["train_results.json"])["train_loss"] > 0
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == weights and curve(tmp_path / "out") == losses
     assert again["eval_loss"] == first["eval_loss"]
     with pytest.raises(ValueError, match=r"another run|other settings \(learning_rate 0.003 -> 0.1\)"):
-        pretrain.main(words(given | {"learning_rate": 0.1}))
-    (tmp_path / "out" / pretrain.RUN_FILE).unlink()
+        pretraining.main(words(given | {"learning_rate": 0.1}))
+    (tmp_path / "out" / pretraining.RUN_FILE).unlink()
     with pytest.raises(ValueError, match="did not write"):
-        pretrain.main(words(given))
+        pretraining.main(words(given))
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == weights
 
 
 def test_a_run_goes_on_from_the_last_whole_checkpoint(world, tmp_path, caplog):
     given = options(world, tmp_path / "out", save_total_limit=None)
-    pretrain.main(words(given))
+    pretraining.main(words(given))
     losses = curve(tmp_path / "out")
     # killed while it wrote the second checkpoint
     (tmp_path / "out" / "checkpoint-4" / "trainer_state.json").unlink()
     (tmp_path / "out" / "checkpoint-4" / "optimizer.pt").write_bytes(b"")
-    pretrain.main(words(given))
+    pretraining.main(words(given))
     assert f"going on from {tmp_path / 'out' / 'checkpoint-2'}" in caplog.text
     assert curve(tmp_path / "out") == pytest.approx(losses, abs=1e-6)
 
@@ -147,33 +135,35 @@ def test_options_come_from_yaml_and_the_command_line_wins(world, tmp_path):
     given |= {"learning_rate": "2e-3", "rotate_y": False, "max_dropout": 0.5}
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(given))
-    model_args, data_args, augmentation, args = pretrain.parse_arguments(["--config", str(path), "--top_k", "2"])
+    model_args, data_args, augmentation, args = pretraining.parse_arguments(["--config", str(path), "--top_k", "2"])
     assert args.learning_rate == 2e-3 and args.num_train_epochs == 2 and data_args.top_k == 2
     assert model_args.hidden_size == 16 and augmentation.max_dropout == 0.5 and augmentation.rotate_y is False
-    *_, args = pretrain.parse_arguments(["--config", str(path), "--num_train_epochs", "5"])
+    *_, args = pretraining.parse_arguments(["--config", str(path), "--num_train_epochs", "5"])
     assert args.num_train_epochs == 5
     path.write_text("learning_rat: 1\n")
     with pytest.raises(ValueError, match="unknown options learning_rat"):
-        pretrain.parse_arguments(["--config", str(path)])
+        pretraining.parse_arguments(["--config", str(path)])
     path.write_text("- a\n")
     with pytest.raises(ValueError, match="must map"):
-        pretrain.parse_arguments(["--config", str(path)])
+        pretraining.parse_arguments(["--config", str(path)])
 
 
 @pytest.mark.parametrize("name", ["quickstart", "ulip2_pointbert", "ulip_pointbert"])
 def test_the_configurations_in_the_repository_are_valid(name, world, tmp_path):
     config = ROOT / "examples" / "configs" / f"{name}.yaml"
     given = ["--dataset", str(world / "dataset"), "--tower", str(world / "tower"), "--output_dir", str(tmp_path)]
-    model_args, data_args, _, args = pretrain.parse_arguments(["--config", str(config), "--use_cpu", "True", *given])
+    model_args, data_args, _, args = pretraining.parse_arguments(
+        ["--config", str(config), "--use_cpu", "True", *given]
+    )
     tower = load_tower(world / "tower")
     assert tower.dim == 24
     with torch.device("meta"):
-        processor, model = pretrain.build_model(model_args, data_args, tower)
+        processor, model = pretraining.build_model(model_args, data_args, tower)
     assert args.learning_rate > 0 and processor.feature_extractor.in_channels == model.config.point_config.in_channels
 
 
 def test_from_given_weights_on_raw_rows_with_depth_and_another_evaluation_set(world, tmp_path):
-    pretrain.main(words(options(world, tmp_path / "first", num_train_epochs=1)))
+    pretraining.main(words(options(world, tmp_path / "first", num_train_epochs=1)))
     sizes = dict.fromkeys(ENCODER)
     changes = {
         "model_name_or_path": tmp_path / "first",
@@ -188,12 +178,12 @@ def test_from_given_weights_on_raw_rows_with_depth_and_another_evaluation_set(wo
         "eval_strategy": "no",
     }
     # the evaluation set has no depth views, which evaluation does not need
-    metrics = pretrain.main(words(options(world, tmp_path / "second", **(sizes | changes))))
+    metrics = pretraining.main(words(options(world, tmp_path / "second", **(sizes | changes))))
     assert metrics["eval_zero_shot_top1"] >= 0 and len(curve(tmp_path / "second")) == 2
     first, second = (Ulip2Model.from_pretrained(tmp_path / name).state_dict() for name in ("first", "second"))
     assert set(first) == set(second) and not any(name.startswith("clip_model") for name in second)
     with pytest.raises(ValueError, match="hidden_size: sizes are fixed"):
-        pretrain.main(words(options(world, tmp_path / "third", **(sizes | changes | {"hidden_size": 32}))))
+        pretraining.main(words(options(world, tmp_path / "third", **(sizes | changes | {"hidden_size": 32}))))
 
 
 def test_streaming(world, tmp_path, caplog):
@@ -201,23 +191,23 @@ def test_streaming(world, tmp_path, caplog):
     losses = []
     for use_features in (True, False):
         output = tmp_path / f"features_{use_features}"
-        pretrain.main(words(options(world, output, use_features=use_features, **changes)))
+        pretraining.main(words(options(world, output, use_features=use_features, **changes)))
         losses.append(curve(output))
     assert ("using the dataset's own features" in caplog.text) and len(losses[0]) == 3
     # stored in half precision, or computed by the tower on the way
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     with pytest.raises(ValueError, match="--streaming needs --max_steps"):
-        pretrain.main(words(options(world, tmp_path / "other", **(changes | {"max_steps": -1}))))
+        pretraining.main(words(options(world, tmp_path / "other", **(changes | {"max_steps": -1}))))
 
 
 def test_bad_input(world, tmp_path):
     with pytest.raises(FileNotFoundError, match="missing: no such folder"):
-        pretrain.main(words(options(world, tmp_path / "a", dataset=tmp_path / "missing")))
+        pretraining.main(words(options(world, tmp_path / "a", dataset=tmp_path / "missing")))
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
-        pretrain.main(words(options(world, tmp_path / "file" / "out")))
+        pretraining.main(words(options(world, tmp_path / "file" / "out")))
     with pytest.raises(ValueError, match="16 training shapes do not fill one batch of 64"):
-        pretrain.main(words(options(world, tmp_path / "b", per_device_train_batch_size=64)))
+        pretraining.main(words(options(world, tmp_path / "b", per_device_train_batch_size=64)))
 
 
 def test_two_processes_learn_what_one_learns(world, tmp_path):
@@ -236,7 +226,7 @@ def test_two_processes_learn_what_one_learns(world, tmp_path):
         [*launcher, str(SCRIPT), *words(two)], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=500
     )
     assert run.returncode == 0, run.stderr[-4000:]
-    one = pretrain.main(words(options(world, tmp_path / "one", **(changes | {"use_cpu": True}))))
+    one = pretraining.main(words(options(world, tmp_path / "one", **(changes | {"use_cpu": True}))))
     assert len(curve(tmp_path / "one")) == 6
     assert curve(tmp_path / "two") == pytest.approx(curve(tmp_path / "one"), abs=2e-4)
     # not the weights: a bias before BatchNorm changes nothing, and AdamW turns its rounding errors into steps
@@ -258,7 +248,7 @@ def test_the_tower_runs_in_training_whatever_its_kind(world: Path, tmp_path: Pat
         reference = f"open_clip:{save_open_clip(tmp_path / 'open_clip')}"
     changes = {"tower": reference, "use_features": False, "num_train_epochs": 1, "eval_strategy": "no"}
     changes |= {"split_file": None, "labels_file": None}
-    pretrain.main(words(options(world, tmp_path / "model", **changes)))
+    pretraining.main(words(options(world, tmp_path / "model", **changes)))
     assert torch.tensor(curve(tmp_path / "model")).isfinite().all()
     model = Ulip2Model.from_pretrained(tmp_path / "model")
     inputs = Ulip2Processor.from_pretrained(tmp_path / "model")(text=["a red chair"])
