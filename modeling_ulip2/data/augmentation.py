@@ -1,4 +1,4 @@
-"""Random changes of one training cloud, in the order of ULIP's data pipeline.
+"""Random changes of one training cloud: those of ULIP's data pipeline, in its order, and changes of shape and color.
 
 Every function takes points (N, C) whose first three columns are xyz (y up) and whose other columns (color) ride
 along, and a numpy random state, and returns a new array of the same dtype; the input is left alone. Both of numpy's
@@ -12,6 +12,12 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
+
+# Of `one_side`: points that a cell of its grid holds on average, were all in the square around the unit circle; how
+# far behind the nearest point, in cells, a point is hidden; and the sines of the lowest and highest camera.
+_POINTS_PER_CELL, _DEPTH_IN_CELLS, _LOWEST, _HIGHEST = 3.0, 3.0, -0.2, 0.9
+# Weights of red, green and blue in a gray value (ITU-R BT.601).
+_LUMA = np.array([0.299, 0.587, 0.114])
 
 Rng: TypeAlias = np.random.Generator | np.random.RandomState
 
@@ -82,12 +88,133 @@ def rotate_about_y(points: np.ndarray, rng: Rng) -> np.ndarray:
     return _with_xyz(points, points[:, :3] @ _rotation(1, rng.uniform() * 2 * np.pi))
 
 
+def rotate_freely(points: np.ndarray, rng: Rng) -> np.ndarray:
+    """Rotates xyz by a uniformly drawn rotation. Not part of ULIP's pre-training."""
+    w, x, y, z = _unit(rng.standard_normal(4))
+    matrix = np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )  # of a quaternion
+    return _with_xyz(points, points[:, :3] @ matrix.T)
+
+
+def stretch_points(points: np.ndarray, rng: Rng, most: float = 1.5) -> np.ndarray:
+    """Multiplies each axis by a factor of its own, log-uniform in [1 / most, most], and normalizes the cloud again.
+
+    Not part of ULIP's pre-training.
+    """
+    return _with_xyz(points, _unit_sphere(points[:, :3] * most ** rng.uniform(-1, 1, size=3)))
+
+
+def one_side(points: np.ndarray, rng: Rng) -> np.ndarray:
+    """What a camera sees of a cloud from one side, as a depth camera or a laser scanner would deliver it.
+
+    The camera is far away in a direction drawn around the object, from a little below the horizon to high above. A
+    point is hidden where another in its neighborhood is nearer by more than the neighborhood is wide, so thin plates
+    show both faces. Hidden points are replaced by points that are seen, drawn anew, and the cloud is normalized again.
+    O(N). Not part of ULIP's pre-training.
+    """
+    seen = seen_from(points[:, :3], _direction(rng))  # (N,)
+    places, hidden = np.flatnonzero(seen), np.flatnonzero(~seen)
+    changed = points.copy()
+    changed[hidden] = points[places[(rng.random(len(hidden)) * len(places)).astype(np.int64)]]
+    changed[:, :3] = _unit_sphere(changed[:, :3])
+    return changed
+
+
+def seen_from(xyz: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """(N,) bool: which points (N, 3) a far camera in `direction` (3,), of unit length, sees; at least one.
+
+    A depth buffer of square cells, some of which stay empty: a point is compared with those of its cell and of the
+    eight around it.
+    """
+    across = _unit(np.cross(direction, [0.0, 1.0, 0.0] if abs(direction[1]) < 0.99 else [1.0, 0.0, 0.0]))
+    right, up, near = np.stack([across, np.cross(direction, across), direction]).astype(xyz.dtype) @ xyz.T  # (N,) each
+    right, up = right - right.min(), up - up.min()
+    width = max(float(right.max()), float(up.max()), 1e-12)
+    cells = max(1, int(np.sqrt(len(xyz) / _POINTS_PER_CELL)))  # of a side
+    scale = cells / width * (1 - 1e-6)
+    # an empty cell on each side
+    cell = ((right * scale).astype(np.int64) + 1) * (cells + 2) + (up * scale).astype(np.int64) + 1  # (N,)
+    nearest = np.full((cells + 2) ** 2, -np.inf, dtype=xyz.dtype)
+    np.maximum.at(nearest, cell, near)
+    around = nearest.reshape(cells + 2, cells + 2)
+    for _ in range(2):  # along one side, then along the other
+        around[1:-1] = np.maximum(np.maximum(around[:-2], around[2:]), around[1:-1])
+        around = around.T
+    return near >= nearest[cell] - _DEPTH_IN_CELLS * width / cells
+
+
+def change_colors(points: np.ndarray, rng: Rng, strength: float = 0.4, hue: float = 0.0) -> np.ndarray:
+    """Draws another brightness, contrast, saturation and hue for the colors of a cloud (N, >= 6), kept in [0, 1].
+
+    A cloud without color stays so: where all points have the color that stands for none, nothing changes. Nor is
+    anything changed in a cloud of other columns.
+
+    Args:
+        strength: the first three are factors U(1 - strength, 1 + strength).
+        hue: colors are turned about the axis of grays by U(-hue, hue) of a full turn. Captions name colors: keep it
+            small, or 0.
+    """
+    factors, angle = rng.uniform(1 - strength, 1 + strength, size=3), 2 * np.pi * rng.uniform(-hue, hue)
+    if not _has_colors(points):
+        return points.copy()
+    rgb = points[:, 3:6] * factors[0]
+    middle = (rgb @ _LUMA).mean()
+    rgb = middle + factors[1] * (rgb - middle)
+    gray = (rgb @ _LUMA)[:, None]
+    rgb = gray + factors[2] * (rgb - gray)
+    if angle:
+        rgb = rgb @ _about_gray(angle).T
+    changed = points.copy()
+    changed[:, 3:6] = np.clip(rgb, 0, 1)
+    return changed
+
+
+def drop_colors(points: np.ndarray) -> np.ndarray:
+    """The cloud as one without color: columns 3 to 5, where there are any, become the feature extractor's fill."""
+    changed = points.copy()
+    if points.shape[1] >= 6:
+        changed[:, 3:6] = _fill_color()
+    return changed
+
+
+def mix_clouds(
+    points: np.ndarray, others: np.ndarray, rng: Rng, low: float = 0.5, high: float = 0.9
+) -> tuple[np.ndarray, float]:
+    """A part of a cloud (N, C) gives way to a part of another (N, C), as in PointCutMix (arXiv 2101.01461, K).
+
+    A share U(low, high) of the points stays. The others are those nearest to a point drawn from the other cloud, and
+    the other cloud's points nearest to it take their places.
+
+    Returns:
+        The mixed cloud, normalized again, and the share of its points that are of `points`.
+    """
+    gone = len(points) - round(len(points) * rng.uniform(low, high))
+    center = others[int(rng.random() * len(others)), :3]
+    if not gone:
+        return points.copy(), 1.0
+    mixed = points.copy()
+    mixed[_nearest(points, center, gone)] = others[_nearest(others, center, gone)]
+    return _with_xyz(mixed, _unit_sphere(mixed[:, :3])), 1 - gone / len(points)
+
+
 @dataclass(frozen=True)
 class PointAugmentation:
     """ULIP's augmentation of a sampled, normalized cloud. Defaults: the published settings; 0 switches one off.
 
     `scale_by_axis` draws a factor for each axis, and `normalize_scaled` then normalizes the cloud again: together they
     are what the fine-tuning of PointNeXt does before it rotates.
+
+    The others are ours and off. They make shapes vary where there are few, and come before the published changes:
+    `mix_share` of the clouds are mixed with another of their batch (`mix_clouds`; the collator does it, as texts and
+    images are mixed too), `stretch_share` of them are stretched by up to `stretch` along each axis, and
+    `one_side_share` of them are seen from one side. `color_strength` and `hue` change colors, and `color_dropout` of
+    the clouds lose theirs. `jitter_sigma` moves points, by three times that at most, after the scaling. With
+    `rotate_free` a cloud is turned in every direction instead of about the vertical axis.
     """
 
     _argument_group_name = "augmentation"
@@ -102,29 +229,56 @@ class PointAugmentation:
     angle_clip: float = field(default=0.18, metadata={"help": "Largest small rotation, in radians."})
     rotate_y: bool = field(default=True, metadata={"help": "Turn about the vertical axis by any angle."})
 
+    mix_share: float = field(default=0.0, metadata={"help": "Share of the clouds mixed with another of their batch."})
+    stretch_share: float = field(default=0.0, metadata={"help": "Share of the clouds that are stretched."})
+    stretch: float = field(default=1.5, metadata={"help": "Largest factor of a stretched axis."})
+    one_side_share: float = field(default=0.0, metadata={"help": "Share of the clouds seen from one side alone."})
+    color_strength: float = field(
+        default=0.0, metadata={"help": "Change of brightness, contrast and saturation, in [0, 1]; 0: none."}
+    )
+    hue: float = field(default=0.0, metadata={"help": "Turn colors by up to this part of a circle; 0: none."})
+    color_dropout: float = field(default=0.0, metadata={"help": "Share of the clouds that lose their colors."})
+    jitter_sigma: float = field(default=0.0, metadata={"help": "Deviation of each point; 0: none."})
+    rotate_free: bool = field(default=False, metadata={"help": "Turn in every direction instead of about y."})
+
     def __post_init__(self) -> None:
-        if not 0 <= self.max_dropout <= 1:
-            raise ValueError(f"max_dropout must lie in [0, 1], not {self.max_dropout}")
+        for name in "max_dropout mix_share stretch_share one_side_share color_strength hue color_dropout".split():
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], not {getattr(self, name)}")
         if not 0 < self.scale_low <= self.scale_high:
             raise ValueError(f"scale range must satisfy 0 < low <= high, not [{self.scale_low}, {self.scale_high}]")
+        if self.stretch < 1:
+            raise ValueError(
+                f"stretch must be at least 1, not {self.stretch}: each axis changes by its factor at most"
+            )
+        if self.jitter_sigma < 0:
+            raise ValueError(f"jitter_sigma must not be negative, as {self.jitter_sigma} is")
 
     def __call__(self, points: np.ndarray, rng: Rng) -> np.ndarray:
-        """points (N, C) -> (N, C), same dtype."""
+        """points (N, C) -> (N, C), same dtype; all but the mixing."""
+        if self.stretch_share and rng.random() < self.stretch_share:
+            points = stretch_points(points, rng, self.stretch)
+        if self.one_side_share and rng.random() < self.one_side_share:
+            points = one_side(points, rng)
+        if self.color_strength or self.hue:
+            points = change_colors(points, rng, self.color_strength, self.hue)
+        if self.color_dropout and rng.random() < self.color_dropout:
+            points = drop_colors(points)
         if self.max_dropout:
             points = drop_points(points, rng, self.max_dropout)
         if self.scale_low != 1 or self.scale_high != 1:
             points = scale_points(points, rng, self.scale_low, self.scale_high, self.scale_by_axis)
         if self.normalize_scaled:
-            from modeling_ulip2.models.feature_extraction_ulip2 import (
-                unit_sphere,  # torch, which `--help` does without
-            )
-
-            points = _with_xyz(points, unit_sphere(points[:, :3]))
+            points = _with_xyz(points, _unit_sphere(points[:, :3]))
+        if self.jitter_sigma:
+            points = jitter_points(points, rng, self.jitter_sigma, 3 * self.jitter_sigma)
         if self.shift:
             points = shift_points(points, rng, self.shift)
         if self.angle_sigma:
             points = perturb_rotation(points, rng, self.angle_sigma, self.angle_clip)
-        if self.rotate_y:
+        if self.rotate_free:
+            points = rotate_freely(points, rng)
+        elif self.rotate_y:
             points = rotate_about_y(points, rng)
         return points
 
@@ -147,3 +301,43 @@ def _rotation(axis: int, angle: float) -> np.ndarray:
     matrix[j, i] = np.sin(angle)
     matrix[i, j] = -matrix[j, i]
     return matrix
+
+
+def _unit_sphere(xyz: np.ndarray) -> np.ndarray:
+    from modeling_ulip2.models.feature_extraction_ulip2 import unit_sphere  # torch, which `--help` does without
+
+    return unit_sphere(xyz)
+
+
+def _fill_color() -> float:
+    from modeling_ulip2.models.feature_extraction_ulip2 import FILL_COLOR
+
+    return FILL_COLOR
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
+
+
+def _direction(rng: Rng) -> np.ndarray:
+    """(3,) from an object to a camera around it, evenly drawn between the lowest and the highest."""
+    height, angle = rng.uniform(_LOWEST, _HIGHEST), rng.uniform(0, 2 * np.pi)
+    flat = np.sqrt(1 - height**2)
+    return np.array([flat * np.sin(angle), height, flat * np.cos(angle)])
+
+
+def _nearest(points: np.ndarray, center: np.ndarray, count: int) -> np.ndarray:
+    """Indices (count,) of the points (N, >= 3) nearest to `center` (3,), in no order."""
+    offset = points[:, :3] - center
+    return np.argpartition(np.einsum("ij,ij->i", offset, offset), count - 1)[:count]
+
+
+def _has_colors(points: np.ndarray) -> bool:
+    return points.shape[1] >= 6 and bool((points[:, 3:6] != points.dtype.type(_fill_color())).any())
+
+
+def _about_gray(angle: float) -> np.ndarray:
+    """Rotation (3, 3) of colors about the axis from black to white, for column vectors."""
+    cosine, sine = np.cos(angle), np.sin(angle) / np.sqrt(3)
+    turned = cosine * np.eye(3) + (1 - cosine) / 3
+    return turned + sine * np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])

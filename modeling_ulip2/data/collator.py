@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from transformers import ProcessorMixin
 
-from modeling_ulip2.data.augmentation import PUBLISHED, PointAugmentation, random_sample
+from modeling_ulip2.data.augmentation import PUBLISHED, PointAugmentation, mix_clouds, random_sample
 from modeling_ulip2.data.images import open_depth, open_view
 from modeling_ulip2.data.schema import STORED_UP_AXIS
 from modeling_ulip2.models.feature_extraction_ulip2 import append_height
+from modeling_ulip2.models.loss import average_captions
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing has it from Python 3.11 on
@@ -24,7 +25,8 @@ class CloudCollator:
     """Draws and prepares the clouds of a batch; the base of collators that add what goes with a cloud.
 
     What is drawn for a row depends on `seed`, the pass over the data and the row's `id` alone: not on the batch, the
-    number of workers or processes, or on whether the run was resumed. `epoch` in a row overrides `set_epoch`.
+    number of workers or processes, or on whether the run was resumed. `epoch` in a row overrides `set_epoch`. The one
+    exception is the mixing of clouds, where a collator knows it: the partner is another row of the batch.
 
     Args:
         feature_extractor: a `Ulip2FeatureExtractor`.
@@ -34,8 +36,12 @@ class CloudCollator:
 
     # What is up in the rows, which do not say it themselves; None: the feature extractor knows.
     up_axis: str | None = None
+    # Can it mix what goes with the clouds, too?
+    mixes_clouds = False
 
     def __init__(self, feature_extractor: Any, augmentation: PointAugmentation | None = PUBLISHED, seed: int = 0):
+        if augmentation is not None and augmentation.mix_share and not self.mixes_clouds:
+            raise ValueError(f"mix_share must be 0: {type(self).__name__} cannot mix what goes with the clouds")
         self.feature_extractor = feature_extractor
         self.augmentation = augmentation
         self.seed = seed
@@ -71,7 +77,10 @@ class CloudCollator:
 
         Colors are bytes, or floats in [0, 1].
         """
-        extractor = self.feature_extractor
+        return torch.from_numpy(self._augmented(self._prepared(rows, rngs), rngs))
+
+    def _prepared(self, rows: Sequence[Mapping[str, Any]], rngs: list[np.random.Generator]) -> np.ndarray:
+        """The clouds of `rows` (B, N, C) as the feature extractor makes them, of points that this pass draws."""
         clouds = []
         for row, rng in zip(rows, rngs, strict=True):
             xyz, rgb = np.asarray(row["xyz"]), row.get("rgb")
@@ -82,12 +91,15 @@ class CloudCollator:
             if chosen is not None:
                 xyz, rgb = xyz[chosen], None if rgb is None else rgb[chosen]
             clouds.append({"xyz": xyz, "rgb": rgb, "up_axis": self.up_axis})
-        values = extractor(clouds, return_tensors="np")["point_values"]  # (B, N, C)
-        if self.augmentation is not None:
-            values = np.stack([self.augmentation(cloud, rng) for cloud, rng in zip(values, rngs, strict=True)])
-            if extractor.has_height:  # of the cloud as it stands now
-                values = append_height(values[..., :-1])
-        return torch.from_numpy(values)
+        return self.feature_extractor(clouds, return_tensors="np")["point_values"]
+
+    def _augmented(self, values: np.ndarray, rngs: list[np.random.Generator]) -> np.ndarray:
+        """Clouds (B, N, C) with the changes of the augmentation."""
+        if self.augmentation is None:
+            return values
+        values = np.stack([self.augmentation(cloud, rng) for cloud, rng in zip(values, rngs, strict=True)])
+        # of the cloud as it stands now
+        return append_height(values[..., :-1]) if self.feature_extractor.has_height else values
 
     def _draw(self, xyz: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
         """Which points of a cloud (n, 3) a pass of the training sees, in which order; None: the extractor chooses."""
@@ -114,6 +126,7 @@ class TripletCollator(CloudCollator):
     """
 
     up_axis = STORED_UP_AXIS
+    mixes_clouds = True
 
     def __init__(
         self,
@@ -145,9 +158,40 @@ class TripletCollator(CloudCollator):
         """
         rngs = [self._rng(row) for row in rows]
         views = [self._choose_view(row, rng) for row, rng in zip(rows, rngs, strict=True)]
-        batch: dict[str, Any] = {"point_values": self._points(rows, rngs)}
-        batch |= self._embeddings(rows, views) if "text_embeds" in rows[0] else self._raw(rows, views)
-        return batch | {"return_loss": True}
+        values = self._prepared(rows, rngs)  # (B, N, C)
+        has_embeddings = "text_embeds" in rows[0]
+        batch = self._embeddings(rows, views) if has_embeddings else self._raw(rows, views)
+        if self.augmentation is not None and self.augmentation.mix_share:
+            if not has_embeddings:
+                raise ValueError("mix_share needs the towers' embeddings in the rows: pictures cannot be averaged")
+            values, batch = self._mixed(values, batch, rngs)
+        return {"point_values": torch.from_numpy(self._augmented(values, rngs))} | batch | {"return_loss": True}
+
+    def _mixed(
+        self, values: np.ndarray, batch: dict[str, torch.Tensor], rngs: list[np.random.Generator]
+    ) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
+        """Some clouds (B, N, C) become mixtures with another of the batch; so do their images and texts, by shares."""
+        assert self.augmentation is not None
+        own, others, shares, clouds = [], [], [], values.copy()
+        for row, rng in enumerate(rngs):
+            if rng.random() >= self.augmentation.mix_share or len(rngs) < 2:
+                continue
+            other = (row + 1 + int(rng.random() * (len(rngs) - 1))) % len(rngs)
+            clouds[row], share = mix_clouds(values[row], values[other], rng)
+            own.append(row)
+            others.append(other)
+            shares.append(share)
+        if not own:
+            return values, batch
+        weights = torch.tensor(shares, dtype=torch.float32)[:, None]  # (m, 1)
+        texts = average_captions(batch["text_embeds"], batch["text_mask"])  # (B, D)
+        images = average_captions(batch["image_embeds"])
+        batch = {name: value.clone() for name, value in batch.items()}
+        batch["image_embeds"][own] = weights * images[own] + (1 - weights) * images[others]
+        # one caption stands for all, as the loss averages them
+        batch["text_embeds"][own, 0] = weights * texts[own] + (1 - weights) * texts[others]
+        batch["text_mask"][own, 1:] = False
+        return clouds, batch
 
     def _choose_view(self, row: Mapping[str, Any], rng: np.random.Generator) -> tuple[int, bool]:
         """Index of a view that has captions, and whether its depth is meant rather than its colors."""

@@ -5,18 +5,30 @@ import pytest
 
 from modeling_ulip2.data.augmentation import (
     PointAugmentation,
+    change_colors,
+    drop_colors,
     drop_points,
     farthest_from_drawn,
     jitter_points,
+    mix_clouds,
+    one_side,
     perturb_rotation,
     random_sample,
     rotate_about_y,
+    rotate_freely,
     scale_points,
+    seen_from,
     shift_points,
+    stretch_points,
 )
-from modeling_ulip2.models.feature_extraction_ulip2 import unit_sphere
+from modeling_ulip2.models.feature_extraction_ulip2 import FILL_COLOR, unit_sphere
 
-CHANGES = (drop_points, scale_points, shift_points, jitter_points, perturb_rotation, rotate_about_y)
+MOVES = (scale_points, shift_points, jitter_points, perturb_rotation, rotate_about_y, rotate_freely, stretch_points)
+CHANGES = (drop_points, *MOVES, one_side, change_colors)
+EVERYTHING = PointAugmentation(
+    stretch_share=0.5, one_side_share=0.5, color_strength=0.4, hue=0.1, color_dropout=0.3, jitter_sigma=0.01
+)
+OFF = {"max_dropout": 0.0, "scale_low": 1.0, "scale_high": 1.0, "shift": 0.0, "angle_sigma": 0.0, "rotate_y": False}
 
 
 def cloud(points: int = 200, channels: int = 6, dtype: type = np.float32) -> np.ndarray:
@@ -24,7 +36,7 @@ def cloud(points: int = 200, channels: int = 6, dtype: type = np.float32) -> np.
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("change", [*CHANGES, PointAugmentation()])
+@pytest.mark.parametrize("change", [*CHANGES, PointAugmentation(), EVERYTHING])
 def test_shape_and_dtype_stay_and_the_input_is_left_alone(change, dtype):
     points = cloud(dtype=dtype)
     before = points.copy()
@@ -34,7 +46,7 @@ def test_shape_and_dtype_stay_and_the_input_is_left_alone(change, dtype):
     assert not np.array_equal(changed, points)
 
 
-@pytest.mark.parametrize("change", [*CHANGES, PointAugmentation()])
+@pytest.mark.parametrize("change", [*CHANGES, PointAugmentation(), EVERYTHING])
 def test_the_same_seed_gives_the_same_cloud_and_another_seed_another(change):
     points = cloud()
     once, again, other = (change(points, np.random.default_rng(seed)) for seed in (1, 1, 2))
@@ -42,7 +54,7 @@ def test_the_same_seed_gives_the_same_cloud_and_another_seed_another(change):
     assert not np.array_equal(once, other)
 
 
-@pytest.mark.parametrize("change", [c for c in CHANGES if c is not drop_points])
+@pytest.mark.parametrize("change", MOVES)
 def test_color_rides_along(change):
     points = cloud()
     np.testing.assert_array_equal(change(points, np.random.default_rng(0))[:, 3:], points[:, 3:])
@@ -63,7 +75,7 @@ def test_dropout_never_exceeds_its_ratio_by_much():
     assert max(shares) < 0.55 and 0.2 < np.mean(shares) < 0.3
 
 
-@pytest.mark.parametrize("change", [perturb_rotation, rotate_about_y])
+@pytest.mark.parametrize("change", [perturb_rotation, rotate_about_y, rotate_freely])
 def test_rotations_keep_distances_and_handedness(change):
     points = cloud(channels=3, dtype=np.float64)
     turned = change(points, np.random.default_rng(5))
@@ -104,14 +116,25 @@ def test_random_sample_draws_different_rows_and_refuses_too_many():
 
 
 def test_zero_switches_every_change_off():
-    off = PointAugmentation(max_dropout=0, scale_low=1, scale_high=1, shift=0, angle_sigma=0, rotate_y=False)
     points = cloud()
-    np.testing.assert_array_equal(off(points, np.random.default_rng(0)), points)
+    np.testing.assert_array_equal(PointAugmentation(**OFF)(points, np.random.default_rng(0)), points)
 
 
-@pytest.mark.parametrize("bad", [{"max_dropout": 1.5}, {"scale_low": 2.0}, {"scale_low": 0.0}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"max_dropout": 1.5},
+        {"scale_low": 2.0},
+        {"scale_low": 0.0},
+        {"mix_share": -0.1},
+        {"one_side_share": 2.0},
+        {"color_strength": 1.1},
+        {"stretch": 0.5},
+        {"jitter_sigma": -1.0},
+    ],
+)
 def test_bad_settings_are_refused(bad):
-    with pytest.raises(ValueError, match="max_dropout|scale range"):
+    with pytest.raises(ValueError, match=f"{next(iter(bad))}|scale range"):
         PointAugmentation(**bad)
 
 
@@ -129,3 +152,137 @@ def test_a_factor_for_each_axis_and_the_unit_sphere_again():
     again = augment(points, np.random.default_rng(1))
     np.testing.assert_allclose(again[:, :3], unit_sphere(scaled[:, :3].astype(np.float64)), atol=1e-5)
     assert (again[:, 3:] == points[:, 3:]).all() and again.dtype == np.float32
+
+
+def sphere(points: int, seed: int = 0) -> np.ndarray:
+    """Evenly on the unit sphere, each point in a color that is its place."""
+    xyz = np.random.default_rng(seed).normal(size=(points, 3))
+    xyz /= np.linalg.norm(xyz, axis=1, keepdims=True)
+    return np.concatenate([xyz, (xyz + 1) / 2], axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize("points", [300, 2000, 10_000])
+@pytest.mark.parametrize("direction", [(0, 0, 1), (0, 1, 0), (0.6, 0.48, -0.64)])
+def test_a_camera_sees_the_near_side_and_not_the_far_one(points, direction):
+    xyz, towards = sphere(points)[:, :3], np.array(direction, dtype=np.float64)
+    near, seen = xyz @ towards, seen_from(xyz, towards)
+    assert seen[near > 0.6].mean() > 0.97
+    assert seen[near < -0.3].mean() < 0.02
+
+
+def test_a_wall_hides_what_stands_behind_it():
+    grid = np.stack(np.meshgrid(np.linspace(-1, 1, 60), np.linspace(-1, 1, 60)), axis=-1).reshape(-1, 2)
+    wall = np.concatenate([grid, np.full((len(grid), 1), 0.5)], axis=1)
+    behind = np.concatenate([grid[::4] * 0.5, np.full((len(grid[::4]), 1), -0.5)], axis=1)
+    xyz = np.concatenate([wall, behind])
+    np.testing.assert_array_equal(seen_from(xyz, np.array([0.0, 0.0, 1.0])), np.arange(len(xyz)) < len(wall))
+    back = seen_from(xyz, np.array([0.0, 0.0, -1.0]))
+    assert back[len(wall) :].all() and 0.5 < back[: len(wall)].mean() < 0.85  # the rim of the wall shows
+
+
+def test_one_side_shows_points_that_were_there_with_their_colors_and_fills_the_cloud_again():
+    points = sphere(3000)
+    seen = one_side(points, np.random.default_rng(1))
+    # the color tells which point each one was; both clouds have the same frame up to shift and scale
+    places = np.searchsorted(np.sort(points[:, 3]), seen[:, 3])
+    original = points[np.argsort(points[:, 3])[places]]
+    np.testing.assert_array_equal(original[:, 3:], seen[:, 3:])
+    assert 0.25 < len(np.unique(places)) / len(points) < 0.6
+    np.testing.assert_allclose(seen[:, :3], unit_sphere(original[:, :3]), atol=1e-5)
+    middle = original[:, :3].mean(axis=0)
+    assert np.linalg.norm(middle) > 0.3, "what is seen lies on one side"
+    np.testing.assert_allclose(np.linalg.norm(seen[:, :3], axis=1).max(), 1, atol=1e-5)
+
+
+def test_cameras_stand_all_around_and_rather_above():
+    middles = []
+    for seed in range(60):
+        seen = one_side(sphere(500), np.random.default_rng(seed))
+        middles.append((seen[:, 3:] * 2 - 1).mean(axis=0))
+    turns = np.arctan2(*np.array(middles)[:, [0, 2]].T)
+    assert np.histogram(turns, bins=4, range=(-np.pi, np.pi))[0].min() >= 5
+    assert np.mean(np.array(middles)[:, 1] > 0) > 0.6
+
+
+@pytest.mark.parametrize("points", [np.zeros((40, 6), np.float32), cloud(1), cloud(2)])
+def test_clouds_without_extent_stay_finite(points):
+    for seed in range(3):
+        changed = EVERYTHING(points, np.random.default_rng(seed))
+        assert np.isfinite(changed).all() and changed.shape == points.shape
+
+
+def test_each_axis_is_stretched_by_its_own_factor_and_the_cloud_normalized():
+    points, factors = np.abs(sphere(400)), []
+    for seed in range(40):
+        changed = stretch_points(points, np.random.default_rng(seed), 2.0)
+        np.testing.assert_allclose(np.linalg.norm(changed[:, :3], axis=1).max(), 1, atol=1e-5)
+        ranges = np.ptp(changed[:, :3], axis=0) / np.ptp(points[:, :3], axis=0)
+        factors.append(ranges / ranges[0])
+    most = np.abs(np.log2(np.array(factors)[:, 1:]))
+    assert 1 < most.max() <= 2.001  # one axis twice as long, another half as long
+
+
+def test_colors_change_as_a_whole_and_stay_colors():
+    points = cloud()
+    points[:, 3:] = 0.3 + 0.4 * (points[:, 3:] + 1) / 2  # far from the ends: nothing is cut off
+    means, spreads = [], []
+    for seed in range(50):
+        changed = change_colors(points, np.random.default_rng(seed), 0.3)
+        np.testing.assert_array_equal(changed[:, :3], points[:, :3])
+        assert changed[:, 3:].min() >= 0 and changed[:, 3:].max() <= 1
+        means.append(changed[:, 3:].mean()), spreads.append(changed[:, 3:].std())
+    assert np.std(means) > 0.05 and np.std(spreads) > 0.01
+    strong = change_colors(points, np.random.default_rng(0), 1.0)
+    assert strong[:, 3:].min() >= 0 and strong[:, 3:].max() <= 1
+
+
+def test_hues_turn_and_grays_stay():
+    points = cloud(6)
+    points[:, 3:] = [
+        [0.5, 0.5, 0.5],
+        [0.2, 0.2, 0.2],
+        [0.8, 0.2, 0.2],
+        [0.2, 0.8, 0.2],
+        [0.2, 0.2, 0.8],
+        [0.6, 0.3, 0.3],
+    ]
+    turned = change_colors(points, np.random.default_rng(2), 0.0, hue=0.5)
+    np.testing.assert_allclose(turned[:2, 3:], points[:2, 3:], atol=1e-6)
+    assert np.abs(turned[2:, 3:] - points[2:, 3:]).max() > 0.1
+    # by no angle, nothing
+    np.testing.assert_allclose(change_colors(points, np.random.default_rng(2), 0.0), points, atol=1e-6)
+
+
+def test_clouds_without_color_have_none_afterwards():
+    points = drop_colors(cloud())
+    assert (points[:, 3:] == np.float32(FILL_COLOR)).all()
+    np.testing.assert_array_equal(change_colors(points, np.random.default_rng(0), 1.0, 0.5), points)
+    for channels in (3, 4):  # nothing but places, or places and height
+        bare = cloud(channels=channels)
+        np.testing.assert_array_equal(drop_colors(bare), bare)
+        np.testing.assert_array_equal(change_colors(bare, np.random.default_rng(0), 1.0), bare)
+    lost = [
+        (
+            PointAugmentation(**OFF, color_dropout=0.3)(cloud(), np.random.default_rng(seed))[:, 3:] == points[:, 3:]
+        ).all()
+        for seed in range(200)
+    ]
+    assert 0.2 < np.mean(lost) < 0.4
+
+
+def test_a_part_of_one_cloud_stands_in_for_a_part_of_another():
+    one, other = sphere(1000), sphere(1000, seed=1)
+    one[:, 3:], other[:, 3:] = 0.0, 1.0
+    shares = []
+    for seed in range(30):
+        mixed, share = mix_clouds(one, other, np.random.default_rng(seed))
+        guests = mixed[:, 3] == 1
+        assert share == pytest.approx(1 - guests.mean()) and 0.5 <= share <= 0.9
+        shares.append(share)
+        # both parts are in one piece: a plane parts them, as they are caps of one sphere
+        axis = mixed[guests, :3].mean(axis=0) - mixed[~guests, :3].mean(axis=0)
+        heights = mixed[:, :3] @ (axis / np.linalg.norm(axis))
+        assert np.quantile(heights[guests], 0.05) > np.quantile(heights[~guests], 0.95)
+    assert np.ptp(shares) > 0.2
+    same, share = mix_clouds(one, other, np.random.default_rng(0), 1.0, 1.0)
+    assert share == 1 and np.array_equal(same, one)

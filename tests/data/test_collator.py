@@ -10,6 +10,7 @@ from datasets import Dataset
 from modeling_ulip2.data.augmentation import PointAugmentation
 from modeling_ulip2.data.collator import TripletCollator
 from modeling_ulip2.data.images import open_depth, open_view
+from modeling_ulip2.data.labeled import ClassificationCollator
 from modeling_ulip2.data.reading import decode_row
 from modeling_ulip2.data.schema import triplet_features
 from tests.training.world import DIM, NUM_POINTS, NUM_VIEWS, STORED_POINTS, tiny_model, tiny_processor, triplet_rows
@@ -202,3 +203,37 @@ def test_triplets_are_y_up_whatever_the_extractor_expects_of_files(embedded_rows
     turned.feature_extractor.up_axis = "z"
     plain, other = (TripletCollator(one, augmentation=None)(embedded_rows) for one in (processor, turned))
     torch.testing.assert_close(plain["point_values"], other["point_values"])
+
+
+def test_mixed_clouds_have_mixed_texts_and_images(embedded_rows):
+    """Each row's color and embeddings tell the row: the shares of its points are the shares of its embeddings."""
+    rows = []
+    for index, row in enumerate(embedded_rows):
+        own = np.zeros(DIM, dtype=np.float16)
+        own[index] = 1
+        rgb = np.full((STORED_POINTS, 3), 40 * index, dtype=np.uint8)
+        embeds = {"image_embeds": np.stack([own] * NUM_VIEWS), "text_embeds": [np.stack([own, own])] * NUM_VIEWS}
+        rows.append(row | {"rgb": rgb} | embeds)
+    augmentation = PointAugmentation(max_dropout=0.0, mix_share=0.6)
+    collator = TripletCollator(tiny_processor(), top_k=2, augmentation=augmentation, seed=5)
+    mixtures = 0
+    for epoch in range(6):
+        collator.set_epoch(epoch)
+        batch = collator(rows)
+        colors = (batch["point_values"][:, :, 3] * 255 / 40).round().long()  # (B, N): the row of each point
+        shares = torch.stack([(colors == index).float().mean(dim=1) for index in range(6)], dim=1)  # (B, rows)
+        mixtures += int(((shares > 0).sum(dim=1) == 2).sum())
+        torch.testing.assert_close(batch["image_embeds"][:, :6], shares, atol=1e-5, rtol=0)
+        texts = tiny_model()(text_embeds=batch["text_embeds"], text_mask=batch["text_mask"]).text_embeds
+        torch.testing.assert_close(texts[:, :6], torch.nn.functional.normalize(shares, dim=1), atol=1e-5, rtol=0)
+    assert 0.4 < mixtures / 36 < 0.8
+    assert (collator([rows[0]])["point_values"][0, :, 3] == 0).all(), "alone, there is nobody to mix with"
+    assert (collator.for_evaluation()(rows)["image_embeds"][:, :6] == torch.eye(6)).all()
+
+
+def test_mixing_is_refused_where_what_goes_with_the_clouds_cannot_be_mixed(raw_rows):
+    augmentation = PointAugmentation(mix_share=0.5)
+    with pytest.raises(ValueError, match="mix_share needs the towers' embeddings"):
+        TripletCollator(tiny_processor(), augmentation=augmentation)(raw_rows)
+    with pytest.raises(ValueError, match="mix_share must be 0: ClassificationCollator"):
+        ClassificationCollator(tiny_processor().feature_extractor, augmentation)
