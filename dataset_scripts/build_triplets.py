@@ -15,6 +15,7 @@ from pathlib import Path
 
 from publish_triplets import push, repository
 
+from modeling_ulip2.building.captioners.recorded import tell_coverage
 from modeling_ulip2.building.engine_options import add_engine_arguments, check_engine_arguments
 from modeling_ulip2.building.engines.build import add_output_arguments, run_build, run_script
 from modeling_ulip2.building.stage_options import (
@@ -24,6 +25,7 @@ from modeling_ulip2.building.stage_options import (
     parse_stage_arguments,
 )
 from modeling_ulip2.data.objects import SOURCE_FILE, FolderError, add_labels, list_objects
+from modeling_ulip2.data.recorded_captions import RecordedCaptionsError, read_recorded_captions
 from modeling_ulip2.data.shards import BuildFolder
 from modeling_ulip2.utils.scripts import run_main
 
@@ -57,6 +59,9 @@ def build(args: argparse.Namespace) -> BuildFolder:
     objects = list_objects(args.meshes, args.objects)[: args.limit]
     if args.labels:
         print(f"{args.labels} names {add_labels(objects, args.labels)} of {len(objects)} objects.")
+    if args.captions is not None:
+        recorded = read_recorded_captions(args.captions, args.caption_columns)
+        print(tell_coverage(recorded, [row["id"] for row in objects]))
     source_file = (args.objects.parent if args.objects else args.meshes) / SOURCE_FILE
     source = source_file.read_text(encoding="utf-8") if source_file.is_file() else ""
     return run_build(args, objects, build_settings(args), build_stages(args), source)
@@ -64,7 +69,7 @@ def build(args: argparse.Namespace) -> BuildFolder:
 
 def main(arguments: list[str] | None = None) -> None:
     args = parse_arguments(arguments)
-    run_script("build_triplets", args.output, lambda: build(args), (FolderError,))
+    run_script("build_triplets", args.output, lambda: build(args), (FolderError, RecordedCaptionsError))
     if args.push_to_hub:
         push(args.output, args.push_to_hub)
 

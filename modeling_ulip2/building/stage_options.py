@@ -6,17 +6,21 @@ import argparse
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from modeling_ulip2.building.engines.shard import StageFactory
+from modeling_ulip2.data.recorded_captions import CAPTION_COLUMNS, SUFFIXES
 from modeling_ulip2.geometry import camera_rings
 from modeling_ulip2.geometry.axes import AUTO_AXIS, UP_AXES
 from modeling_ulip2.geometry.cameras import ELEVATION, FILL, FIT, FOV, PUBLISHED_RING
 from modeling_ulip2.geometry.reading import MAX_BYTES, MAX_FACES
+from modeling_ulip2.utils.checksums import sha256_of
 
 from .captioners.base import MetadataCaptioner
 from .captioners.generate import Blip2Captioner, BlipCaptioner, Decoding, GeneratingCaptioner, VlmCaptioner
 from .captioners.labels import LabelsCaptioner
+from .captioners.recorded import RecordedCaptioner
 from .stages.base import local_name
 from .stages.embed import EmbedViews
 from .stages.rank import RankCaptions
@@ -49,6 +53,9 @@ CAPTIONERS: dict[str, Callable[[argparse.Namespace], StageFactory]] = {
     "labels": lambda args: partial(
         LabelsCaptioner, vocabulary=args.vocabulary, num_names=args.label_captions, **tower(args)
     ),
+    "recorded": lambda args: partial(
+        RecordedCaptioner, file=str(args.captions), columns=args.caption_columns, made_by=args.captions_made_by
+    ),
     **{name: partial(_generator, captioner) for name, captioner in GENERATORS.items()},
 }
 
@@ -74,6 +81,10 @@ def parse_stage_arguments(parser: argparse.ArgumentParser, arguments: list[str] 
     asked = [name for name in args.captioner if name in GENERATORS]
     if len(asked) > 1:
         parser.error(f"argument --captioner: {' and '.join(asked)} share their options; choose one of them")
+    if ("recorded" in args.captioner) != (args.captions is not None):
+        parser.error("argument --captions: it goes with --captioner recorded, and that with it")
+    if args.captions is not None and not args.captions.is_file():
+        parser.error(f"argument --captions: there is no file {args.captions}")
     if args.caption_model and not asked:
         parser.error(f"argument --caption-model: goes with --captioner {', '.join(GENERATORS)}")
     return args
@@ -137,6 +148,14 @@ def add_stage_arguments(parser: argparse.ArgumentParser) -> None:
         help="names for 'labels': list of the package or text file [%(default)s]",
     )
     add("--label-captions", type=positive, default=2, help="names a view, for 'labels' [%(default)s]")
+    add("--captions", type=Path, metavar="FILE", help=f"made elsewhere, for 'recorded': {', '.join(SUFFIXES)}")
+    add(
+        "--caption-columns",
+        nargs="+",
+        metavar="NAME",
+        help=f"those of FILE that hold captions [of {', '.join(CAPTION_COLUMNS)} which there are]",
+    )
+    add("--captions-made-by", default="", metavar="TEXT", help="who or what made those of FILE, for the dataset card")
     add("--metadata-captions", type=positive, default=6, help="captions an object, for 'metadata' [%(default)s]")
 
     generation = parser.add_argument_group(
@@ -216,6 +235,13 @@ def build_settings(args: argparse.Namespace) -> dict[str, Any]:
     settings |= {"captioners": args.captioner, "tower": local_name(args.tower)}
     if "labels" in args.captioner:
         settings |= {"vocabulary": local_name(args.vocabulary), "label_captions": args.label_captions}
+    if "recorded" in args.captioner:
+        settings["recorded_captions"] = {
+            "file": args.captions.name,
+            "sha256": sha256_of(args.captions),
+            "columns": args.caption_columns,
+            "made_by": args.captions_made_by,
+        }
     if "metadata" in args.captioner:
         settings |= {"metadata_captions": args.metadata_captions}
     for captioner in (GENERATORS[name] for name in args.captioner if name in GENERATORS):

@@ -266,5 +266,8 @@ def _limits(stages: Mapping[str, Any], totals: Mapping[str, Any]) -> str:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in sorted(errors.items()))
         lines.append(f"{sum(errors.values()):,} meshes could not be used: {reasons}.")
     if totals.get("warned"):
-        lines.append(f"{totals['warned']:,} shapes lack a texture or the like; `warnings.parquet` names them.")
+        lines.append(
+            f"{totals['warned']:,} shapes lack a texture, a recorded caption or the like; "
+            "`warnings.parquet` names them."
+        )
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
