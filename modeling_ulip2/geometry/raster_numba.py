@@ -62,8 +62,8 @@ def _wrap(coordinate, mode):
 
 @_inline
 def _neighbor(index, size, mode):
-    if mode == 0:
-        return index % size
+    if mode == 0:  # one step outside at most: a division would take longer
+        return index + size if index < 0 else (index - size if index >= size else index)
     return min(max(index, 0), size - 1)
 
 
@@ -362,28 +362,60 @@ def island_extents(faces, place_of, uv, count):
 def _shade(winner, side, focal, faces, screen, inverse_depth, face_material, face_level, base_colors, emissions,
            texture_levels, emission_levels, wraps, levels, texels, uv, normals, face_normals, vertex_colors,
            face_colors, rotation, lamp, to_linear, frame):  # fmt: skip
-    """Fill frame (side, side, 4), premultiplied linear RGB and alpha, where a solid face won."""
-    for row in range(side):
-        for column in range(side):
-            face = winner[row, column]
-            if face < 0:
-                continue
-            material = face_material[face]
-            a, b, c = _corner_weights(face, column, row, faces, screen, inverse_depth)
-            red, green, blue, _ = _albedo(
-                face, a, b, c, face_level[face], faces, material, uv, vertex_colors, face_colors, base_colors,
-                texture_levels, wraps, levels, texels, to_linear,
-            )  # fmt: skip
-            light, rim = _light(face, a, b, c, column, row, side, focal, faces, normals, face_normals, rotation, lamp)
-            er, eg, eb = _emission(
-                face, a, b, c, face_level[face], faces, material, uv, emissions, emission_levels, wraps, levels,
-                texels, to_linear,
-            )  # fmt: skip
-            red, green, blue = _seen(red, green, blue, er, eg, eb, light, rim, lamp)
-            frame[row, column, 0] = red
-            frame[row, column, 1] = green
-            frame[row, column, 2] = blue
-            frame[row, column, 3] = 1.0
+    """Fill frame (side, side, 4), premultiplied linear RGB and alpha, where a solid face won.
+
+    Where one face covers a block of 2 x 2 samples, light is computed once, at the block's middle, and so is its color
+    unless it has a texture: both are so smooth within a face that bytes of the picture change by one at most, but
+    for the few samples where an interpolated normal turns away from the camera.
+    """
+    for top in range(0, side, 2):
+        for left in range(0, side, 2):
+            face = winner[top, left]
+            whole = (
+                top + 1 < side
+                and left + 1 < side
+                and face == winner[top, left + 1]
+                and face == winner[top + 1, left]
+                and face == winner[top + 1, left + 1]
+            )
+            step = 1
+            light, rim = 0.0, 0.0
+            if whole:
+                if face < 0:
+                    continue
+                px, py = left + 0.5, top + 0.5
+                a, b, c = _corner_weights(face, px, py, faces, screen, inverse_depth)
+                light, rim = _light(face, a, b, c, px, py, side, focal, faces, normals, face_normals, rotation, lamp)
+                material = face_material[face]
+                if texture_levels[material, 1] == 0 and emission_levels[material, 1] == 0:
+                    step = 2
+            for row in range(top, min(top + 2, side), step):
+                for column in range(left, min(left + 2, side), step):
+                    face = winner[row, column]
+                    if face < 0:
+                        continue
+                    material = face_material[face]
+                    px, py = column + 0.5 * (step - 1), row + 0.5 * (step - 1)
+                    a, b, c = _corner_weights(face, px, py, faces, screen, inverse_depth)
+                    red, green, blue, _ = _albedo(
+                        face, a, b, c, face_level[face], faces, material, uv, vertex_colors, face_colors, base_colors,
+                        texture_levels, wraps, levels, texels, to_linear,
+                    )  # fmt: skip
+                    if not whole:
+                        light, rim = _light(
+                            face, a, b, c, px, py, side, focal, faces, normals, face_normals, rotation, lamp
+                        )
+                    er, eg, eb = _emission(
+                        face, a, b, c, face_level[face], faces, material, uv, emissions, emission_levels, wraps,
+                        levels, texels, to_linear,
+                    )  # fmt: skip
+                    red, green, blue = _seen(red, green, blue, er, eg, eb, light, rim, lamp)
+                    for y in range(row, row + step):
+                        for x in range(column, column + step):
+                            frame[y, x, 0] = red
+                            frame[y, x, 1] = green
+                            frame[y, x, 2] = blue
+                            frame[y, x, 3] = 1.0
 
 
 def draw_view(scene: Scene, camera: Camera, side: int) -> tuple[np.ndarray, np.ndarray]:
