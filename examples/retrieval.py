@@ -5,93 +5,15 @@
 
 Prints the nearest shapes of every query and R@1/5/10 and median rank beside chance and shuffled control; writes
 `retrieval.json` and the picture `queries.png`.
-"""
 
-from __future__ import annotations
+`ulip2 evaluate retrieval` is the same; what happens stands in `modeling_ulip2/recipes/retrieval.py`.
+"""
 
 import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
 
 # isort: split
-import json
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
-
-from transformers import HfArgumentParser
-
-from modeling_ulip2.data.labels import read_labels
-from modeling_ulip2.data.reading import read_split, read_triplets, select_ids
-from modeling_ulip2.evaluation import load_templates
-from modeling_ulip2.evaluation.embeddings import embed_points, embed_views, load_for_evaluation
-from modeling_ulip2.evaluation.reports.report import figure_table
-from modeling_ulip2.evaluation.reports.split import default_queries, retrieve, search_shapes, write_sheet
+from modeling_ulip2.recipes.retrieval import main
 from modeling_ulip2.utils.scripts import run_main
-
-
-@dataclass
-class Arguments:
-    model: str = field(metadata={"help": "Folder or hub name of a Ulip2Model."})
-    dataset: str = field(metadata={"help": "Folder or hub name of a triplets dataset."})
-    output_dir: str = field(metadata={"help": "Where retrieval.json and queries.png go."})
-    query: list[str] = field(
-        default_factory=list, metadata={"help": "Texts to search for; default: the largest categories, or some names."}
-    )
-    top_k: int = field(default=5, metadata={"help": "Shapes to show for each query."})
-    labels_file: str | None = field(
-        default=None,
-        metadata={"help": "CSV with the columns path and category: marks right answers to the default queries."},
-    )
-    split_file: str | None = field(
-        default=None, metadata={"help": 'JSON {"train": [ids], "test": [ids]}; default: all.'}
-    )
-    split: str = field(default="test", metadata={"help": "Which ids of split_file.", "choices": ["train", "test"]})
-    templates: str = field(default="modelnet40_64", metadata={"help": "Prompts of a category: modelnet40_64."})
-    images: bool = field(default=True, metadata={"help": "Measure image -> shape too, one view a shape."})
-    tower: str | None = field(default=None, metadata={"help": "Image-text model, where the model's own has moved."})
-    batch_size: int = field(default=16, metadata={"help": "Clouds a forward pass."})
-    seed: int = field(default=0, metadata={"help": "Of the views that ask, the shuffled control and the bootstrap."})
-
-
-def main(argv: list[str] | None = None) -> dict[str, Any]:
-    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses(argv)
-    output_dir = Path(args.output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
-
-    triplets = read_triplets(args.dataset)
-    labels = read_labels(args.labels_file, triplets["id"]) if args.labels_file else {}
-    if args.split_file:
-        triplets = select_ids(triplets, read_split(args.split_file)[args.split], args.split)
-
-    model, feature_extractor, tower = load_for_evaluation(args.model, args.tower)
-    point_embeds = embed_points(model, feature_extractor, triplets, args.batch_size)  # (N, D)
-    view_embeds = embed_views(tower, triplets, draw=args.seed) if args.images else None
-
-    categories = set(labels.values())
-    queries = {text: text if text in categories else None for text in args.query} or default_queries(triplets, labels)
-    found = search_shapes(
-        triplets, point_embeds, tower.encode_text, queries, load_templates(args.templates), labels, args.top_k
-    )
-    for query, hits in found.items():
-        print(f"{query}")
-        for hit in hits:
-            print(f"  {hit.score:.3f}  {hit.name}  ({hit.id})")
-    write_sheet(output_dir / "queries.png", triplets, found)
-
-    evaluations = retrieve(triplets, point_embeds, tower.encode_text, view_embeds, args.seed)
-    for direction, evaluation in evaluations.items():
-        print(f"\n{direction}: {len(evaluation.result.ranks)} queries, {evaluation.result.gallery_size} candidates\n")
-        print("\n".join(figure_table(evaluation)))
-    record = {
-        "arguments": vars(args),
-        "tower": tower.fingerprint,
-        "queries": {query: [asdict(hit) for hit in hits] for query, hits in found.items()},
-        "metrics": {direction: evaluation.to_dict() for direction, evaluation in evaluations.items()},
-    }
-    (output_dir / "retrieval.json").write_text(
-        json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    return record
-
 
 if __name__ == "__main__":
     run_main(main)

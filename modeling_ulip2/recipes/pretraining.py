@@ -22,6 +22,7 @@ from modeling_ulip2.data.reading import TripletDataset, read_split, read_triplet
 from modeling_ulip2.data.stream import TripletStream
 from modeling_ulip2.evaluation import load_templates
 from modeling_ulip2.evaluation.held_out import HeldOutCallback, HeldOutEvaluation
+from modeling_ulip2.recipes.options import log_to_terminal, parse_options
 from modeling_ulip2.recipes.pretraining_options import (
     DESCRIPTION,
     OPTIONS,
@@ -31,7 +32,7 @@ from modeling_ulip2.recipes.pretraining_options import (
 from modeling_ulip2.towers import Tower, load_tower
 from modeling_ulip2.training import Ulip2Trainer, Ulip2TrainingArguments
 from modeling_ulip2.training.features import streamed_features, tower_features
-from modeling_ulip2.training.options import claim_output_dir, parse_options
+from modeling_ulip2.training.options import claim_output_dir
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +70,7 @@ def pretrain(
         OSError: data or tower are not there.
         NothingLearnedError: the loss stands still.
     """
-    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("modeling_ulip2").setLevel(logging.INFO if args.should_log else logging.WARNING)
+    log_to_terminal(args.should_log)
     checkpoint = claim_output_dir(args, asdict(model_args) | asdict(data_args) | asdict(augmentation), RUN_FILE)
     set_seed(args.seed)
 

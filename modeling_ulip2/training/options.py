@@ -1,18 +1,14 @@
-"""What the training commands share: options from a command line and a YAML file, and the claim on an output folder."""
+"""The claim of a training on its output folder."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -24,50 +20,6 @@ DECISIVE = (
     "adam_beta1 adam_beta2 adam_epsilon max_grad_norm num_train_epochs max_steps per_device_train_batch_size "
     "gradient_accumulation_steps seed bf16 fp16"
 ).split()
-
-
-def parse_options(
-    classes: Sequence[Any],
-    argv: list[str] | None = None,
-    description: str | None = None,
-    prog: str | None = None,
-) -> list[Any]:
-    """An instance of each dataclass from the command line, with the options of `--config FILE.yaml` as defaults.
-
-    Args:
-        classes: dataclasses whose fields are the options.
-        argv: words of the command line; None: those of this process.
-        description: of the command, for `--help`.
-        prog: name of the command; None: that of the script.
-
-    Raises:
-        ValueError: the YAML file holds something else than options of these classes.
-    """
-    parser = HfArgumentParser(
-        tuple(classes), prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config", help="YAML file of the options below.")
-    before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    before.add_argument("--config")
-    config, rest = before.parse_known_args(sys.argv[1:] if argv is None else argv)
-    if config.config is not None:
-        rest = [*_options_of(Path(config.config), {own.name for cls in classes for own in fields(cls)}), *rest]
-    return list(parser.parse_args_into_dataclasses(rest)[: len(classes)])
-
-
-def _options_of(path: Path, known: set[str]) -> list[str]:
-    """The entries of a YAML file as command-line options."""
-    options = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(options, dict):
-        raise ValueError(f"{path} must map option names to values")
-    unknown = sorted(set(options) - known)
-    if unknown:
-        raise ValueError(f"{path}: unknown options {', '.join(unknown)}")
-    words = []
-    for name, value in options.items():
-        values = value if isinstance(value, list) else [value]
-        words += [f"--{name}", *map(str, values)] if value is not None else []
-    return words
 
 
 def claim_output_dir(args: TrainingArguments, settings: Mapping[str, Any], run_file: str) -> str | None:

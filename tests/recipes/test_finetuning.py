@@ -10,12 +10,13 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from examples import finetune_classification as finetune
 from modeling_ulip2 import Ulip2FeatureExtractor, Ulip2ForPointCloudClassification
+from modeling_ulip2.recipes import finetuning
 from modeling_ulip2.training.classification import ClassificationTrainer
 from tests.evaluation.world import CATEGORIES
 from tests.training.world import ENCODER, tiny_model, triplet_rows, write_dataset
 
+ROOT = Path(__file__).parents[2]
 SIZES = [f"{name}={value}" for name, value in ENCODER.items()]
 
 
@@ -71,7 +72,7 @@ def test_all_kinds_of_runs_and_their_summary(world: Path, tmp_path: Path, capsys
         "num_train_epochs": 4,
         "save_strategy": "no",
     }
-    results = finetune.main(words(world, tmp_path / "out", **settings))
+    results = finetuning.main(words(world, tmp_path / "out", **settings))
     kinds = [(r["initialization"], r["method"], r["shots"], r["seed"]) for r in results]
     # a probe of all clouds on pre-trained weights draws nothing: one seed of it is enough
     assert len(kinds) == len(set(kinds)) == 15 and ("pretrained", "linear_probe", 0, 1) not in kinds
@@ -111,26 +112,26 @@ def test_it_learns_from_scratch_skips_what_is_done_and_goes_on(
     training_step = ClassificationTrainer.training_step
     monkeypatch.setattr(ClassificationTrainer, "training_step", stop_in_the_middle)
     with pytest.raises(KeyboardInterrupt):
-        finetune.main(options)
+        finetuning.main(options)
     folder = tmp_path / "out" / "scratch-finetune-all-seed_0"
     assert not (folder / "result.json").exists()
     monkeypatch.setattr(ClassificationTrainer, "training_step", training_step)
-    (result,) = finetune.main(options)
+    (result,) = finetuning.main(options)
     # the training went on from the checkpoint of the second epoch and ended as an unbroken one does
     history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
     assert [entry["epoch"] for entry in history if "eval_accuracy" in entry] == [1, 2, 3, 4, 5, 6]
     assert result["accuracy"] >= 7 / 9 and result["initialization"] == "scratch"
     assert not list(folder.glob("checkpoint-*"))
-    (straight,) = finetune.main([*options, "--output_dir", str(tmp_path / "straight")])
+    (straight,) = finetuning.main([*options, "--output_dir", str(tmp_path / "straight")])
     assert straight["accuracy"] == result["accuracy"] and straight["best_epoch"] == result["best_epoch"]
 
     def refuse(*arguments: Any, **kwargs: Any) -> None:
         raise AssertionError("the run is done")
 
     monkeypatch.setattr(ClassificationTrainer, "train", refuse)
-    assert finetune.main(options) == [result]
+    assert finetuning.main(options) == [result]
     with pytest.raises(ValueError, match="other settings .*layer_decay 1.0 -> 0.5"):
-        finetune.main([*options, "--layer_decay", "0.5"])
+        finetuning.main([*options, "--layer_decay", "0.5"])
 
 
 @pytest.mark.parametrize(
@@ -145,22 +146,15 @@ def test_it_learns_from_scratch_skips_what_is_done_and_goes_on(
 )
 def test_wrong_options_are_told(world: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        finetune.main(words(world, tmp_path / "out", **changes))
+        finetuning.main(words(world, tmp_path / "out", **changes))
 
 
 @pytest.mark.parametrize("name", ["pointnext_s_scanobjectnn", "pointbert_scanobjectnn", "quickstart"])
 def test_the_recipes_are_read(name: str, tmp_path: Path) -> None:
-    path = Path(finetune.__file__).parent / "configs" / f"finetune_{name}.yaml"
-    classes = (
-        finetune.ModelArguments,
-        finetune.DataArguments,
-        finetune.RunArguments,
-        finetune.PointAugmentation,
-        finetune.ClassificationTrainingArguments,
-    )
+    path = ROOT / "examples" / "configs" / f"finetune_{name}.yaml"
     argv = ["--config", str(path), "--dataset", "x", "--output_dir", str(tmp_path), "--use_cpu", "true"]
-    options = finetune.Options(*finetune.parse_options(classes, argv))
-    model, extractor = finetune.build_model(finetune.Run("scratch", "finetune", 0, 0), ["a"] * 15, options)
+    options = finetuning.parse_arguments(argv)
+    model, extractor = finetuning.build_model(finetuning.Run("scratch", "finetune", 0, 0), ["a"] * 15, options)
     expected = {"pointnext_s_scanobjectnn": 1_367_119, "pointbert_scanobjectnn": 21_858_816 + 769 * 256 + 257 * 15}
     assert model.num_parameters() == expected.get(name, model.num_parameters())
     assert extractor.in_channels == model.config.point_config.in_channels

@@ -1,4 +1,4 @@
-"""`examples/evaluate_all.py`: everything that is there, nothing twice, and what is missing is said."""
+"""The recipe `leaderboard`: everything that is there, nothing twice, and what is missing is said."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from examples.evaluate_all import main, short_names
 from modeling_ulip2.evaluation.benchmarks import run as benchmark_run
+from modeling_ulip2.recipes.leaderboard import main, short_names
 from modeling_ulip2.utils.scripts import SOME_FAILED
 from tests.evaluation.benchmark_folders import write_benchmark
 from tests.evaluation.world import World, build_world

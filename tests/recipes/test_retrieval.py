@@ -1,4 +1,4 @@
-"""`examples/retrieval.py` end to end."""
+"""The recipe `retrieval` end to end."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from datasets import load_dataset
 from PIL import Image
 
-from examples.retrieval import main
 from modeling_ulip2.evaluation.embeddings import embed_points, load_for_evaluation
+from modeling_ulip2.recipes.retrieval import main
 from tests.evaluation.world import World, build_world
 
 

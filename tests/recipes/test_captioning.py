@@ -1,4 +1,4 @@
-"""`examples/train_captioning.py` and `examples/captioning.py`, from triplets to measured captions."""
+"""The recipes `captioner_training` and `captioning`, from triplets to measured captions."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import yaml
 from PIL import Image
 from safetensors import safe_open
 
-from examples import captioning, train_captioning
 from modeling_ulip2 import Ulip2CaptioningProcessor, Ulip2ForConditionalGeneration
 from modeling_ulip2.data.pairs import CAPTIONS_CONFIG, write_pairs
 from modeling_ulip2.evaluation.captions.generation import nearest_captions, shuffled_captions
 from modeling_ulip2.evaluation.captions.verdict import CAPTIONER_REPORT, captioner_verdict
+from modeling_ulip2.recipes import captioner_training, captioning
 from modeling_ulip2.training.word_alignment import steps_of_pass
 from tests.captioning import world as captioners
 from tests.evaluation.world import CATEGORIES, World, build_world
@@ -73,7 +73,7 @@ def options(world: tuple[World, str, Path], output: Path, **changes: Any) -> lis
 @pytest.fixture(scope="module")
 def trained(world, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("trained") / "model"
-    metrics = train_captioning.main(options(world, output, lora_r=2))
+    metrics = captioner_training.main(options(world, output, lora_r=2))
     assert metrics["eval_loss"] > 0
     return output
 
@@ -97,47 +97,47 @@ def test_training_lowers_the_loss_and_leaves_connector_and_adapter(trained: Path
 
 def test_a_run_goes_on_from_its_checkpoint(world, trained: Path, tmp_path: Path) -> None:
     output = tmp_path / "model"
-    train_captioning.main(options(world, output, lora_r=2))
+    captioner_training.main(options(world, output, lora_r=2))
     (output / "checkpoint-8" / "trainer_state.json").unlink()  # stopped while it was saved
-    train_captioning.main(options(world, output, lora_r=2))
+    captioner_training.main(options(world, output, lora_r=2))
     assert curve(output) == pytest.approx(curve(trained), abs=1e-4)
     with pytest.raises(ValueError, match=r"other settings \(.*learning_rate 0.02 -> 0.5"):
-        train_captioning.main(options(world, output, lora_r=2, learning_rate=0.5))
+        captioner_training.main(options(world, output, lora_r=2, learning_rate=0.5))
 
 
 def test_stage_2_starts_from_stage_1_and_adds_an_adapter(world, tmp_path: Path) -> None:
-    train_captioning.main(options(world, tmp_path / "one", max_steps=2, chat_template="plain"))
+    captioner_training.main(options(world, tmp_path / "one", max_steps=2, chat_template="plain"))
     changes = {"model_name_or_path": tmp_path / "one", "point_model": None, "language_model": None}
-    train_captioning.main(options(world, tmp_path / "two", max_steps=2, lora_r=2, **changes))
+    captioner_training.main(options(world, tmp_path / "two", max_steps=2, lora_r=2, **changes))
     model = Ulip2ForConditionalGeneration.from_pretrained(tmp_path / "two")
     assert model.config.lora_config["r"] == 2 and model.config.lora_config["lora_alpha"] == 4
     # the template of stage 1 came along
     one, two = (Ulip2CaptioningProcessor.from_pretrained(tmp_path / name) for name in ("one", "two"))
-    assert one.chat_template == two.chat_template == train_captioning.PLAIN_TEMPLATE
+    assert one.chat_template == two.chat_template == captioner_training.PLAIN_TEMPLATE
 
 
 def test_on_clouds_that_are_augmented_and_captions_of_the_triplets(world, tmp_path: Path) -> None:
     changes = {"texts": None, "use_features": False, "augment": True, "max_steps": 2, "top_k": 1}
-    metrics = train_captioning.main(options(world, tmp_path / "model", **changes))
+    metrics = captioner_training.main(options(world, tmp_path / "model", **changes))
     assert metrics["eval_loss"] > 0
     with pytest.raises(ValueError, match="needs --use_features false"):
-        train_captioning.main(options(world, tmp_path / "other", augment=True))
+        captioner_training.main(options(world, tmp_path / "other", augment=True))
     with pytest.raises(ValueError, match="needs --point_model and --language_model"):
-        train_captioning.main(options(world, tmp_path / "other", point_model=None))
+        captioner_training.main(options(world, tmp_path / "other", point_model=None))
 
 
 def test_the_small_run_is_as_long_on_any_collection(tmp_path: Path) -> None:
     """Its 48 steps on the quickstart's 649 shapes taught it nothing but the most frequent caption."""
     config = ROOT / "examples" / "configs" / "captioning.yaml"
     given = ["--config", str(config), "--dataset", "d", "--output_dir", str(tmp_path), "--use_cpu", "true"]
-    model_args, _, _, args = train_captioning.parse_arguments(given)
+    model_args, _, _, args = captioner_training.parse_arguments(given)
     assert args.max_steps >= 140 and model_args.align_epochs == 0
     for texts in (10, 649, 1892):
-        steps = train_captioning.alignment_passes(model_args, texts) * steps_of_pass(texts)
+        steps = captioner_training.alignment_passes(model_args, texts) * steps_of_pass(texts)
         assert 360 <= steps < 360 + steps_of_pass(texts)
     model_args.align_epochs = 3
     with pytest.raises(ValueError, match="say the same"):
-        train_captioning.alignment_passes(model_args, 649)
+        captioner_training.alignment_passes(model_args, 649)
 
 
 def test_beginners_run_of_a_few_steps(world, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -145,7 +145,7 @@ def test_beginners_run_of_a_few_steps(world, tmp_path: Path, caplog: pytest.LogC
     split = json.loads(world[0].split_file.read_text())
     (tmp_path / "split.json").write_text(json.dumps({"train": split["train"], "test": []}))
     changes = {"max_steps": 3, "warmup_steps": 1000, "split_file": tmp_path / "split.json", "eval_strategy": "steps"}
-    assert train_captioning.main(options(world, tmp_path / "model", align_steps=1, **changes)) == {}
+    assert captioner_training.main(options(world, tmp_path / "model", align_steps=1, **changes)) == {}
     assert "does not fit into 3" in caplog.text and "no held-out rows" in caplog.text
     state = json.loads((tmp_path / "model" / "trainer_state.json").read_text())
     assert max(entry["learning_rate"] for entry in state["log_history"] if "learning_rate" in entry) > 0.015
@@ -156,7 +156,7 @@ def test_the_configurations_in_the_repository_are_valid(name: str, tmp_path: Pat
     config = ROOT / "examples" / "configs" / f"{name}.yaml"
     given = ["--dataset", "d", "--output_dir", str(tmp_path), "--use_cpu", "true"]
     given += ["--bf16", "false"] if "bf16" in yaml.safe_load(config.read_text()) else []
-    model_args, _, _, args = train_captioning.parse_arguments(["--config", str(config), *given])
+    model_args, _, _, args = captioner_training.parse_arguments(["--config", str(config), *given])
     assert args.learning_rate > 0 and model_args.connector_config()["num_query_tokens"] > 0
     if name == "x_instructblip":
         published = (args.learning_rate, args.warmup_steps, args.weight_decay, args.max_steps)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from examples import robustness
 from modeling_ulip2 import Ulip2FeatureExtractor, Ulip2ForPointCloudClassification
 from modeling_ulip2.evaluation.robustness.curves import PARTIAL_VIEWS, MeshClouds, PartialViews, levels_of, mesh_path
+from modeling_ulip2.recipes import robustness
 from tests.dataset_scripts.shapes import write_box
 from tests.evaluation.world import NUM_POINTS, World, build_world
 

@@ -1,4 +1,4 @@
-"""`examples/zero_shot_classification.py` end to end, against the protocol written out by hand."""
+"""The recipe `zero_shot` end to end, against the protocol written out by hand."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from PIL import Image
 from safetensors import safe_open
 from torch.nn import functional as F
 
-from examples.zero_shot_classification import main
 from modeling_ulip2 import Ulip2FeatureExtractor, Ulip2Model
 from modeling_ulip2.evaluation import load_templates
+from modeling_ulip2.recipes.zero_shot import main
 from modeling_ulip2.towers import load_tower
 from tests.evaluation.benchmark_folders import write_benchmark
 from tests.evaluation.world import CATEGORIES, World, build_world

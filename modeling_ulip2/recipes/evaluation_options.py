@@ -1,0 +1,176 @@
+"""Options of `ulip2 evaluate`: a dataclass for each task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from modeling_ulip2.utils.places import default_feature_cache
+
+
+@dataclass
+class ZeroShotArguments:
+    """Zero-shot classification."""
+
+    _argument_group_name = "evaluation"
+
+    model: str = field(metadata={"help": "Folder or hub name of a Ulip2Model."})
+    dataset: str = field(metadata={"help": "Folder of a converted benchmark, or folder or hub name of triplets."})
+    output_dir: str = field(metadata={"help": "Where zero_shot.json and confusion.png go."})
+    benchmark: str | None = field(
+        default=None,
+        metadata={"help": "modelnet40, objaverse_lvis or scanobjectnn, where the dataset is one; default: triplets."},
+    )
+    dataset_config: str | None = field(
+        default=None, metadata={"help": "Config of the benchmark, e.g. PB_T50_RS; default: the only one."}
+    )
+    protocol: str | None = field(
+        default=None,
+        metadata={"help": "ulip2, openshape or uni3d, for a benchmark; default: of the model's own project."},
+    )
+    labels_file: str | None = field(
+        default=None, metadata={"help": "CSV with the columns path (the id of a triplet) and category."}
+    )
+    split_file: str | None = field(
+        default=None, metadata={"help": 'JSON {"train": [ids], "test": [ids]}; default: all.'}
+    )
+    split: str = field(default="test", metadata={"help": "Which ids of split_file.", "choices": ["train", "test"]})
+    templates: str = field(default="modelnet40_64", metadata={"help": "Prompts of a class: modelnet40_64."})
+    class_names: str | None = field(
+        default=None,
+        metadata={
+            "help": "Classes to choose from: modelnet40, scanobjectnn, shapenet55, objaverse_lvis; "
+            "default: the categories of the evaluated shapes."
+        },
+    )
+    num_workers: int | None = field(
+        default=None, metadata={"help": "Processes that prepare a benchmark's clouds; default: the cores to spare."}
+    )
+    cache_dir: str | None = field(
+        default=None, metadata={"help": "Class embeddings of benchmarks, to be shared by runs; default: output_dir."}
+    )
+    tower: str | None = field(default=None, metadata={"help": "Image-text model, where the model's own has moved."})
+    batch_size: int = field(default=16, metadata={"help": "Clouds a forward pass."})
+    seed: int = field(default=0, metadata={"help": "Of the shuffled control and the bootstrap."})
+
+
+@dataclass
+class RetrievalArguments:
+    """Retrieval by text, by picture, and of texts by shape."""
+
+    _argument_group_name = "evaluation"
+
+    model: str = field(metadata={"help": "Folder or hub name of a Ulip2Model."})
+    dataset: str = field(metadata={"help": "Folder or hub name of a triplets dataset."})
+    output_dir: str = field(metadata={"help": "Where retrieval.json and queries.png go."})
+    query: list[str] = field(
+        default_factory=list, metadata={"help": "Texts to search for; default: the largest categories, or some names."}
+    )
+    top_k: int = field(default=5, metadata={"help": "Shapes to show for each query."})
+    labels_file: str | None = field(
+        default=None,
+        metadata={"help": "CSV with the columns path and category: marks right answers to the default queries."},
+    )
+    split_file: str | None = field(
+        default=None, metadata={"help": 'JSON {"train": [ids], "test": [ids]}; default: all.'}
+    )
+    split: str = field(default="test", metadata={"help": "Which ids of split_file.", "choices": ["train", "test"]})
+    templates: str = field(default="modelnet40_64", metadata={"help": "Prompts of a category: modelnet40_64."})
+    images: bool = field(default=True, metadata={"help": "Measure image -> shape too, one view a shape."})
+    tower: str | None = field(default=None, metadata={"help": "Image-text model, where the model's own has moved."})
+    batch_size: int = field(default=16, metadata={"help": "Clouds a forward pass."})
+    seed: int = field(default=0, metadata={"help": "Of the views that ask, the shuffled control and the bootstrap."})
+
+
+@dataclass
+class LeaderboardArguments:
+    """Every benchmark that is found, for several models."""
+
+    _argument_group_name = "evaluation"
+
+    models: list[str] = field(metadata={"help": "Folders or hub names of Ulip2Models."})
+    benchmarks: str = field(metadata={"help": "Folder of converted benchmarks."})
+    output_dir: str = field(metadata={"help": "Where the tables and the runs' folders go."})
+    protocol: str | None = field(
+        default=None, metadata={"help": "ulip2, openshape or uni3d; default: of each model's own project."}
+    )
+    tower: str | None = field(default=None, metadata={"help": "Image-text model, where the models' own has moved."})
+    batch_size: int = field(default=16, metadata={"help": "Clouds a forward pass."})
+    num_workers: int | None = field(
+        default=None, metadata={"help": "Processes that prepare clouds; default: the cores to spare."}
+    )
+    seed: int = field(default=0, metadata={"help": "Of the shuffled control and the bootstrap."})
+
+
+@dataclass
+class CaptionMeasureArguments:
+    """Captions beside their controls."""
+
+    _argument_group_name = "evaluation"
+
+    dataset: str = field(metadata={"help": "Shapes: a triplets dataset, or a folder of texts that holds clouds."})
+    output_dir: str = field(metadata={"help": "Where predictions, figures and the picture go."})
+    model: str | None = field(default=None, metadata={"help": "Folder or hub name of a captioning model."})
+    predictions: str | None = field(
+        default=None, metadata={"help": "Captions to measure instead: JSON lines with id and prediction."}
+    )
+    texts: str | None = field(
+        default=None, metadata={"help": "Captions by id, the references; default: those of the triplets."}
+    )
+    split_file: str | None = field(
+        default=None, metadata={"help": 'JSON {"train": [ids], "test": [ids]}; default: all, without retrieval.'}
+    )
+    split: str = field(default="test", metadata={"help": "Which ids of split_file.", "choices": ["train", "test"]})
+    limit: int | None = field(default=None, metadata={"help": "Only so many shapes, drawn by the seed."})
+    point_model: str | None = field(
+        default=None, metadata={"help": "Ulip2Model that embeds points and names the tower; default: the model's own."}
+    )
+    tower: str | None = field(default=None, metadata={"help": "Image-text model, where the encoder's own has moved."})
+    prompt: str | None = field(
+        default=None, metadata={"help": "What the user says beside the cloud (published: describe the 3d model.)."}
+    )
+    num_beams: int | None = field(default=None, metadata={"help": "Beams (published: 5)."})
+    min_new_tokens: int | None = field(default=None, metadata={"help": "Shortest caption (published: 10)."})
+    max_new_tokens: int | None = field(default=None, metadata={"help": "Longest caption (published: 80)."})
+    length_penalty: float | None = field(
+        default=None, metadata={"help": "Exponent of the length; 0: none (published: 0)."}
+    )
+    batch_size: int = field(default=16, metadata={"help": "Shapes a call of generate."})
+    tokenizer: str | None = field(
+        default=None, metadata={"help": "ptb or regex; default: ptb, as in the papers, where there is Java."}
+    )
+    views: bool = field(default=True, metadata={"help": "Compare captions with the views, too."})
+    sheet_shapes: int = field(default=20, metadata={"help": "Shapes in the picture."})
+    feature_cache: str = field(
+        default_factory=default_feature_cache, metadata={"help": "Where the encoder's features are kept."}
+    )
+    seed: int = field(default=0, metadata={"help": "Of limit, exchange of points, bootstrap and picture."})
+
+
+@dataclass
+class RobustnessArguments:
+    """Zero-shot accuracy of corrupted clouds."""
+
+    _argument_group_name = "evaluation"
+
+    model: str = field(metadata={"help": "Folder or hub name of a Ulip2Model."})
+    dataset: str = field(metadata={"help": "Folder or hub name of a triplets dataset."})
+    labels_file: str = field(metadata={"help": "CSV with the columns path (the id of a triplet) and category."})
+    output_dir: str = field(metadata={"help": "Where the picture, the table and the figures go."})
+    split_file: str | None = field(
+        default=None, metadata={"help": 'JSON {"train": [ids], "test": [ids]}; default: all shapes.'}
+    )
+    meshes: list[str] = field(
+        default_factory=list, metadata={"help": "Folders of the meshes whose paths in them are the ids."}
+    )
+    classifiers: list[str] = field(
+        default_factory=list, metadata={"help": "Folders of Ulip2ForPointCloudClassification to draw beside it."}
+    )
+    curves: list[str] = field(
+        default_factory=list,
+        metadata={"help": "points, noise, half_space, ball, rotation_y, rotation, color and views; default: all."},
+    )
+    templates: str = field(default="modelnet40_64", metadata={"help": "Prompts of a class."})
+    tower: str | None = field(default=None, metadata={"help": "Image-text model, where the model's own has moved."})
+    limit: int | None = field(default=None, metadata={"help": "Only the first N shapes."})
+    batch_size: int = field(default=16, metadata={"help": "Clouds a forward pass."})
+    seed: int = field(default=0, metadata={"help": "Of the corruptions and the bootstrap."})
