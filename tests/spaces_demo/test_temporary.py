@@ -12,7 +12,8 @@ import pytest
 
 SPACE = Path(__file__).resolve().parents[2] / "spaces_demo"
 SERVER = f"""
-import sys, time, pathlib
+import signal, sys, time, pathlib
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so do its children
 sys.path.insert(0, {str(SPACE)!r})
 from rooms.temporary import own_folder
 folder = own_folder()
