@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .models.model_card import CardFacts, CardResult
     from .models.modeling_captioning_ulip2 import Ulip2CausalLMOutput, Ulip2ForConditionalGeneration
     from .models.modeling_classification_ulip2 import Ulip2ForPointCloudClassification
-    from .models.modeling_pointbert import PointBertModel, PointEncoderOutput
+    from .models.modeling_pointbert import PointBertModel
     from .models.modeling_pointmlp import PointMLPModel
     from .models.modeling_pointnet2 import PointNet2Model
     from .models.modeling_pointnext import PointNextModel
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         contrastive_loss,
     )
     from .models.modeling_uni3d import Uni3dModel
+    from .models.point_encoder import PointEncoderOutput
     from .models.processing_captioning_ulip2 import Ulip2CaptioningProcessor
     from .models.processing_ulip2 import Ulip2Processor
     from .shape_loop import ShapeEmbeddings, ShapeFailure, ShapeRecord
@@ -77,11 +78,12 @@ _HOMES = {
             "Ulip2PointModelWithProjection",
             "contrastive_loss",
         ],
-        "models.modeling_pointbert": ["PointBertModel", "PointEncoderOutput"],
+        "models.modeling_pointbert": ["PointBertModel"],
         "models.modeling_pointmlp": ["PointMLPModel"],
         "models.modeling_pointnet2": ["PointNet2Model"],
         "models.modeling_pointnext": ["PointNextModel"],
         "models.modeling_ppat": ["PpatModel"],
+        "models.point_encoder": ["PointEncoderOutput"],
         "models.processing_captioning_ulip2": ["Ulip2CaptioningProcessor"],
         "models.processing_ulip2": ["Ulip2Processor"],
         "shape_loop": ["ShapeEmbeddings", "ShapeFailure", "ShapeRecord"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import torch
@@ -12,10 +11,12 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
 from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.utils import can_return_tuple
 
 from .configuration_ulip2 import Ulip2Config
 from .model_card import Card, point_usage
 from .modeling_ulip2 import Ulip2PreTrainedModel, make_point_model, without_tower
+from .point_layers import hidden_layers
 
 # The hub has no task for the classification of point clouds.
 _TASK = "other"
@@ -37,12 +38,8 @@ class PointClassificationHead(nn.Sequential):
         super().__init__()
         point_config: Any = config.point_config
         widths = [point_config.output_dim, *config.hidden_classifier_dims]
-        for width_in, width_out in itertools.pairwise(widths):
-            self.append(nn.Linear(width_in, width_out))
-            if config.classifier_norm:
-                self.append(nn.BatchNorm1d(width_out))
-            self.append(nn.ReLU(inplace=True))
-            self.append(nn.Dropout(config.classifier_dropout))
+        for layer in hidden_layers(widths, config.classifier_dropout, norm=config.classifier_norm):
+            self.extend(layer)
         num_labels: Any = config.num_labels
         self.append(nn.Linear(widths[-1], num_labels))
 
@@ -88,12 +85,13 @@ class Ulip2ForPointCloudClassification(Ulip2PreTrainedModel):
         card.pipeline_tag = _TASK
         return card
 
+    @can_return_tuple
     def forward(
         self,
         point_values: torch.Tensor,
         labels: torch.Tensor | None = None,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> SequenceClassifierOutput:
         """Classifies clouds.
 
@@ -111,9 +109,7 @@ class Ulip2ForPointCloudClassification(Ulip2PreTrainedModel):
         Raises:
             ValueError: labels of the wrong shape, or out of range.
         """
-        encoded = self.point_model(
-            point_values, output_hidden_states=output_hidden_states, output_attentions=output_attentions
-        )
+        encoded = self._encode(point_values, output_hidden_states, output_attentions)
         logits = self.classifier(encoded.pooled)  # (B, num_labels)
         return SequenceClassifierOutput(
             loss=None if labels is None else self._loss(logits.float(), labels.to(logits.device)),

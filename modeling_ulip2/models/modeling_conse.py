@@ -20,27 +20,18 @@ from transformers import (
     initialization,
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils import ModelOutput
+from transformers.models.clip.modeling_clip import CLIPOutput
+from transformers.utils import can_return_tuple
 
 from .configuration_conse import ConseConfig
+from .transformer_layers import requested_outputs
 
 
 @dataclass
-class ConseImageOutput(ModelOutput):
+class ConseImageOutput(BaseModelOutputWithPooling):
     """`pooler_output` (B, D): the image embedding, not normalized; `logits` (B, classes): the classifier's."""
 
-    pooler_output: Tensor
     logits: Tensor | None = None
-
-
-@dataclass
-class ConseOutput(ModelOutput):
-    """`text_embeds` (T, D), `image_embeds` (I, D), L2-normalized, and their cosines, (I, T) and (T, I)."""
-
-    logits_per_image: Tensor | None = None
-    logits_per_text: Tensor | None = None
-    text_embeds: Tensor | None = None
-    image_embeds: Tensor | None = None
 
 
 class ConseModel(PreTrainedModel):
@@ -68,45 +59,99 @@ class ConseModel(PreTrainedModel):
         if isinstance(module, ConseModel):
             initialization.zeros_(module.class_embeds)
 
+    def _requested(self, output_hidden_states: bool | None, output_attentions: bool | None) -> dict[str, bool]:
+        requested = requested_outputs(self.config, output_hidden_states, output_attentions)
+        return {name: True for name, asked in requested.items() if asked}  # not every classifier knows both names
+
+    @can_return_tuple
     def get_text_features(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPooling:
         """Sentence embeddings: the mean over the tokens. `input_ids` (B, L) -> `pooler_output` (B, D)."""
         if token_type_ids is not None and "token_type_ids" in inspect.signature(self.text_model.forward).parameters:
             kwargs["token_type_ids"] = token_type_ids  # a text is one sentence, so that these are zeros
-        hidden = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
+        kwargs |= self._requested(output_hidden_states, output_attentions)
+        encoded = self.text_model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)
+        hidden = encoded.last_hidden_state  # (B, L, D)
         if attention_mask is None:
             pooled = hidden.mean(1)  # (B, D)
         else:
             mask = attention_mask[..., None].to(hidden.dtype)  # (B, L, 1)
             pooled = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)  # (B, D)
-        return BaseModelOutputWithPooling(last_hidden_state=hidden, pooler_output=pooled)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=hidden,
+            pooler_output=pooled,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
 
-    def get_image_features(self, pixel_values: Tensor) -> ConseImageOutput:
+    @can_return_tuple
+    def get_image_features(
+        self,
+        pixel_values: Tensor,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> ConseImageOutput:
         """Convex combinations of class embeddings. `pixel_values` (B, 3, H, W) -> `pooler_output` (B, D)."""
-        logits = self.image_classifier(pixel_values=pixel_values).logits  # (B, classes)
+        requested = self._requested(output_hidden_states, output_attentions)
+        seen = self.image_classifier(pixel_values=pixel_values, return_dict=True, **requested)
+        logits = seen.logits  # (B, classes)
         top_k = min(self.config.top_k, logits.shape[-1])
         probs, classes = logits.softmax(-1).topk(top_k, dim=-1)  # (B, T)
         weights = probs / probs.sum(-1, keepdim=True)  # (B, T)
-        pooled = torch.einsum("bt,btd->bd", weights, self.class_embeds[classes].to(weights.dtype))  # (B, D)
-        return ConseImageOutput(pooler_output=pooled, logits=logits)
+        pooled: Any = torch.einsum("bt,btd->bd", weights, self.class_embeds[classes].to(weights.dtype))  # (B, D)
+        return ConseImageOutput(
+            pooler_output=pooled,
+            logits=logits,
+            hidden_states=seen.get("hidden_states"),
+            attentions=seen.get("attentions"),
+        )
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor,
         pixel_values: Tensor,
         attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         **kwargs: Any,
-    ) -> ConseOutput:
-        """Compares every image with every text."""
-        text = _normalized(self.get_text_features(input_ids, attention_mask, **kwargs))  # (T, D)
-        image = _normalized(self.get_image_features(pixel_values))  # (I, D)
+    ) -> CLIPOutput:
+        """Compares every image with every text.
+
+        Args:
+            input_ids, attention_mask, token_type_ids: (T, L), as the tokenizer makes them.
+            pixel_values: (I, 3, H, W), as the image processor makes them.
+            output_hidden_states, output_attentions: of the sentence encoder and the classifier, as far as they have
+                them, in `text_model_output` and `vision_model_output`.
+            kwargs: further inputs of the sentence encoder.
+
+        Returns:
+            CLIPOutput with `text_embeds` (T, D) and `image_embeds` (I, D), L2-normalized, and their cosines
+            `logits_per_image` (I, T) and `logits_per_text` (T, I).
+        """
+        requested = self._requested(output_hidden_states, output_attentions)
+        of_texts: Any = self.get_text_features(
+            input_ids, attention_mask, token_type_ids, return_dict=True, **requested, **kwargs
+        )
+        of_images: Any = self.get_image_features(pixel_values, return_dict=True, **requested)
+        text, image = _normalized(of_texts), _normalized(of_images)  # (T, D), (I, D)
         cosines = image @ text.T  # (I, T)
-        return ConseOutput(logits_per_image=cosines, logits_per_text=cosines.T, text_embeds=text, image_embeds=image)
+        return CLIPOutput(
+            logits_per_image=cosines,
+            logits_per_text=cosines.T,
+            text_embeds=text,
+            image_embeds=image,
+            text_model_output=of_texts,
+            vision_model_output=of_images,
+        )
 
     @torch.no_grad()
     def set_class_embeds(self, tokenizer: PreTrainedTokenizerBase, batch_size: int = 64) -> None:

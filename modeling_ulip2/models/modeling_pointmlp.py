@@ -9,14 +9,17 @@ channels first, as published: its features grow so large that any other order of
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import nn
 from transformers import initialization as init
+from transformers.utils import can_return_tuple
 
 from .configuration_pointconv import PointMLPConfig
 from .configuration_ulip2 import register_point_encoder
-from .modeling_pointbert import PointEncoderOutput, check_point_values
-from .point_layers import PointConvPreTrainedModel, activation, refuse_attentions, sampling_starts
+from .point_encoder import PointEncoderOutput, PointEncoderPreTrainedModel, check_point_values
+from .point_layers import activation, hidden_layers, sampling_starts
 from .point_ops import FPS_LOWEST_INDEX, farthest_point_sample, gather_points, nearest_neighbors
 
 # Keeps the division by the spread of a cloud's neighborhoods finite.
@@ -127,7 +130,7 @@ class PointMLPPosExtraction(nn.Module):
         return self.operation(values)
 
 
-class PointMLPModel(PointConvPreTrainedModel):
+class PointMLPModel(PointEncoderPreTrainedModel):
     """PointMLP encoder (ULIP's variant ends before the classification layer).
 
     Sampling starts at a random point in training, as published, and at point 0 in evaluation, so that a cloud always
@@ -148,13 +151,8 @@ class PointMLPModel(PointConvPreTrainedModel):
             self.pre_blocks_list.append(PointMLPPreExtraction(config, stage, width, channels))
             self.pos_blocks_list.append(PointMLPPosExtraction(config, stage, channels))
             width = channels
-        self.classifier = nn.Sequential()
-        for width_out in config.head_dims:
-            self.classifier.append(nn.Linear(width, width_out))
-            self.classifier.append(nn.BatchNorm1d(width_out))
-            self.classifier.append(activation(config.hidden_act))
-            self.classifier.append(nn.Dropout(config.head_dropout))
-            width = width_out
+        head = hidden_layers([width, *config.head_dims], config.head_dropout, config.hidden_act)
+        self.classifier = nn.Sequential(*itertools.chain.from_iterable(head))
         self.post_init()
 
     @torch.no_grad()
@@ -165,11 +163,12 @@ class PointMLPModel(PointConvPreTrainedModel):
         else:
             super()._init_weights(module)
 
+    @can_return_tuple
     def forward(
         self,
         point_values: torch.Tensor,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         generator: torch.Generator | None = None,
         start_indices: torch.Tensor | None = None,
     ) -> PointEncoderOutput:
@@ -190,24 +189,25 @@ class PointMLPModel(PointConvPreTrainedModel):
             ValueError: wrong shape or dtype, fewer points than neighbors, or values that are NaN or infinite.
         """
         config = self.config
-        refuse_attentions(self, output_attentions)
+        requested = self.requested_outputs(output_hidden_states, output_attentions)
         check_point_values(point_values, config.in_channels, config.k_neighbors[0], setting="k_neighbors[0]")
         batch, num_points, _ = point_values.shape
         sizes = [num_points, *config.num_centers[:-1]]
         starts = sampling_starts(sizes, batch, self.training, generator, start_indices)  # (stages, B)
         xyz = point_values[..., :3].float()  # (B, N, 3)
         features = self.embedding(point_values.to(self.dtype).mT).mT  # (B, N, embed_dim)
-        hidden_states = []
+        recorded: list[torch.Tensor] | None = [] if requested["output_hidden_states"] else None
         stages = zip(self.local_grouper_list, self.pre_blocks_list, self.pos_blocks_list, starts, strict=True)
         for group, pre_extraction, pos_extraction, start in stages:
             xyz, rows = group(xyz, features, start)
             features = pos_extraction(pre_extraction(rows)).mT  # (B, S, C)
-            hidden_states.append(features)
+            if recorded is not None:
+                recorded.append(features)
         return PointEncoderOutput(
             tokens=features,
             pooled=self.classifier(features.max(dim=1).values),
             centers=xyz,
-            hidden_states=tuple(hidden_states) if output_hidden_states else None,
+            hidden_states=None if recorded is None else tuple(recorded),
         )
 
 

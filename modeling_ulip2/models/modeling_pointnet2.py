@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from transformers.utils import can_return_tuple
 
 from .configuration_pointconv import PointNet2Config
 from .configuration_ulip2 import register_point_encoder
-from .modeling_pointbert import PointEncoderOutput, check_point_values
-from .point_layers import PointConvPreTrainedModel, pointwise, refuse_attentions, sampling_starts
+from .point_encoder import PointEncoderOutput, PointEncoderPreTrainedModel, check_point_values
+from .point_layers import hidden_layers, pointwise, sampling_starts
 from .point_ops import FPS_LOWEST_INDEX, ball_query, farthest_point_sample, gather_points
 
 
@@ -95,7 +96,7 @@ class PointNet2GlobalAbstraction(nn.Module):
         return apply_shared_mlp(values, self.mlp_convs, self.mlp_bns).squeeze(1)
 
 
-class PointNet2Model(PointConvPreTrainedModel):
+class PointNet2Model(PointEncoderPreTrainedModel):
     """PointNet++ encoder (PointNet++, section 3; ULIP's variant ends before the classification layer).
 
     Sampling starts at a random point in training, as published, and at point 0 in evaluation, so that a cloud always
@@ -112,20 +113,19 @@ class PointNet2Model(PointConvPreTrainedModel):
             self.add_module(f"sa{level + 1}", PointNet2SetAbstraction(config, level, channels))
             channels = sum(widths[-1] for widths in config.mlp_dims[level])
         self.add_module(f"sa{self.levels + 1}", PointNet2GlobalAbstraction(channels, config.global_dims))
-        (width1, width2), (dropout1, dropout2) = config.head_dims, config.head_dropout
-        self.fc1 = nn.Linear(config.global_dims[-1], width1)
-        self.bn1 = nn.BatchNorm1d(width1)
-        self.drop1 = nn.Dropout(dropout1)
-        self.fc2 = nn.Linear(width1, width2)
-        self.bn2 = nn.BatchNorm1d(width2)
-        self.drop2 = nn.Dropout(dropout2)
+        head = hidden_layers([config.global_dims[-1], *config.head_dims], config.head_dropout)
+        for number, (linear, norm, _, dropout) in enumerate(head, start=1):
+            self.add_module(f"fc{number}", linear)
+            self.add_module(f"bn{number}", norm)
+            self.add_module(f"drop{number}", dropout)
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
         point_values: torch.Tensor,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         generator: torch.Generator | None = None,
         start_indices: torch.Tensor | None = None,
     ) -> PointEncoderOutput:
@@ -147,25 +147,27 @@ class PointNet2Model(PointConvPreTrainedModel):
             ValueError: wrong shape or dtype, or values that are NaN or infinite.
         """
         config = self.config
-        refuse_attentions(self, output_attentions)
+        requested = self.requested_outputs(output_hidden_states, output_attentions)
         check_point_values(point_values, config.in_channels, 1, setting="the minimum")
         batch, num_points, _ = point_values.shape
         sizes = [num_points, *config.num_centers[:-1]]
         starts = sampling_starts(sizes, batch, self.training, generator, start_indices)  # (levels, B)
         xyz = point_values[..., :3].float()  # (B, N, 3)
         features = point_values[..., 3:] if config.in_channels > 3 else None  # (B, N, C)
-        hidden_states = []
+        recorded: list[torch.Tensor] | None = [] if requested["output_hidden_states"] else None
         for level, start in enumerate(starts.unbind(0)):
             xyz, features, _, _ = self.get_submodule(f"sa{level + 1}")(xyz, features, start)
-            hidden_states.append(features)
+            if recorded is not None:
+                recorded.append(features)
         pooled = self.get_submodule(f"sa{self.levels + 1}")(xyz, features)  # (B, global width)
-        pooled = self.drop1(self.bn1(self.fc1(pooled)).relu())
-        pooled = self.drop2(self.bn2(self.fc2(pooled)).relu())  # (B, D)
+        for number in (1, 2):
+            linear, norm, dropout = (self.get_submodule(f"{layer}{number}") for layer in ("fc", "bn", "drop"))
+            pooled = dropout(norm(linear(pooled)).relu())  # (B, D)
         return PointEncoderOutput(
             tokens=features,
             pooled=pooled,
             centers=xyz,
-            hidden_states=tuple(hidden_states) if output_hidden_states else None,
+            hidden_states=None if recorded is None else tuple(recorded),
         )
 
 

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from transformers.utils import can_return_tuple
 
 from .configuration_pointconv import PointNextConfig
 from .configuration_ulip2 import register_point_encoder
-from .modeling_pointbert import PointEncoderOutput, check_point_values
-from .point_layers import PointConvPreTrainedModel, Pointwise, activation, refuse_attentions
+from .point_encoder import PointEncoderOutput, PointEncoderPreTrainedModel, check_point_values
+from .point_layers import Pointwise, activation, hidden_layers
 from .point_ops import FPS_POINTNEXT, ball_query, farthest_point_sample, gather_points
 
 
@@ -166,18 +167,15 @@ class PointNextHead(nn.Module):
     def __init__(self, config: PointNextConfig):
         super().__init__()
         self.head = nn.Sequential()
-        width = config.channels[-1]
-        for width_out in config.head_dims:
-            linear = nn.Linear(width, width_out, bias=False)
-            self.head.append(nn.Sequential(linear, nn.BatchNorm1d(width_out), activation(config.hidden_act)))
-            self.head.append(nn.Dropout(config.head_dropout))
-            width = width_out
+        widths = [config.channels[-1], *config.head_dims]
+        for *layer, dropout in hidden_layers(widths, config.head_dropout, config.hidden_act, bias=False):
+            self.head.extend([nn.Sequential(*layer), dropout])
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         return self.head(pooled)
 
 
-class PointNextModel(PointConvPreTrainedModel):
+class PointNextModel(PointEncoderPreTrainedModel):
     """PointNeXt encoder with the head that ULIP uses (it ends before the classification layer)."""
 
     config_class = PointNextConfig
@@ -188,8 +186,12 @@ class PointNextModel(PointConvPreTrainedModel):
         self.prediction = PointNextHead(config)
         self.post_init()
 
+    @can_return_tuple
     def forward(
-        self, point_values: torch.Tensor, output_hidden_states: bool = False, output_attentions: bool = False
+        self,
+        point_values: torch.Tensor,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> PointEncoderOutput:
         """Encodes clouds.
 
@@ -207,20 +209,21 @@ class PointNextModel(PointConvPreTrainedModel):
                 infinite.
         """
         config = self.config
-        refuse_attentions(self, output_attentions)
+        requested = self.requested_outputs(output_hidden_states, output_attentions)
         check_point_values(point_values, config.in_channels, config.min_points, setting="the product of the strides")
         points = PointSet(point_values[..., :3].float(), point_values.to(self.dtype))
-        hidden_states = []
+        recorded: list[torch.Tensor] | None = [] if requested["output_hidden_states"] else None
         *stages, (pool,) = self.encoder.encoder
         for stage in stages:
             for layer in stage:
                 points = layer(points)
-            hidden_states.append(points.features)
+            if recorded is not None:
+                recorded.append(points.features)
         return PointEncoderOutput(
             tokens=points.features,
             pooled=self.prediction(pool(points)),
             centers=points.xyz,
-            hidden_states=tuple(hidden_states) if output_hidden_states else None,
+            hidden_states=None if recorded is None else tuple(recorded),
         )
 
 

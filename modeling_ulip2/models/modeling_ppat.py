@@ -1,6 +1,6 @@
 """PPAT, OpenShape's point patch transformer (arXiv 2305.10764, called "PointBERT" there).
 
-points -> balls around sampled centers -> one token a ball (PointNet set abstraction) -> transformer -> CLS
+points -> balls around sampled centers -> one token per ball (PointNet set abstraction) -> transformer -> CLS
 
 Parameters carry the names and shapes of the published checkpoints; their last layer, `proj`, is the projection of
 `Ulip2PointModelWithProjection` here.
@@ -8,22 +8,19 @@ Parameters carry the names and shapes of the published checkpoints; their last l
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import can_return_tuple
 
 from .configuration_ulip2 import PpatConfig, register_point_encoder
-from .model_card import ModelCardMixin
-from .modeling_pointbert import PointEncoderOutput, check_attention_output, check_point_values, eager_attention_forward
+from .point_encoder import PointEncoderOutput, PointTransformerPreTrainedModel, check_point_values
 from .point_layers import pointwise, sampling_starts
 from .point_ops import FPS_PPAT, ball_query, farthest_point_sample, gather_points
+from .transformer_layers import PreNormBlock, SelfAttention
 
 
 class PpatSetAbstraction(nn.Module):
@@ -63,16 +60,12 @@ def group_balls(
         return torch.cat([points[..., :3] - centers.unsqueeze(2), points], dim=-1), centers, center_index, ball_index
 
 
-class PpatAttention(nn.Module):
+class PpatAttention(SelfAttention):
     """Self-attention; its logits may get a learned function of the offset between two centers."""
 
     def __init__(self, config: PpatConfig):
-        super().__init__()
-        self.config = config
+        super().__init__(config, config.num_attention_heads, config.head_dim)
         inner = config.num_attention_heads * config.head_dim
-        self.num_heads = config.num_attention_heads
-        self.scaling = config.head_dim**-0.5
-        self.is_causal = False
         self.to_qkv = nn.Linear(config.hidden_size, 3 * inner, bias=False)
         one_head_as_wide = config.num_attention_heads == 1 and inner == config.hidden_size
         self.to_out = nn.Sequential() if one_head_as_wide else nn.Sequential(nn.Linear(inner, config.hidden_size))
@@ -83,20 +76,14 @@ class PpatAttention(nn.Module):
         self, hidden_states: torch.Tensor, offsets: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """hidden_states (B, T, C), offsets between the centers (B, T, T, 3) or None."""
-        query, key, value = (
-            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, T, head_dim)
-            for part in self.to_qkv(hidden_states).chunk(3, dim=-1)
-        )
+        query, key, value = self.to_qkv(hidden_states).chunk(3, dim=-1)  # (B, T, heads * head_dim) each
         bias = None
         if offsets is not None:
             first, activation, second = self.pe
             bias = pointwise(activation(pointwise(offsets.to(query.dtype), first)), second)  # (B, T, T, 1)
             bias = (bias * self.scaling).permute(0, 3, 1, 2).to(query.dtype)  # (B, 1, T, T): scaled like the logits
-        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-        attended, weights = attend(self, query, key, value, bias, dropout=0.0, scaling=self.scaling)
-        return self.to_out(attended.flatten(2)), weights  # (B, T, C)
+        attended, weights = self.attend(query, key, value, bias)
+        return self.to_out(attended), weights  # (B, T, C)
 
 
 class PpatFeedForward(nn.Module):
@@ -120,22 +107,18 @@ class PpatPreNorm(nn.Module):
         self.fn = branch
 
 
-class PpatBlock(GradientCheckpointingLayer):
-    """Pre-norm transformer block. Published weights call its branches 0 (attention) and 1 (MLP)."""
+class PpatBlock(PreNormBlock):
+    """Published weights call the branches 0 (attention) and 1 (MLP)."""
 
     def __init__(self, config: PpatConfig):
         super().__init__()
         self.add_module("0", PpatPreNorm(config, PpatAttention(config)))
         self.add_module("1", PpatPreNorm(config, PpatFeedForward(config)))
 
-    def forward(
-        self, hidden_states: torch.Tensor, offsets: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        branches: Any = self.children()
-        attention, feed_forward = branches
-        attended, weights = attention.fn(attention.norm(hidden_states), offsets)
-        hidden_states = hidden_states + attended  # (B, T, C)
-        return hidden_states + feed_forward.fn(feed_forward.norm(hidden_states)), weights
+    def branches(self) -> tuple[Any, Any, Any, Any]:
+        children: Any = self.children()
+        attention, feed_forward = children
+        return attention.norm, attention.fn, feed_forward.norm, feed_forward.fn
 
 
 class PpatTransformer(nn.Module):
@@ -146,24 +129,16 @@ class PpatTransformer(nn.Module):
         self.layers = nn.ModuleList(PpatBlock(config) for _ in range(config.num_hidden_layers))
 
 
-class PpatPreTrainedModel(ModelCardMixin, PreTrainedModel):
+class PpatPreTrainedModel(PointTransformerPreTrainedModel):
     config_class = PpatConfig
-    base_model_prefix = "point_model"
-    main_input_name = "point_values"
-    input_modalities = ["point"]
-    supports_gradient_checkpointing = True
     _no_split_modules = ["PpatBlock", "PpatSetAbstraction"]
-    _supports_sdpa = True
-    _supports_attention_backend = True
+    # it takes no bias of the logits
+    _supports_flash_attn = False
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """As published: torch's defaults, and a CLS token from a standard normal."""
-        if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d)):
-            bound = module.weight[0].numel() ** -0.5
-            for parameter in module.parameters():
-                init.uniform_(parameter, -bound, bound)
-        elif isinstance(module, PpatModel):
+        if isinstance(module, PpatModel):
             init.normal_(module.cls_token)
         else:
             super()._init_weights(module)
@@ -189,11 +164,12 @@ class PpatModel(PpatPreTrainedModel):
         self.transformer = PpatTransformer(config)
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
         point_values: torch.Tensor,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         generator: torch.Generator | None = None,
         start_indices: torch.Tensor | None = None,
     ) -> PointEncoderOutput:
@@ -217,7 +193,7 @@ class PpatModel(PpatPreTrainedModel):
         """
         config = self.config
         check_point_values(point_values, config.in_channels, min_points=1)
-        check_attention_output(config, output_attentions)
+        requested: Any = self.requested_outputs(output_hidden_states, output_attentions)
         batch, num_points, _ = point_values.shape
         num_groups = config.num_groups - (config.patch_dropout if self.training else 0)
         # as published, the last point never comes first
@@ -234,21 +210,7 @@ class PpatModel(PpatPreTrainedModel):
         if config.relative_position_bias:
             places = F.pad(centers, (0, 0, 1, 0))  # (B, G+1, 3): CLS lies at the origin
             offsets = places.unsqueeze(2) - places.unsqueeze(1)  # (B, G+1, G+1, 3)
-
-        all_hidden_states, all_attentions = [hidden_states], []
-        for block in self.transformer.layers:
-            hidden_states, weights = block(hidden_states, offsets)
-            if output_hidden_states:
-                all_hidden_states.append(hidden_states)
-            if output_attentions:
-                all_attentions.append(weights)
-        return PointEncoderOutput(
-            tokens=hidden_states[:, 1:],
-            pooled=hidden_states[:, 0],
-            centers=centers,
-            hidden_states=tuple(all_hidden_states) if output_hidden_states else None,
-            attentions=tuple(all_attentions) if output_attentions else None,
-        )
+        return self.encode(self.transformer.layers, hidden_states, offsets, centers=centers, **requested)
 
 
 register_point_encoder(PpatConfig.model_type, PpatConfig, PpatModel)

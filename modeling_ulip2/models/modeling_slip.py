@@ -4,8 +4,6 @@ ULIP's first generation, and the ablations of ULIP-2, align points with it. The 
 ordinary vision transformer. Parameters carry the names and shapes of the published checkpoints.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,72 +12,25 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, initialization
 from transformers.activations import ACT2FN
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.utils import ModelOutput
+from transformers.models.clip.modeling_clip import CLIPOutput
+from transformers.utils import can_return_tuple
 
 from .configuration_slip import SlipConfig
+from .transformer_layers import PreNormBlock, SelfAttention, check_attention_output, requested_outputs, run_blocks
 
 
-@dataclass
-class SlipOutput(ModelOutput):
-    """`text_embeds` (T, D), `image_embeds` (I, D), L2-normalized; their cosines times the scale, (I, T) and (T, I)."""
-
-    logits_per_image: Tensor | None = None
-    logits_per_text: Tensor | None = None
-    text_embeds: Tensor | None = None
-    image_embeds: Tensor | None = None
-
-
-def eager_attention_forward(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float,
-    **kwargs: Any,
-) -> tuple[Tensor, Tensor]:
-    """Attention written out; (B, heads, L, C) each -> (B, L, heads, C), weights."""
-    weights = torch.matmul(query, key.transpose(-2, -1)) * scaling  # (B, heads, L, L)
-    if module.is_causal:
-        weights = weights + torch.full_like(weights[0, 0], -torch.inf).triu(1)
-    weights = weights.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
-
-
-class SlipAttention(nn.Module):
-    """Self-attention; its subclasses name their parameters as the published text and image transformers do."""
-
-    def __init__(self, config: SlipConfig, num_heads: int, is_causal: bool) -> None:
-        super().__init__()
-        self.config = config
-        self.num_heads = num_heads
-        self.is_causal = is_causal
-
-    def attend(self, qkv: Tensor) -> Tensor:
-        """Queries, keys and values (B, L, 3 C) -> (B, L, C)."""
-        query, key, value = (
-            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, L, C / heads)
-            for part in qkv.chunk(3, dim=-1)
-        )
-        function: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-        scaling = query.shape[-1] ** -0.5
-        attended, _ = function(self, query, key, value, None, scaling=scaling, is_causal=self.is_causal)
-        return attended.flatten(2)
-
-
-class SlipTextAttention(SlipAttention):
+class SlipTextAttention(SelfAttention):
     def __init__(self, config: SlipConfig) -> None:
-        super().__init__(config, config.text_num_attention_heads, is_causal=True)
-        width = config.text_hidden_size
+        width, heads = config.text_hidden_size, config.text_num_attention_heads
+        super().__init__(config, heads, width // heads, is_causal=True)
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
         self.out_proj = nn.Linear(width, width)
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        return self.out_proj(self.attend(F.linear(hidden_states, self.in_proj_weight, self.in_proj_bias)))
+    def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor | None]:
+        projected = F.linear(hidden_states, self.in_proj_weight, self.in_proj_bias)  # (B, L, 3 C)
+        attended, weights = self.attend(*projected.chunk(3, dim=-1))
+        return self.out_proj(attended), weights
 
 
 class SlipTextMLP(nn.Module):
@@ -93,8 +44,8 @@ class SlipTextMLP(nn.Module):
         return self.c_proj(self.act(self.c_fc(hidden_states)))
 
 
-class SlipTextBlock(nn.Module):
-    """Pre-norm block with causal attention."""
+class SlipTextBlock(PreNormBlock):
+    """Its attention is causal."""
 
     def __init__(self, config: SlipConfig) -> None:
         super().__init__()
@@ -104,9 +55,8 @@ class SlipTextBlock(nn.Module):
         self.mlp = SlipTextMLP(width)
         self.ln_2 = nn.LayerNorm(width, eps=eps)
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        hidden_states = hidden_states + self.attn(self.ln_1(hidden_states))
-        return hidden_states + self.mlp(self.ln_2(hidden_states))
+    def branches(self) -> tuple[Any, Any, Any, Any]:
+        return self.ln_1, self.attn, self.ln_2, self.mlp
 
 
 class SlipTextTransformer(nn.Module):
@@ -117,15 +67,16 @@ class SlipTextTransformer(nn.Module):
         self.resblocks = nn.Sequential(*(SlipTextBlock(config) for _ in range(config.text_num_hidden_layers)))
 
 
-class SlipVisionAttention(SlipAttention):
+class SlipVisionAttention(SelfAttention):
     def __init__(self, config: SlipConfig) -> None:
-        super().__init__(config, config.vision_num_attention_heads, is_causal=False)
-        width = config.vision_hidden_size
+        width, heads = config.vision_hidden_size, config.vision_num_attention_heads
+        super().__init__(config, heads, width // heads, is_causal=False)
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        return self.proj(self.attend(self.qkv(hidden_states)))
+    def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor | None]:
+        attended, weights = self.attend(*self.qkv(hidden_states).chunk(3, dim=-1))
+        return self.proj(attended), weights
 
 
 class SlipVisionMLP(nn.Module):
@@ -138,9 +89,7 @@ class SlipVisionMLP(nn.Module):
         return self.fc2(F.gelu(self.fc1(hidden_states)))
 
 
-class SlipVisionBlock(nn.Module):
-    """Pre-norm block."""
-
+class SlipVisionBlock(PreNormBlock):
     def __init__(self, config: SlipConfig) -> None:
         super().__init__()
         width, eps = config.vision_hidden_size, config.vision_layer_norm_eps
@@ -148,10 +97,6 @@ class SlipVisionBlock(nn.Module):
         self.attn = SlipVisionAttention(config)
         self.norm2 = nn.LayerNorm(width, eps=eps)
         self.mlp = SlipVisionMLP(width)
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        hidden_states = hidden_states + self.attn(self.norm1(hidden_states))
-        return hidden_states + self.mlp(self.norm2(hidden_states))
 
 
 class SlipPatchEmbedding(nn.Module):
@@ -176,8 +121,8 @@ class SlipVisionTransformer(nn.Module):
         self.blocks = nn.Sequential(*(SlipVisionBlock(config) for _ in range(config.vision_num_hidden_layers)))
         self.norm = nn.LayerNorm(width, eps=config.vision_layer_norm_eps)
 
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        """(B, 3, image_size, image_size) -> (B, 1 + patches, C)."""
+    def embed(self, pixel_values: Tensor) -> Tensor:
+        """(B, 3, image_size, image_size) -> tokens (B, 1 + patches, C), CLS first."""
         if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, self.image_size, self.image_size):
             raise ValueError(
                 f"pixel_values must have shape (batch, 3, {self.image_size}, {self.image_size}), got "
@@ -185,7 +130,21 @@ class SlipVisionTransformer(nn.Module):
             )
         patches = self.patch_embed(pixel_values.to(self.pos_embed.dtype))  # (B, patches, C)
         cls = self.cls_token.expand(len(patches), -1, -1)  # (B, 1, C)
-        return self.norm(self.blocks(torch.cat([cls, patches], dim=1) + self.pos_embed))
+        return torch.cat([cls, patches], dim=1) + self.pos_embed
+
+    def forward(self, pixel_values: Tensor, **requested: bool) -> BaseModelOutputWithPooling:
+        """(B, 3, image_size, image_size) -> `last_hidden_state` (B, 1 + patches, C), normalized."""
+        return normalized_run(self.blocks, self.norm, self.embed(pixel_values), requested)
+
+
+def normalized_run(
+    blocks: Any, norm: nn.Module, hidden_states: Tensor, requested: dict[str, bool]
+) -> BaseModelOutputWithPooling:
+    """Tokens (B, L, C) through the blocks and the norm behind them, with what was asked for beside."""
+    run: Any = run_blocks(blocks, hidden_states, **requested)
+    return BaseModelOutputWithPooling(
+        last_hidden_state=norm(run.last_hidden_state), hidden_states=run.hidden_states, attentions=run.attentions
+    )
 
 
 class SlipModel(PreTrainedModel):
@@ -195,8 +154,12 @@ class SlipModel(PreTrainedModel):
     base_model_prefix = "slip"
     main_input_name = "pixel_values"
     input_modalities = ["image", "text"]
+    supports_gradient_checkpointing = True
     _no_split_modules = ["SlipTextBlock", "SlipVisionBlock"]
     _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
 
     def __init__(self, config: SlipConfig) -> None:
         super().__init__(config)
@@ -228,7 +191,19 @@ class SlipModel(PreTrainedModel):
             initialization.normal_(module.text_projection, std=module.text_projection.shape[0] ** -0.5)
             initialization.constant_(module.logit_scale, self.config.logit_scale_init_value)
 
-    def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> BaseModelOutputWithPooling:
+    def _requested(self, output_hidden_states: bool | None, output_attentions: bool | None) -> dict[str, bool]:
+        requested = requested_outputs(self.config, output_hidden_states, output_attentions)
+        check_attention_output(self.config, requested["output_attentions"])
+        return requested
+
+    @can_return_tuple
+    def get_text_features(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> BaseModelOutputWithPooling:
         """Features at the end of a text, where the token id is largest: `input_ids` (B, L) -> `pooler_output` (B, D).
 
         `attention_mask` changes nothing: attention is causal, and what stands behind the end is never read.
@@ -239,24 +214,58 @@ class SlipModel(PreTrainedModel):
                 f"input_ids must have shape (batch, length <= {self.config.max_position_embeddings}), got "
                 f"{tuple(input_ids.shape)}."
             )
+        requested = self._requested(output_hidden_states, output_attentions)
         hidden_states = self.token_embedding(input_ids) + self.positional_embedding[:length]  # (B, L, C)
-        hidden_states = self.ln_final(self.transformer.resblocks(hidden_states))
+        output: Any = normalized_run(self.transformer.resblocks, self.ln_final, hidden_states, requested)
         ends = input_ids.argmax(dim=-1)  # (B,): the first of equals
-        pooled = hidden_states[torch.arange(len(ends), device=ends.device), ends] @ self.text_projection  # (B, D)
-        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
+        rows = torch.arange(len(ends), device=ends.device)  # (B,)
+        output.pooler_output = output.last_hidden_state[rows, ends] @ self.text_projection  # (B, D)
+        return output
 
-    def get_image_features(self, pixel_values: Tensor) -> BaseModelOutputWithPooling:
-        """`pixel_values` (B, 3, H, W), ImageNet-normalized -> `pooler_output` (B, D)."""
-        hidden_states = self.visual(pixel_values)  # (B, 1 + patches, C)
-        return BaseModelOutputWithPooling(
-            last_hidden_state=hidden_states, pooler_output=hidden_states[:, 0] @ self.image_projection
-        )
+    @can_return_tuple
+    def get_image_features(
+        self,
+        pixel_values: Tensor,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> BaseModelOutputWithPooling:
+        """`pixel_values` (B, 3, H, W), ImageNet-normalized -> `pooler_output` (B, D), of the CLS token."""
+        output = self.visual(pixel_values, **self._requested(output_hidden_states, output_attentions))
+        output.pooler_output = output.last_hidden_state[:, 0] @ self.image_projection  # (B, D)
+        return output
 
-    def forward(self, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor | None = None) -> SlipOutput:
-        """Compares every image with every text."""
-        text_features: Any = self.get_text_features(input_ids)
-        image_features: Any = self.get_image_features(pixel_values)
-        text = F.normalize(text_features.pooler_output, dim=-1)  # (T, D)
-        image = F.normalize(image_features.pooler_output, dim=-1)  # (I, D)
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor,
+        attention_mask: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> CLIPOutput:
+        """Compares every image with every text.
+
+        Args:
+            input_ids: (T, L). attention_mask: not needed, see `get_text_features`.
+            pixel_values: (I, 3, H, W), ImageNet-normalized.
+            output_hidden_states, output_attentions: of both transformers, in `text_model_output` and
+                `vision_model_output`; attention weights need `attn_implementation="eager"`.
+
+        Returns:
+            CLIPOutput with `text_embeds` (T, D) and `image_embeds` (I, D), L2-normalized, `logits_per_image` (I, T)
+            and `logits_per_text` (T, I), their cosines times the logit scale.
+        """
+        requested = self._requested(output_hidden_states, output_attentions)
+        of_texts: Any = self.get_text_features(input_ids, return_dict=True, **requested)
+        of_images: Any = self.get_image_features(pixel_values, return_dict=True, **requested)
+        text = F.normalize(of_texts.pooler_output, dim=-1)  # (T, D)
+        image = F.normalize(of_images.pooler_output, dim=-1)  # (I, D)
         logits = self.logit_scale.exp() * image @ text.T  # (I, T)
-        return SlipOutput(logits_per_image=logits, logits_per_text=logits.T, text_embeds=text, image_embeds=image)
+        return CLIPOutput(
+            logits_per_image=logits,
+            logits_per_text=logits.T,
+            text_embeds=text,
+            image_embeds=image,
+            text_model_output=of_texts,
+            vision_model_output=of_images,
+        )

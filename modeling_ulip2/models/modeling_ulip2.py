@@ -16,20 +16,22 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_ulip2 import POINT_ENCODERS, Ulip2Config
 from .loss import average_captions, contrastive_loss
 from .model_card import ModelCardMixin
-from .modeling_pointbert import PointBertModel, PointEncoderOutput
+from .modeling_pointbert import PointBertModel
 from .modeling_pointmlp import PointMLPModel
 from .modeling_pointnet2 import PointNet2Model
 from .modeling_pointnext import PointNextModel
 from .modeling_ppat import PpatModel
 from .modeling_uni3d import Uni3dModel
+from .point_encoder import PointEncoderOutput
 from .referring import ReferringModelMixin
 from .tower import FrozenTowerMixin
 from .tower_inputs import image_inputs, sort_inputs, text_inputs
+from .transformer_layers import requested_outputs
 
 # The encoders of the package: importing their files registers them and makes them travel with every checkpoint.
 POINT_MODELS = (PointBertModel, PointMLPModel, PointNet2Model, PointNextModel, PpatModel, Uni3dModel)
@@ -72,6 +74,10 @@ class Ulip2Output(ModelOutput):
     image_embeds: torch.Tensor | None = None
     point_model_output: PointEncoderOutput | None = None
 
+    def to_tuple(self) -> tuple[Any, ...]:
+        """What is there, with the output of the point encoder as a tuple too."""
+        return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in self.values())
+
 
 class Ulip2PreTrainedModel(ReferringModelMixin, ModelCardMixin, PreTrainedModel):
     config_class = Ulip2Config
@@ -81,7 +87,28 @@ class Ulip2PreTrainedModel(ReferringModelMixin, ModelCardMixin, PreTrainedModel)
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
+    _supports_flex_attn = True
     _supports_attention_backend = True
+    point_model: Any
+    point_projection: nn.Linear
+
+    def _encode(
+        self, point_values: torch.Tensor, output_hidden_states: bool | None, output_attentions: bool | None
+    ) -> PointEncoderOutput:
+        """Clouds by the encoder; what a call does not say, this model's configuration says, or else the encoder's."""
+        asked = requested_outputs(self.config, output_hidden_states, output_attentions)
+        said = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        options: dict[str, Any] = {name: True if value else said[name] for name, value in asked.items()}
+        if not self.point_model.config.return_dict:
+            options["return_dict"] = True
+        return self.point_model(point_values, **options)
+
+    def _project(
+        self, point_values: torch.Tensor, output_hidden_states: bool | None, output_attentions: bool | None
+    ) -> tuple[torch.Tensor, PointEncoderOutput]:
+        """Projected features (B, projection_dim), not normalized, and what the encoder returned."""
+        encoded = self._encode(point_values, output_hidden_states, output_attentions)
+        return self.point_projection(encoded.pooled), encoded
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -131,13 +158,15 @@ class Ulip2PointModel(Ulip2PreTrainedModel):
         self.point_model = make_point_model(config)
         self.post_init()
 
+    @can_return_tuple
     def forward(
-        self, point_values: torch.Tensor, output_hidden_states: bool = False, output_attentions: bool = False
+        self,
+        point_values: torch.Tensor,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> PointEncoderOutput:
         """Encodes clouds `point_values` (B, N, in_channels); see the encoder, for example `PointBertModel.forward`."""
-        return self.point_model(
-            point_values, output_hidden_states=output_hidden_states, output_attentions=output_attentions
-        )
+        return self._encode(point_values, output_hidden_states, output_attentions)
 
 
 class Ulip2PointModelWithProjection(Ulip2PreTrainedModel):
@@ -152,14 +181,36 @@ class Ulip2PointModelWithProjection(Ulip2PreTrainedModel):
         self.point_projection = _make_projection(config)
         self.post_init()
 
+    @can_return_tuple
+    def get_point_features(
+        self,
+        point_values: torch.Tensor,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> BaseModelOutputWithPooling:
+        """As `Ulip2Model.get_point_features`."""
+        return _features(*self._project(point_values, output_hidden_states, output_attentions))
+
+    @can_return_tuple
     def forward(
-        self, point_values: torch.Tensor, output_hidden_states: bool = False, output_attentions: bool = False
+        self,
+        point_values: torch.Tensor,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> Ulip2PointModelOutput:
         """Embeds clouds `point_values` (B, N, in_channels) as `point_embeds` (B, projection_dim), not normalized."""
-        encoded = self.point_model(
-            point_values, output_hidden_states=output_hidden_states, output_attentions=output_attentions
-        )
-        return Ulip2PointModelOutput(point_embeds=self.point_projection(encoded.pooled), **encoded)
+        embeds, encoded = self._project(point_values, output_hidden_states, output_attentions)
+        return Ulip2PointModelOutput(point_embeds=embeds, **encoded)
+
+
+def _features(embeds: torch.Tensor, encoded: PointEncoderOutput) -> BaseModelOutputWithPooling:
+    """Projected features (B, D) beside the tokens of the patches, as transformers returns features."""
+    return BaseModelOutputWithPooling(
+        last_hidden_state=encoded.tokens,
+        pooler_output=embeds,
+        hidden_states=encoded.hidden_states,
+        attentions=encoded.attentions,
+    )
 
 
 class Ulip2Model(FrozenTowerMixin, Ulip2PreTrainedModel):
@@ -178,33 +229,71 @@ class Ulip2Model(FrozenTowerMixin, Ulip2PreTrainedModel):
         self._init_tower()
         self.post_init()
 
-    def get_point_features(self, point_values: torch.Tensor) -> BaseModelOutputWithPooling:
-        """`pooler_output` (B, projection_dim), not normalized, of clouds (B, N, in_channels); tokens beside it."""
-        encoded = self.point_model(point_values)
-        return BaseModelOutputWithPooling(
-            last_hidden_state=encoded.tokens, pooler_output=self.point_projection(encoded.pooled)
-        )
-
-    def get_text_features(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **tower_inputs: Any
+    @can_return_tuple
+    def get_point_features(
+        self,
+        point_values: torch.Tensor,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> BaseModelOutputWithPooling:
-        """`pooler_output` (B, projection_dim), not normalized, of token ids (B, L), by the tower.
+        """Features of clouds (B, N, in_channels) in the shared space.
 
-        tower_inputs: what else a tokenizer makes, such as `token_type_ids`; given to towers that take it.
+        Returns:
+            `pooler_output` (B, projection_dim), not normalized; `last_hidden_state` (B, G, C), the encoder's tokens.
+        """
+        return _features(*self._project(point_values, output_hidden_states, output_attentions))
+
+    @can_return_tuple
+    def get_text_features(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **tower_inputs: Any,
+    ) -> BaseModelOutputWithPooling:
+        """Features of texts in the shared space, by the tower.
+
+        Args:
+            input_ids, attention_mask: (B, L), as the tower's tokenizer makes them.
+            output_hidden_states, output_attentions: of the tower, as far as it has them.
+            tower_inputs: what else a tokenizer makes, such as `token_type_ids`; given to towers that take it.
+
+        Returns:
+            `pooler_output` (B, projection_dim), not normalized, and what else the tower returns.
         """
         tower = self.get_clip_model()
         given = text_inputs(tower, {"input_ids": input_ids, "attention_mask": attention_mask, **tower_inputs})
-        return self._checked("text", tower.get_text_features(**given))
+        asked = self._asked_of_tower(output_hidden_states, output_attentions)
+        return self._checked("text", tower.get_text_features(**given, **asked))
 
-    def get_image_features(self, pixel_values: torch.Tensor, **tower_inputs: Any) -> BaseModelOutputWithPooling:
-        """`pooler_output` (B, projection_dim), not normalized, of images, by the tower.
+    @can_return_tuple
+    def get_image_features(
+        self,
+        pixel_values: torch.Tensor,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **tower_inputs: Any,
+    ) -> BaseModelOutputWithPooling:
+        """Features of images in the shared space, by the tower.
 
-        pixel_values: (B, 3, H, W), or as the tower's image processor makes them. tower_inputs: what else it makes,
-            such as SigLIP 2's `pixel_attention_mask` and `spatial_shapes`.
+        Args:
+            pixel_values: (B, 3, H, W), or as the tower's image processor makes them.
+            output_hidden_states, output_attentions: of the tower, as far as it has them.
+            tower_inputs: what else an image processor makes, such as SigLIP 2's `pixel_attention_mask` and
+                `spatial_shapes`.
+
+        Returns:
+            `pooler_output` (B, projection_dim), not normalized, and what else the tower returns.
         """
         tower = self.get_clip_model()
         given = image_inputs(tower, {"pixel_values": pixel_values, **tower_inputs})
-        return self._checked("image", tower.get_image_features(**given))
+        asked = self._asked_of_tower(output_hidden_states, output_attentions)
+        return self._checked("image", tower.get_image_features(**given, **asked))
+
+    def _asked_of_tower(self, output_hidden_states: bool | None, output_attentions: bool | None) -> dict[str, bool]:
+        requested = requested_outputs(self.config, output_hidden_states, output_attentions)
+        return {name: True for name, asked in requested.items() if asked}  # not every tower knows both names
 
     def _checked(self, modality: str, features: Any) -> BaseModelOutputWithPooling:
         if isinstance(features, torch.Tensor):  # what transformers 4 returned, and what many custom models still do
@@ -235,7 +324,9 @@ class Ulip2Model(FrozenTowerMixin, Ulip2PreTrainedModel):
         """Token ids (B, L) -> (B, D), None; (B, K, L) -> (B, K, D) and the mask (B, K) of captions that are there."""
         features: Any
         if input_ids.ndim == 2:
-            features = self.get_text_features(input_ids, attention_mask, **tower_inputs).pooler_output
+            features = self.get_text_features(
+                input_ids, attention_mask, return_dict=True, **tower_inputs
+            ).pooler_output
             return features, None
         present = torch.ones_like(input_ids[..., 0], dtype=torch.bool)  # (B, K)
         if text_mask is not None:
@@ -247,11 +338,14 @@ class Ulip2Model(FrozenTowerMixin, Ulip2PreTrainedModel):
             name: value[present] if isinstance(value, torch.Tensor) and value.ndim >= 3 else value
             for name, value in tower_inputs.items()
         }  # (captions, L)
-        features = self.get_text_features(input_ids[present], tokens_mask, **tower_inputs).pooler_output
+        features = self.get_text_features(
+            input_ids[present], tokens_mask, return_dict=True, **tower_inputs
+        ).pooler_output
         padded = features.new_zeros(*present.shape, features.shape[-1])  # (B, K, D)
         padded[present] = features
         return padded, present
 
+    @can_return_tuple
     def forward(
         self,
         point_values: torch.Tensor | None = None,
@@ -262,8 +356,8 @@ class Ulip2Model(FrozenTowerMixin, Ulip2PreTrainedModel):
         text_embeds: torch.Tensor | None = None,
         text_mask: torch.Tensor | None = None,
         return_loss: bool | None = None,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         **tower_inputs: Any,
     ) -> Ulip2Output:
         """Embeds any subset of the three modalities and compares points with the other two.
@@ -288,12 +382,10 @@ class Ulip2Model(FrozenTowerMixin, Ulip2PreTrainedModel):
         of_texts, of_images = sort_inputs(self.get_clip_model, tower_inputs)
         encoded, point_embeds = None, None
         if point_values is not None:
-            encoded = self.point_model(
-                point_values, output_hidden_states=output_hidden_states, output_attentions=output_attentions
-            )
-            point_embeds = F.normalize(self.point_projection(encoded.pooled).float(), dim=-1)  # (B, D)
+            projected, encoded = self._project(point_values, output_hidden_states, output_attentions)
+            point_embeds = F.normalize(projected.float(), dim=-1)  # (B, D)
         if image_embeds is None and pixel_values is not None:
-            image_embeds = self.get_image_features(pixel_values, **of_images).pooler_output
+            image_embeds = self.get_image_features(pixel_values, return_dict=True, **of_images).pooler_output
         if image_embeds is not None:
             self._check_width("image_embeds", image_embeds)
             image_embeds = F.normalize(image_embeds.float(), dim=-1)  # (B, D)

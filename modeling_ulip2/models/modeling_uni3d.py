@@ -1,6 +1,7 @@
 """Uni3D, a vision transformer that reads points (arXiv 2310.06773).
 
-points -> patches around sampled centers -> one token a patch (mini-PointNet) -> EVA or EVA-02 blocks -> normalized CLS
+points -> patches around sampled centers -> one token per patch (mini-PointNet) -> EVA or EVA-02 blocks -> CLS,
+normalized
 
 The trunk is that of an image model without its patch, position and rotary embeddings: only blocks and the last norm
 are used. Parameters carry the names and shapes of the published checkpoints; their last layer, `trans2embed`, is the
@@ -9,40 +10,25 @@ projection of `Ulip2PointModelWithProjection` here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import can_return_tuple
 
 from .configuration_ulip2 import Uni3dConfig, register_point_encoder
-from .model_card import ModelCardMixin
-from .modeling_pointbert import (
-    PointBertPatchEncoder,
-    PointEncoderOutput,
-    check_attention_output,
-    check_point_values,
-    drop_path,
-    eager_attention_forward,
-    group_points,
-)
+from .modeling_pointbert import PointBertPatchEncoder, group_points
+from .point_encoder import PointEncoderOutput, PointTransformerPreTrainedModel, check_point_values
 from .point_ops import gather_points
+from .transformer_layers import PreNormBlock, SelfAttention, drop_path_rates
 
 
-class Uni3dAttention(nn.Module):
+class Uni3dAttention(SelfAttention):
     """Self-attention with a bias on queries and values, none on keys; from one fused layer or from three."""
 
     def __init__(self, config: Uni3dConfig):
-        super().__init__()
-        self.config = config
         width = config.hidden_size
-        self.num_heads = config.num_attention_heads
-        self.scaling = (width // config.num_attention_heads) ** -0.5
-        self.is_causal = False
+        super().__init__(config, config.num_attention_heads, width // config.num_attention_heads)
         if config.fused_qkv:
             self.qkv = nn.Linear(width, 3 * width, bias=False)
             self.q_bias = nn.Parameter(torch.zeros(width))
@@ -59,15 +45,8 @@ class Uni3dAttention(nn.Module):
             query, key, value = F.linear(hidden_states, self.qkv.weight, bias).chunk(3, dim=-1)  # (B, T, C) each
         else:
             query, key, value = self.q_proj(hidden_states), self.k_proj(hidden_states), self.v_proj(hidden_states)
-        query, key, value = (
-            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, T, C / heads)
-            for part in (query, key, value)
-        )
-        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-        attended, weights = attend(self, query, key, value, None, dropout=0.0, scaling=self.scaling)
-        return self.proj(attended.flatten(2)), weights  # (B, T, C)
+        attended, weights = self.attend(query, key, value)  # (B, T, C)
+        return self.proj(attended), weights
 
 
 class Uni3dMLP(nn.Module):
@@ -94,9 +73,7 @@ class Uni3dMLP(nn.Module):
         return self.fc2(self.norm(F.silu(self.fc1_g(hidden_states)) * self.fc1_x(hidden_states)))
 
 
-class Uni3dBlock(GradientCheckpointingLayer):
-    """Pre-norm transformer block with stochastic depth (whole branches dropped, sample by sample)."""
-
+class Uni3dBlock(PreNormBlock):
     def __init__(self, config: Uni3dConfig, drop_path_rate: float):
         super().__init__()
         self.drop_path_rate = drop_path_rate
@@ -105,42 +82,25 @@ class Uni3dBlock(GradientCheckpointingLayer):
         self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = Uni3dMLP(config)
 
-    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        attended, weights = self.attn(self.norm1(hidden_states))
-        hidden_states = hidden_states + drop_path(attended, self.drop_path_rate, self.training)
-        branch = self.mlp(self.norm2(hidden_states))
-        return hidden_states + drop_path(branch, self.drop_path_rate, self.training), weights
-
 
 class Uni3dTrunk(nn.Module):
     """Blocks and last norm; a module of its own only because published weights are named `visual.<name>`."""
 
     def __init__(self, config: Uni3dConfig):
         super().__init__()
-        rates = torch.linspace(0, config.drop_path_rate, config.num_hidden_layers, device="cpu").tolist()
+        rates = drop_path_rates(config.drop_path_rate, config.num_hidden_layers)
         self.blocks = nn.ModuleList(Uni3dBlock(config, rate) for rate in rates)
         self.fc_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
 
-class Uni3dPreTrainedModel(ModelCardMixin, PreTrainedModel):
+class Uni3dPreTrainedModel(PointTransformerPreTrainedModel):
     config_class = Uni3dConfig
-    base_model_prefix = "point_model"
-    main_input_name = "point_values"
-    input_modalities = ["point"]
-    supports_gradient_checkpointing = True
     _no_split_modules = ["Uni3dBlock", "PointBertPatchEncoder"]
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_attention_backend = True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """As published: the patch encoder as torch makes it, the blocks as image transformers are made."""
-        if isinstance(module, nn.Conv1d):
-            bound = module.weight[0].numel() ** -0.5
-            for parameter in module.parameters():
-                init.uniform_(parameter, -bound, bound)
-        elif isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear):
             init.trunc_normal_(module.weight, std=self.config.initializer_range)
             if module.bias is not None:
                 init.zeros_(module.bias)
@@ -168,11 +128,12 @@ class Uni3dModel(Uni3dPreTrainedModel):
         self.visual = Uni3dTrunk(config)
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
         point_values: torch.Tensor,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         generator: torch.Generator | None = None,
     ) -> PointEncoderOutput:
         """Encodes clouds.
@@ -192,7 +153,7 @@ class Uni3dModel(Uni3dPreTrainedModel):
         """
         config = self.config
         check_point_values(point_values, config.in_channels, config.group_size)
-        check_attention_output(config, output_attentions)
+        requested = self.requested_outputs(output_hidden_states, output_attentions)
         neighborhood, centers, _, _ = group_points(point_values, config.num_groups, config.group_size)
         if self.training and config.patch_dropout > 0:
             neighborhood, centers = _dropped_patches(neighborhood, centers, config.patch_dropout, generator)
@@ -200,21 +161,8 @@ class Uni3dModel(Uni3dPreTrainedModel):
         tokens = tokens + self.pos_embed(centers.to(tokens.dtype))  # (B, G, C)
         cls = (self.cls_token + self.cls_pos).to(tokens.dtype).expand(len(tokens), -1, -1)  # (B, 1, C)
         hidden_states = torch.cat([cls, tokens], dim=1)  # (B, G+1, C)
-        all_hidden_states, all_attentions = [hidden_states], []
-        for block in self.visual.blocks:
-            hidden_states, weights = block(hidden_states)
-            if output_hidden_states:
-                all_hidden_states.append(hidden_states)
-            if output_attentions:
-                all_attentions.append(weights)
-        hidden_states = self.visual.fc_norm(hidden_states)
-        return PointEncoderOutput(
-            tokens=hidden_states[:, 1:],
-            pooled=hidden_states[:, 0],
-            centers=centers,
-            hidden_states=tuple(all_hidden_states) if output_hidden_states else None,
-            attentions=tuple(all_attentions) if output_attentions else None,
-        )
+        trunk = self.visual
+        return self.encode(trunk.blocks, hidden_states, norm=trunk.fc_norm, centers=centers, **requested)
 
 
 def _dropped_patches(

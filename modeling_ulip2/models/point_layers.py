@@ -1,4 +1,4 @@
-"""What the convolutional point encoders (PointNeXt, PointNet++, PointMLP) share.
+"""What the layers of the point encoders share: 1x1 convolutions with BatchNorm, hidden layers, sampling starts.
 
 Their layers are 1x1 convolutions with BatchNorm and carry the names and shapes of the published weights. Computed
 channels last, such a layer is a product of rows with a matrix, with no transposition between gathering and pooling.
@@ -6,17 +6,33 @@ channels last, such a layer is a product of rows with a matrix, with no transpos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import PreTrainedModel
-from transformers import initialization as init
 from transformers.activations import ACT2FN
 
-from .model_card import ModelCardMixin
+
+def fold_batch_norm(conv: Any, norm: Any = None) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Weight (out, in) and bias (out,) of a 1x1 convolution, with the BatchNorm behind it folded in.
+
+    A BatchNorm in training is not folded: `normed` applies it to the product.
+    """
+    weight, bias = conv.weight.flatten(1), conv.bias
+    if norm is None or norm.training:
+        return weight, bias
+    scale = norm.weight.float() * torch.rsqrt(norm.running_var.float() + norm.eps)  # (out,)
+    centered = -norm.running_mean.float() if bias is None else bias.float() - norm.running_mean.float()
+    folded = scale * centered + norm.bias.float()  # (out,)
+    return (weight * scale[:, None]).to(weight.dtype), folded.to(weight.dtype)
+
+
+def normed(values: torch.Tensor, norm: Any) -> torch.Tensor:
+    """(..., C), by a BatchNorm in training; otherwise as they are, since `fold_batch_norm` has taken it in."""
+    return values if norm is None or not norm.training else norm(values.flatten(0, -2)).view_as(values)
 
 
 def pointwise(values: torch.Tensor, conv: Any, norm: Any = None) -> torch.Tensor:
@@ -32,17 +48,7 @@ def pointwise(values: torch.Tensor, conv: Any, norm: Any = None) -> torch.Tensor
     Returns:
         (..., out).
     """
-    weight, bias = conv.weight.flatten(1), conv.bias  # (out, in), (out,)
-    fold = norm is not None and not norm.training
-    if fold:
-        scale = norm.weight.float() * torch.rsqrt(norm.running_var.float() + norm.eps)  # (out,)
-        shift = norm.bias.float() - scale * norm.running_mean.float()
-        bias = (shift if bias is None else shift + scale * bias.float()).to(weight.dtype)
-        weight = (scale[:, None] * weight).to(weight.dtype)
-    values = F.linear(values, weight, bias)  # (..., out)
-    if norm is None or fold:
-        return values
-    return norm(values.flatten(0, -2)).view_as(values)
+    return normed(F.linear(values, *fold_batch_norm(conv, norm)), norm)  # (..., out)
 
 
 class Pointwise(nn.Sequential):
@@ -63,6 +69,27 @@ class Pointwise(nn.Sequential):
 def activation(name: str) -> nn.Module:
     """The activation called `name` in transformers; it may overwrite its input."""
     return nn.ReLU(inplace=True) if name == "relu" else ACT2FN[name]
+
+
+def hidden_layers(
+    widths: Sequence[int], dropout: float | Sequence[float], act: str = "relu", bias: bool = True, norm: bool = True
+) -> Iterator[list[nn.Module]]:
+    """Fully connected layers from width to width: linear, BatchNorm, activation and dropout of each.
+
+    The encoders that end in such layers, and the classification head, register them under their published names.
+
+    Args:
+        widths: channels before the first layer and behind every layer.
+        dropout: behind each layer, or one for all.
+        act: name of the activation in transformers.
+        bias: of the linear layers.
+        norm: whether there is a BatchNorm.
+    """
+    pairs = list(itertools.pairwise(widths))
+    rates = dropout if isinstance(dropout, Sequence) else [dropout] * len(pairs)
+    for (width_in, width_out), rate in zip(pairs, rates, strict=True):
+        norms = [nn.BatchNorm1d(width_out)] if norm else []
+        yield [nn.Linear(width_in, width_out, bias=bias), *norms, activation(act), nn.Dropout(rate)]
 
 
 def sampling_starts(
@@ -101,30 +128,12 @@ def sampling_starts(
     return torch.stack([torch.randint(0, n, (batch,), generator=generator, device=device) for n in num_points])
 
 
-def refuse_attentions(model: PreTrainedModel, output_attentions: bool) -> None:
-    """Raises ValueError if attention weights are asked of an encoder that has none."""
-    if output_attentions:
-        raise ValueError(f"{type(model).__name__} has no attention: output_attentions must be False.")
-
-
-class PointConvPreTrainedModel(ModelCardMixin, PreTrainedModel):
-    """Base of the convolutional encoders: weights start as torch makes them, as in the published code."""
-
-    base_model_prefix = "point_model"
-    main_input_name = "point_values"
-    input_modalities = ("point",)  # type: ignore[assignment]
-    # no attention to dispatch: whatever a model around the encoder asks for is fine
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d)):
-            bound = module.weight[0].numel() ** -0.5
-            init.uniform_(module.weight, -bound, bound)
-            if module.bias is not None:
-                init.uniform_(module.bias, -bound, bound)
-        else:
-            super()._init_weights(module)
+__all__ = [
+    "Pointwise",
+    "activation",
+    "fold_batch_norm",
+    "hidden_layers",
+    "normed",
+    "pointwise",
+    "sampling_starts",
+]

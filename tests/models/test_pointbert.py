@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from modeling_ulip2 import PointBertConfig, PointBertModel
-from modeling_ulip2.models.modeling_pointbert import PointBertPatchEncoder, drop_path, group_points
+from modeling_ulip2.models.modeling_pointbert import PointBertPatchEncoder, group_points
+from modeling_ulip2.models.transformer_layers import drop_path
 from tests.models.tiny import POINT_CONFIG, clouds
 
 

@@ -78,7 +78,11 @@ def test_attention_implementations_agree(model: SlipModel) -> None:
 
 def test_saved_with_its_code_and_loaded(model: SlipModel, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.glob("*.py")} == {"configuration_slip.py", "modeling_slip.py"}
+    assert {path.name for path in tmp_path.glob("*.py")} == {
+        "configuration_slip.py",
+        "modeling_slip.py",
+        "transformer_layers.py",
+    }
     loaded = AutoModel.from_pretrained(tmp_path)
     assert type(loaded) is SlipModel
     for name, value in loaded.state_dict().items():
