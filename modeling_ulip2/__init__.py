@@ -15,6 +15,7 @@ from ._registration import register_when_ready as _register_when_ready
 
 if TYPE_CHECKING:
     from .embedder import Ulip2Embedder
+    from .embedding.records import ShapeEmbeddings, ShapeFailure, ShapeRecord
     from .models.auto import AutoModelForPointCloudClassification
     from .models.configuration_captioning_ulip2 import Ulip2CaptioningConfig
     from .models.configuration_ulip2 import (
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from .models.point_encoder import PointEncoderOutput
     from .models.processing_captioning_ulip2 import Ulip2CaptioningProcessor
     from .models.processing_ulip2 import Ulip2Processor
-    from .shape_loop import ShapeEmbeddings, ShapeFailure, ShapeRecord
 
 _HOMES = {
     name: module
@@ -86,7 +86,7 @@ _HOMES = {
         "models.point_encoder": ["PointEncoderOutput"],
         "models.processing_captioning_ulip2": ["Ulip2CaptioningProcessor"],
         "models.processing_ulip2": ["Ulip2Processor"],
-        "shape_loop": ["ShapeEmbeddings", "ShapeFailure", "ShapeRecord"],
+        "embedding.records": ["ShapeEmbeddings", "ShapeFailure", "ShapeRecord"],
         "models.modeling_uni3d": ["Uni3dModel"],
     }.items()
     for name in names

@@ -16,7 +16,6 @@ import logging
 import os
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -25,28 +24,19 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
 from .data.candidate_labels import check_labels, check_top_k, ranked
+from .embedding.encoding import check_evaluating, choose_features, encode_points, in_batches
+from .embedding.loop import embed_each
+from .embedding.reading import Reading, as_list, is_path, is_single
+from .embedding.records import ShapeEmbeddings, ShapeRecord
 from .models.configuration_captioning_ulip2 import Ulip2CaptioningConfig
-from .models.configuration_ulip2 import Ulip2Config
 from .models.feature_extraction_ulip2 import Ulip2FeatureExtractor
-from .models.references import missing_reference
-from .shape_loop import (
-    Reading,
-    ShapeEmbeddings,
-    ShapeRecord,
-    as_list,
-    check_evaluating,
-    choose_features,
-    encode_points,
-    in_batches,
-    is_path,
-    is_single,
-    run,
-)
-from .towers.prompts import class_embeddings, resolve_templates
-from .utils.places import PlaceError, find_model, is_hub_name
+from .towers.of_model import load_tower_of
+from .towers.prompts import KeptLabels, resolve_templates
+from .utils.places import find_model, is_hub_name
+from .utils.tensors import finite
 
 if TYPE_CHECKING:
     from .towers import Tower
@@ -54,8 +44,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 16
-# Labels whose embeddings are kept, of 4 to 5 KB each.
-KEPT_LABELS = 20_000
+# What `from_pretrained` of every class understands; the rest is for the model alone.
+_HUB_OPTIONS = ("cache_dir", "code_revision", "force_download", "local_files_only", "revision", "subfolder", "token")
+_HUB_OPTIONS += ("trust_remote_code",)
 
 
 class Ulip2Embedder:
@@ -91,7 +82,7 @@ class Ulip2Embedder:
         self.batch_size, self.num_workers = batch_size, num_workers
         self.encoder_seconds = 0.0
         self._tower = tower
-        self._labels: OrderedDict[tuple[tuple[str, ...], str], Tensor] = OrderedDict()
+        self._labels = KeptLabels()
         self._lock = threading.RLock()
 
     @classmethod
@@ -100,7 +91,7 @@ class Ulip2Embedder:
         name_or_path: str | os.PathLike[str],
         *,
         tower: str | os.PathLike[str] | None = None,
-        device: str | torch.device | None = None,
+        device: str | int | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         batch_size: int = BATCH_SIZE,
         num_workers: int | None = None,
@@ -110,17 +101,19 @@ class Ulip2Embedder:
 
         Args:
             tower: image-text model to use instead of the one that the checkpoint embeds or names, e.g. as it moved.
-            device: default: a GPU if there is one.
+            device: default: a GPU if there is one; with `device_map` among `kwargs`, where that puts the model.
             dtype: of the weights, as in transformers; default float32. Vectors are float32 in any case.
-            kwargs: of `from_pretrained`, such as `revision`, `token`, `cache_dir` or `trust_remote_code`.
+            kwargs: of `from_pretrained`, such as `revision`, `token`, `cache_dir`, `trust_remote_code` or
+                `attn_implementation`.
 
         Raises:
             FileNotFoundError: there is no such folder, nor such a model on the hub.
             ValueError: it is no model that embeds shapes, e.g. a captioner; the message says what it is.
         """
         name = os.fspath(name_or_path)
-        place = find_model(name, **{key: kwargs[key] for key in ("revision", "token", "cache_dir") if key in kwargs})
-        config = AutoConfig.from_pretrained(place, **kwargs)
+        hub = {key: value for key, value in kwargs.items() if key in _HUB_OPTIONS}
+        place = find_model(name, **{key: hub[key] for key in ("revision", "token", "cache_dir") if key in hub})
+        config = AutoConfig.from_pretrained(place, **hub)
         if isinstance(config, Ulip2CaptioningConfig):
             raise ValueError(
                 f"{name} holds a captioner, which describes shapes and has no space of texts: use it with "
@@ -130,15 +123,17 @@ class Ulip2Embedder:
             tower = os.fspath(tower)
             # in a configuration "./" means beside the model, here it means where we are
             here = os.path.isdir(tower) or tower.startswith((".", "~"))
-            tower = os.path.abspath(os.path.expanduser(tower)) if here else tower
-            kwargs = kwargs | {"clip_name_or_path": tower}
+            kwargs["clip_name_or_path"] = os.path.abspath(os.path.expanduser(tower)) if here else tower
         model = AutoModel.from_pretrained(place, dtype=dtype or torch.float32, **kwargs)
-        kwargs.pop("clip_name_or_path", None)
         if not hasattr(getattr(model, "config", None), "point_config") and not hasattr(model.config, "output_dim"):
             raise ValueError(f"{name} holds a {type(model).__name__}, no model of point clouds.")
-        features = AutoFeatureExtractor.from_pretrained(place, **kwargs)
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        return cls(model.to(device).eval(), features, name=name, batch_size=batch_size, num_workers=num_workers)
+        features = AutoFeatureExtractor.from_pretrained(place, **hub)
+        if kwargs.get("device_map") is None:
+            best = "cuda" if torch.cuda.is_available() else "cpu"
+            model = model.to(best if device is None else device)
+        elif device is not None:
+            raise ValueError("device and device_map are two answers to one question: pass one of them.")
+        return cls(model.eval(), features, name=name, batch_size=batch_size, num_workers=num_workers)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {type(self.model).__name__} on {self.device})"
@@ -147,6 +142,11 @@ class Ulip2Embedder:
     def device(self) -> torch.device:
         """Where the encoder runs. Vectors are always returned on the CPU."""
         return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the encoder's weights. Vectors are always float32."""
+        return self.model.dtype
 
     @property
     def dim(self) -> int:
@@ -201,14 +201,11 @@ class Ulip2Embedder:
                 logger.warning("%s: %s", record.id, warning)
             if record.warnings:
                 result.warnings[record.id] = list(record.warnings)
-            if record.error is not None:
-                if on_error == "raise":
-                    raise raised(record)
-                failure = record.failure
-                assert failure is not None
+            failure = record.failure
+            if failure is not None and on_error == "skip":
                 result.failures.append(failure)
-            elif record.embed is not None:
-                rows.append(record.embed)
+            else:
+                rows.append(record.vector())
                 result.ids.append(record.id)
                 result.positions.append(record.position)
         if on_error == "raise":
@@ -228,7 +225,7 @@ class Ulip2Embedder:
         seed: int | None = None,
         batch_size: int | None = None,
         num_workers: int | None = None,
-        progress: bool | None = None,
+        progress: bool | str | None = None,
         keep: bool = False,
     ) -> Iterator[ShapeRecord]:
         """A record for each shape in turn: its vector or the reason why there is none, and warnings.
@@ -239,20 +236,21 @@ class Ulip2Embedder:
             shapes: see `embed_shapes`; any sequence, of which worker processes read the files.
             ids: what to call them; default: paths, and for others their position.
             features: "embeds", of unit length in the shared space (default); "pooled", the encoder's own vector
-                (default of a model without projection); "tokens", one vector per patch.
+                (default of a model without projection); "tokens", one vector per patch; "logits" of a classifier;
+                "connector", what the connector of a captioner reads (its default).
             root: folder below which meshes may name other files (materials, textures); default: each mesh's own.
             up_axis: what points up in the shapes, "y", "z", "-z" or "x"; "auto" (default): what the format fixes, else
                 the feature extractor's setting.
             num_points: drawn from each shape; default: the feature extractor's.
             seed: of that draw; default: the feature extractor's.
             batch_size, num_workers: default: the object's.
-            progress: show a bar; default: on long lists.
+            progress: show a bar, or what it says; default: a bar on long lists.
             keep: hand on what was read of a sequence that reads shapes itself, as `shape` of each record.
         """
         check_evaluating(self.model)
         reading = self.reading(root=root, up_axis=up_axis, num_points=num_points, seed=seed)
         features = choose_features(self.model, features)
-        return run(
+        return embed_each(
             as_list(shapes),
             reading,
             lambda clouds: self.encode(clouds, features),
@@ -321,6 +319,8 @@ class Ulip2Embedder:
         """Embeds images, each a path, a PIL image or a uint8 array (H, W, 3): (n, D); a single one gives (1, D)."""
         from PIL import Image
 
+        from .data.images import open_image
+
         single = is_path(images) or isinstance(images, Image.Image) or getattr(images, "ndim", None) == 3
         images = [images] if single else list(images)
         if not images:
@@ -335,20 +335,9 @@ class Ulip2Embedder:
             labels: names of the classes.
             templates: prompts with `{}` for the name, or the name of some; default: ULIP-2's 64, "modelnet40_64".
         """
-        labels, templates = check_labels(labels), resolve_templates(templates)
-        with self._lock:
-            known = {label: self._labels[templates, label] for label in labels if (templates, label) in self._labels}
-        new = [label for label in labels if label not in known]
-        if new:  # others need not wait for these
-            embeds = self._same_space(class_embeddings(self.tower.encode_text, new, templates))
-            known |= zip(new, embeds, strict=True)
-        with self._lock:
-            for label in labels:
-                self._labels[templates, label] = known[label]
-                self._labels.move_to_end((templates, label))
-            while len(self._labels) > KEPT_LABELS:
-                self._labels.popitem(last=False)
-        return torch.stack([known[label] for label in labels])  # (K, D)
+        return self._same_space(
+            self._labels(self.tower.encode_text, check_labels(labels), resolve_templates(templates))
+        )
 
     def _same_space(self, embeds: Tensor) -> Tensor:
         if embeds.shape[-1] != self.dim:
@@ -384,12 +373,18 @@ class Ulip2Embedder:
             shapes: one or several, see `embed_shapes`.
             labels, templates: see `embed_labels`.
             top_k: how many labels to return; default: all.
-            options: see `iter_shapes`.
+            options: see `embed_shapes`. With `on_error="skip"` a shape that cannot be used is logged, and gets None.
         """
         self.embed_labels(labels, templates)  # what is wrong with them is said before any shape is read
-        several = not is_single(shapes)
-        ranked = self.rank(self.embed_shapes(shapes, **options), labels, templates=templates, top_k=top_k)
-        return ranked if several else ranked[0]
+        single, shapes = is_single(shapes), as_list(shapes)
+        found = self.embed_shapes(shapes, **options)
+        ranked = self.rank(found, labels, templates=templates, top_k=top_k)
+        if isinstance(found, ShapeEmbeddings):
+            for failure in found.failures:
+                logger.warning("%s", failure)
+            usable = dict(zip(found.positions, ranked, strict=True))
+            ranked = [usable.get(position) for position in range(len(shapes))]
+        return ranked[0] if single else ranked
 
     def rank(
         self,
@@ -409,73 +404,8 @@ class Ulip2Embedder:
         return self.model.logit_scale.detach().float().exp().cpu() * self.similarity(embeds, label_embeds)
 
 
-def load_tower_of(model: Any, name: str | Path, tower: str | Path | None = None) -> Tower:
-    """The tower of a `Ulip2Model`, on its device.
-
-    Args:
-        name: folder or hub name of the model, whose processor serves a tower that the checkpoint embeds.
-        tower: one to use instead.
-
-    Raises:
-        ValueError: the model reads neither texts nor images.
-    """
-    from .towers import TransformersTower, load_tower
-
-    if not (isinstance(getattr(model, "config", None), Ulip2Config) and hasattr(model, "get_clip_model")):
-        raise ValueError(
-            f"a {type(model).__name__} reads neither texts nor images, and so has nothing to compare shapes with: "
-            "a Ulip2Model is needed."
-        )
-    reference, options = tower, {}
-    if reference is None and model.config.clip_config is None:
-        reference, options = model.config.clip_name_or_path, model.tower_options()
-    if reference is not None:
-        try:
-            if os.path.isabs(reference) and not os.path.isdir(reference):
-                raise PlaceError("there is no such folder.")
-            return load_tower(reference, model.device, **options)
-        except (OSError, ValueError) as error:
-            what = f"image-text tower of {name}:"
-            remedy = " Or name it to this command or function: --tower, tower=...."
-            raise missing_reference(error, str(reference), "clip_name_or_path", what, remedy) from error
-    processor = AutoProcessor.from_pretrained(str(name), **model._origin.options)
-    return TransformersTower(model.get_clip_model(), processor.tokenizer, processor.image_processor, str(name))
-
-
 def as_rows(embeds: Any) -> Tensor:
-    """Vectors as a finite matrix (N, D) float32 on the CPU."""
+    """Vectors, or one alone, as a finite matrix (N, D) float32 on the CPU."""
     if isinstance(embeds, ShapeEmbeddings):
         embeds = embeds.embeddings
-    rows = torch.as_tensor(embeds).detach().float().cpu()
-    rows = rows[None] if rows.ndim == 1 else rows
-    if rows.ndim != 2:
-        raise ValueError(f"vectors must be a matrix (N, D), got shape {tuple(rows.shape)}")
-    if not bool(rows.isfinite().all()):
-        raise ValueError("vectors hold NaN or infinite numbers")
-    return rows
-
-
-def open_image(path: str | os.PathLike[str]) -> Any:
-    """An image file as an RGB image.
-
-    Raises:
-        ValueError: it is no image that can be read; the message names the file.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise ValueError(f"{os.fspath(path)}: there is no such file") from None
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{os.fspath(path)} is no image that can be read ({error})") from None
-
-
-def raised(record: ShapeRecord) -> Exception:
-    """The error of a record, with the shape's name in it."""
-    error = record.error
-    assert error is not None
-    if isinstance(error, ValueError) and type(error) is ValueError:
-        return ValueError(f"the shape {record.id!r} cannot be prepared: {error}")
-    return error
+    return finite(torch.atleast_2d(torch.as_tensor(embeds).detach().cpu()), "the vectors")

@@ -46,7 +46,6 @@ def run(options: argparse.Namespace) -> int:
     from transformers import TextStreamer, set_seed
 
     from modeling_ulip2.pipelines.point_cloud_to_text import load_captioner
-    from modeling_ulip2.shape_loop import SHAPE_ERRORS, ShapeFailure
 
     files = shape_files(options.files, options.root)
     captioner = load_captioner(
@@ -55,36 +54,30 @@ def run(options: argparse.Namespace) -> int:
         language_model_name_or_path=options.language_model,
         point_model_name_or_path=options.point_model,
     )
-    reading = captioner.embedder.reading(root=options.root, up_axis=options.up_axis)
     settings = {"max_new_tokens": options.max_new_tokens, "num_beams": options.num_beams}
     settings = {name: value for name, value in settings.items() if value is not None}
     streams = (options.num_beams or 1) == 1
     failed = 0
-    for file in files:
-        name = str(file)
-        try:
-            cloud, warnings = reading(file)
-        except SHAPE_ERRORS as error:
-            tell_failure(ShapeFailure.of(name, error))
+    # one by one, so that the first words come soon
+    for record in captioner.embedder.iter_shapes(
+        files, root=options.root, up_axis=options.up_axis, batch_size=1, progress=False
+    ):
+        tell_warnings(record.id, record.warnings)
+        if record.failure is not None:
+            tell_failure(record.failure)
             failed += 1
             continue
-        tell_warnings(name, warnings)
         if len(files) > 1:
-            print(f"{name}: ", end="", flush=True)
+            print(f"{record.id}: ", end="", flush=True)
         set_seed(options.seed)
         tokenizer = captioner.processor.tokenizer
-        try:
-            answer = captioner.answer(
-                cloud,
-                prompt=options.prompt,
-                chat_template="plain" if options.plain else None,
-                generate_kwargs=settings | {"do_sample": options.sample},
-                streamer=TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True) if streams else None,
-            )
-        except ValueError as error:  # a cloud that the encoder refuses
-            tell_failure(ShapeFailure.of(name, error))
-            failed += 1
-            continue
+        answer = captioner.answer(
+            record.vector(),
+            prompt=options.prompt,
+            chat_template="plain" if options.plain else None,
+            generate_kwargs=settings | {"do_sample": options.sample},
+            streamer=TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True) if streams else None,
+        )
         if not streams:
             print(answer[0]["generated_text"])
     return status(failed, len(files))

@@ -22,7 +22,7 @@ from .shared import (
 )
 
 if TYPE_CHECKING:
-    from modeling_ulip2.shape_loop import ShapeRecord
+    from modeling_ulip2.embedding.records import ShapeRecord
 
 # Rows held in memory before they are written.
 _ROW_GROUP = 1024
@@ -52,7 +52,7 @@ def register(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from modeling_ulip2 import Ulip2Embedder
-    from modeling_ulip2.shape_loop import choose_features
+    from modeling_ulip2.embedding.encoding import choose_features
 
     files = shape_files(options.files, options.root)
     embedder = Ulip2Embedder.from_pretrained(options.model, device=options.device, batch_size=options.batch_size)

@@ -39,7 +39,6 @@ def register(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from modeling_ulip2.embedder import raised
     from modeling_ulip2.search.index import ShapeIndex, combine
 
     if not (options.text or options.image or options.shape):
@@ -55,9 +54,7 @@ def run(options: argparse.Namespace) -> int:
     if options.shape:
         (record,) = embedder.iter_shapes(options.shape, root=options.root, up_axis=options.up_axis)
         tell_warnings(record.id, record.warnings)
-        if record.embed is None:
-            raise raised(record)
-        embeds.append(record.embed)
+        embeds.append(record.vector())
     for match in index.search(combine(embeds), options.top_k):
         row = index.shapes.select_columns(["id", "name"])[match.row]
         print(f"{match.score:.3f}  {row['name']}  ({row['id']})")

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from modeling_ulip2.embedding.records import ShapeFailure
     from modeling_ulip2.geometry.folders import ShapeFile
-    from modeling_ulip2.shape_loop import ShapeFailure
 
 # The up axes are those of `modeling_ulip2.models.axes`, which is not imported for `--help`.
 UP_AXES = ("y", "z", "-z", "x", "auto")

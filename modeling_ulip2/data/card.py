@@ -12,6 +12,7 @@ from huggingface_hub import DatasetCardData, RepoCard
 
 from modeling_ulip2.geometry.axes import AUTO_AXIS
 from modeling_ulip2.utils.files import write_text
+from modeling_ulip2.utils.markdown import markdown_table
 
 from .schema import FEATURES_CONFIG, TRIPLETS_CONFIG, features_features, triplet_features
 
@@ -216,7 +217,7 @@ def _columns(settings: Mapping[str, Any]) -> str:
         (
             "xyz",
             f"({settings['num_points']}, 3) float16, y up, in the file's unit; a shape that half precision "
-            "could not hold is centerd or scaled by a power of two",
+            "could not hold is centered or scaled by a power of two",
         ),
         ("rgb", f"({settings['num_points']}, 3) uint8, sRGB"),
         (
@@ -227,7 +228,7 @@ def _columns(settings: Mapping[str, Any]) -> str:
         (
             "distances, shifts, fov, size, target",
             "the rest of the cameras: distance from the point that they look at, how far they were then moved to "
-            "their right and upwards, full angle of view in degrees, pixels a side, that point; in the frame and unit "
+            "their right and upwards, full angle of view in degrees, pixels per side, that point; in the frame and unit "
             "of `xyz`",
         ),
         ("captions, caption_scores", "one list per view, best caption first"),
@@ -243,19 +244,21 @@ def _columns(settings: Mapping[str, Any]) -> str:
                 "the tower's normalized embeddings of each view and each caption, float16, in the same order",
             )
         )
-    table = "\n".join(f"| {name} | {meaning} |" for name, meaning in rows)
-    return f"## Columns\n\n| column | content |\n|---|---|\n{table}"
+    return "## Columns\n\n" + "\n".join(markdown_table(["column", "content"], rows)).rstrip()
 
 
 def _licenses(totals: Mapping[str, Any]) -> str:
-    def table(head: str, counts: Mapping[str, int]) -> str:
-        rows = "\n".join(f"| {name or 'unknown'} | {count:,} |" for name, count in sorted(counts.items()))
-        return f"| {head} | shapes |\n|---|---|\n{rows}"
-
+    tables = [*count_table("license", totals.get("licenses", {})), *count_table("source", totals.get("sources", {}))]
     return (
         "## Licenses\n\nEvery row names the creator and the license of its shape, where the source states them; "
-        "points and views are derived from it.\n\n"
-        f"{table('license', totals.get('licenses', {}))}\n\n{table('source', totals.get('sources', {}))}"
+        "points and views are derived from it.\n\n" + "\n".join(tables).rstrip()
+    )
+
+
+def count_table(head: str, counts: Mapping[str, int]) -> list[str]:
+    """Lines of a Markdown table: how many shapes there are of each license, source and the like."""
+    return markdown_table(
+        [head, "shapes"], [(name or "unknown", f"{count:,}") for name, count in sorted(counts.items())]
     )
 
 

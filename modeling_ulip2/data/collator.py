@@ -72,6 +72,10 @@ class CloudCollator:
         """Does each pass draw otherwise than the one before?"""
         return self.augmentation is not None
 
+    def points(self, rows: Sequence[Mapping[str, Any]]) -> torch.Tensor:
+        """`point_values` (B, N, C) float32 of rows as a dataset of clouds gives them, without what goes with them."""
+        return self._points(rows, [self._rng(row) for row in rows])
+
     def _points(self, rows: Sequence[Mapping[str, Any]], rngs: list[np.random.Generator]) -> torch.Tensor:
         """`point_values` (B, N, 3 or 6) float32 of rows with `xyz` (N, 3) and perhaps `rgb` (N, 3).
 

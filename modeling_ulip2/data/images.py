@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -45,6 +46,21 @@ def read_depth(view: Any) -> np.ndarray:
     if depth.ndim != 2:
         raise ValueError(f"a depth view must have one channel, got an array of shape {depth.shape}")
     return depth
+
+
+def open_image(path: str | os.PathLike[str]) -> Image.Image:
+    """An image file as an RGB image.
+
+    Raises:
+        ValueError: it is no image that can be read; the message names the file.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError:
+        raise ValueError(f"{os.fspath(path)}: there is no such file") from None
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{os.fspath(path)} is no image that can be read ({error})") from None
 
 
 def draw_cloud(xyz: np.ndarray, rgb: np.ndarray, side: int) -> np.ndarray:

@@ -16,13 +16,12 @@ from torch.utils.data import Dataset as TorchDataset
 from modeling_ulip2.data.augmentation import PointAugmentation, random_sample
 from modeling_ulip2.data.collator import CloudCollator
 from modeling_ulip2.data.labels import class_names_of, read_labels
-from modeling_ulip2.data.reading import decode_row, read_split, read_triplets, select_ids
+from modeling_ulip2.data.reading import CloudRows, read_split, read_triplets, select_ids
 from modeling_ulip2.models.feature_extraction_ulip2 import Ulip2FeatureExtractor, unit_sphere
 from modeling_ulip2.models.point_ops import FPSRule, farthest_point_sample
 
 logger = logging.getLogger(__name__)
 
-CLOUD_COLUMNS = ("id", "xyz", "rgb")
 LABEL_COLUMN = "label"
 
 
@@ -53,15 +52,14 @@ class LabeledClouds(TorchDataset):
             )
         self.ids = list(rows["id"]) if "id" in rows.column_names else [str(row) for row in range(len(rows))]
         self._plain = rows
-        columns = [name for name in CLOUD_COLUMNS if name in rows.column_names and name != "id"]
-        self._rows = rows.select_columns(columns).with_format("arrow")
+        self._rows = CloudRows(rows)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """`id`, `xyz`, perhaps `rgb`, and `label`."""
-        return {"id": self.ids[index], **decode_row(self._rows[index]), LABEL_COLUMN: int(self.labels[index])}
+        return {"id": self.ids[index], **self._rows[index], LABEL_COLUMN: int(self.labels[index])}
 
     @property
     def counts(self) -> np.ndarray:
@@ -237,7 +235,7 @@ class ClassificationCollator(CloudCollator):
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         labels = torch.tensor([row[LABEL_COLUMN] for row in rows], dtype=torch.int64)
-        return {"point_values": self._points(rows, [self._rng(row) for row in rows]), "labels": labels}
+        return {"point_values": self.points(rows), "labels": labels}
 
     def _draw(self, xyz: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
         num_points = self.feature_extractor.num_points

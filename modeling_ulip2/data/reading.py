@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,26 @@ def check_views(triplets: Dataset) -> None:
             f"{missing} of {len(triplets)} triplets have no views, e.g. {example!r}: this needs pictures beside "
             "clouds and captions"
         )
+
+
+class CloudRows(Sequence[dict[str, Any]]):
+    """Rows of a dataset as an embedder takes them, decoded when they are asked for.
+
+    Args:
+        clouds: rows with `xyz` and perhaps `rgb`.
+        keep_color: False leaves `rgb` out, so that the extractor fills its gray.
+    """
+
+    def __init__(self, clouds: Dataset, keep_color: bool = True) -> None:
+        wanted = ("xyz", "rgb") if keep_color else ("xyz",)
+        self._rows = clouds.select_columns([name for name in wanted if name in clouds.column_names])
+        self._rows = self._rows.with_format("arrow")
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return decode_row(self._rows[index])
 
 
 class TripletDataset(TorchDataset):

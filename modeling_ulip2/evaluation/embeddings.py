@@ -14,13 +14,14 @@ from torch.nn import functional as F
 from transformers.utils import logging
 
 from modeling_ulip2.data.images import open_view
-from modeling_ulip2.data.reading import check_views, decode_row
+from modeling_ulip2.data.reading import CloudRows, check_views, decode_row
 from modeling_ulip2.data.schema import STORED_UP_AXIS
-from modeling_ulip2.embedder import Ulip2Embedder, load_tower_of
+from modeling_ulip2.embedder import Ulip2Embedder
 from modeling_ulip2.models.configuration_ulip2 import Ulip2Config
 from modeling_ulip2.models.feature_extraction_ulip2 import Ulip2FeatureExtractor
 from modeling_ulip2.models.modeling_ulip2 import Ulip2Model
 from modeling_ulip2.towers import Tower
+from modeling_ulip2.towers.of_model import load_tower_of
 
 
 def load_for_evaluation(
@@ -50,26 +51,6 @@ def load_point_model(
     return embedder.model, embedder.feature_extractor
 
 
-class CloudRows(Sequence[dict[str, Any]]):
-    """Rows of a dataset as an embedder takes them, decoded when they are asked for.
-
-    Args:
-        clouds: rows with `xyz` and perhaps `rgb`.
-        keep_color: False leaves `rgb` out, so that the extractor fills its gray.
-    """
-
-    def __init__(self, clouds: Dataset, keep_color: bool = True) -> None:
-        wanted = ("xyz", "rgb") if keep_color else ("xyz",)
-        self._rows = clouds.select_columns([name for name in wanted if name in clouds.column_names])
-        self._rows = self._rows.with_format("arrow")
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: Any) -> Any:
-        return decode_row(self._rows[index])
-
-
 def embed_points(
     model: Any,
     feature_extractor: Ulip2FeatureExtractor,
@@ -77,6 +58,7 @@ def embed_points(
     batch_size: int = 16,
     progress: bool = True,
     up_axis: str | None = STORED_UP_AXIS,
+    num_workers: int | None = None,
 ) -> Tensor:
     """Embeds N clouds that are read already; see `Ulip2Embedder.embed_shapes` for files and for more options.
 
@@ -84,6 +66,7 @@ def embed_points(
         model: anything with `get_point_features`; in evaluation mode.
         clouds: rows with `xyz` (n, 3) and perhaps `rgb` (n, 3), e.g. a triplets dataset.
         up_axis: what is up in rows that do not say it; default: as in triplets, y. None: the feature extractor knows.
+        num_workers: processes that decode and prepare rows; None: what the machine has to spare, for long lists.
 
     Returns:
         (N, D) float32 on the CPU, L2-normalized.
@@ -93,7 +76,9 @@ def embed_points(
     ids = list(clouds["id"]) if isinstance(clouds, Dataset) and "id" in clouds.column_names else None
     rows = CloudRows(clouds) if isinstance(clouds, Dataset) else clouds
     embedder = Ulip2Embedder(model, feature_extractor, batch_size=batch_size)
-    return embedder.embed_shapes(rows, ids=ids, features="embeds", up_axis=up_axis, num_workers=0, progress=progress)
+    return embedder.embed_shapes(
+        rows, ids=ids, features="embeds", up_axis=up_axis, num_workers=num_workers, progress=progress
+    )
 
 
 def embed_views(

@@ -31,7 +31,7 @@ class HeldOutEvaluation:
         labels: category by id, for zero-shot classification; None: retrieval only.
         templates: prompts of the class embeddings.
         features: the tower's embeddings of the rows, if there are any.
-        batch_size: clouds a forward pass.
+        batch_size: clouds per forward pass.
         seed: of the view of each shape that asks for it.
     """
 
@@ -90,7 +90,7 @@ class HeldOutEvaluation:
         was_training = model.training
         model.eval()
         rows = self.triplets.select(mine)
-        embeds = embed_points(model, self.feature_extractor, rows, self.batch_size, progress=False)
+        embeds = embed_points(model, self.feature_extractor, rows, self.batch_size, progress=False, num_workers=0)
         model.train(was_training)
         if state.num_processes == 1:
             return embeds

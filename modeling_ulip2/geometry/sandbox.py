@@ -15,6 +15,20 @@ _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]+:")  # http:, file:, data:
 _DRIVE = re.compile(r"^[A-Za-z]:")  # Windows
 
 
+def path_within(folder: Path, name: str) -> Path:
+    """The path called `name` below a folder, whether or not there is such a file; either slash parts it.
+
+    Symbolic links are followed as `Sandbox` does.
+
+    Raises:
+        MeshError: "external_uri" if it leads out of the folder.
+    """
+    path = folder / name.replace("\\", "/")
+    if "\0" in name or not Sandbox(folder, 0).allows(path.resolve()):
+        raise MeshError("external_uri", f"{name[:120]!r} leads out of the folder {folder.name!r}")
+    return path
+
+
 class Sandbox:
     """Reads what a mesh file refers to.
 

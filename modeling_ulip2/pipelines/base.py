@@ -6,7 +6,6 @@ import logging
 import os
 from typing import Any
 
-import numpy as np
 import torch
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import Pipeline
@@ -65,12 +64,8 @@ class PointCloudPipeline(_Pipeline):
         return {"cloud": cloud, "warnings": warnings}
 
     def _encode(self, clouds: Any, features: str | None) -> torch.Tensor:
-        return self.embedder.encode(as_clouds(clouds), features)
-
-
-def as_clouds(clouds: Any) -> list[np.ndarray]:
-    """What transformers hands to a forward pass, one array (N, C) or a list of them, as a list."""
-    return clouds if isinstance(clouds, list) else [clouds]
+        """`Ulip2Embedder.encode` of what transformers hands to a forward pass: one array (N, C) or a list of them."""
+        return self.embedder.encode(clouds if isinstance(clouds, list) else [clouds], features)
 
 
 def reading_options(root: Any, up_axis: str | None) -> dict[str, Any]:

@@ -13,8 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from modeling_ulip2.data.candidate_labels import check_top_k, ranked
-from modeling_ulip2.pipelines.base import PointCloudPipeline, as_clouds, reading_options, with_warnings
-from modeling_ulip2.shape_loop import in_batches
+from modeling_ulip2.pipelines.base import PointCloudPipeline, reading_options, with_warnings
 
 CLASSIFICATION = "point-cloud-classification"
 
@@ -46,8 +45,7 @@ class PointCloudClassificationPipeline(PointCloudPipeline):
         return reading_options(root, up_axis), {}, {} if top_k is None else {"top_k": top_k}
 
     def _forward(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        logits = in_batches(as_clouds(inputs["cloud"]), self.device, lambda values: self.model(values).logits)
-        return {"logits": logits, "warnings": inputs["warnings"]}  # (B, num_labels)
+        return {"logits": self._encode(inputs["cloud"], "logits"), "warnings": inputs["warnings"]}  # (B, num_labels)
 
     def postprocess(self, outputs: dict[str, Any], top_k: int = 5) -> list[dict[str, Any]]:
         names = self.model.config.id2label

@@ -14,14 +14,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor, pipeline
 
 from modeling_ulip2.models.captioning_card import PROMPT
 from modeling_ulip2.models.configuration_captioning_ulip2 import Ulip2CaptioningConfig
-from modeling_ulip2.pipelines.base import PointCloudPipeline, as_clouds, reading_options, with_warnings
-from modeling_ulip2.shape_loop import in_batches
+from modeling_ulip2.pipelines.base import PointCloudPipeline, reading_options, with_warnings
 from modeling_ulip2.utils.places import find_model
 
 POINT_CLOUD_TO_TEXT = "point-cloud-to-text"
@@ -74,42 +72,47 @@ class PointCloudToTextPipeline(PointCloudPipeline):
         forward |= {"generate_kwargs": settings} if settings else {}
         return reading_options(root, up_axis), forward, {}
 
-    def _forward(
+    def _forward(self, inputs: dict[str, Any], **parameters: Any) -> dict[str, Any]:
+        features = self._encode(inputs["cloud"], "connector")  # (B, G, C)
+        return {"sequences": self._generate(features, **parameters), "warnings": inputs["warnings"]}
+
+    def _generate(
         self,
-        inputs: dict[str, Any],
+        features: torch.Tensor,
         prompt: str = PROMPT,
         chat_template: str | None = None,
         generate_kwargs: Mapping[str, Any] | None = None,
         streamer: Any = None,
-    ) -> dict[str, Any]:
-        clouds = as_clouds(inputs["cloud"])
+    ) -> torch.Tensor:
+        """Answers (B, sequences, L) about clouds of which the connector reads `features` (B, G, C)."""
+        model: Any = self.model
         content = [{"type": "point_cloud"}, {"type": "text", "text": prompt}]
         processor: Any = self.processor
         batch = processor.apply_chat_template(
-            [[{"role": "user", "content": content}]] * len(clouds),
+            [[{"role": "user", "content": content}]] * len(features),
             chat_template=chat_template,
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
         ).to(self.device)
-        model: Any = self.model
         settings: dict[str, Any] = dict(generate_kwargs or {})
         if model.generation_config.max_new_tokens is None:
             settings.setdefault("max_new_tokens", MAX_NEW_TOKENS)
         if streamer is not None:
             settings["streamer"] = streamer
-        ids = model.generate(**batch, point_features=self._features(clouds), **settings)  # (B * sequences, L)
-        return {"sequences": ids.unflatten(0, (len(clouds), -1)), "warnings": inputs["warnings"]}
+        features = features.to(self.device, model.dtype)
+        return model.generate(**batch, point_features=features, **settings).unflatten(0, (len(features), -1))
 
-    def _features(self, clouds: list[np.ndarray]) -> torch.Tensor:
-        """What the connector reads of clouds (N, C) of any sizes."""
-        model: Any = self.model
-        return in_batches(clouds, self.device, model.get_point_features).to(self.device)
+    def answer(self, features: torch.Tensor, **parameters: Any) -> list[dict[str, Any]]:
+        """What is said about a shape that the embedder has read.
 
-    def answer(self, cloud: np.ndarray, **parameters: Any) -> list[dict[str, Any]]:
-        """What is said about a prepared cloud (N, C); `parameters` are those of a call that are not about reading."""
+        Args:
+            features: (G, C), what the connector reads of it.
+            parameters: those of a call that are not about reading.
+        """
         _, forward, _ = self._sanitize_parameters(**parameters)
-        return self.postprocess(self.forward({"cloud": cloud, "warnings": []}, **forward))
+        with torch.no_grad():
+            return self.postprocess({"sequences": self._generate(features[None], **forward), "warnings": []})
 
     def postprocess(self, outputs: dict[str, Any]) -> list[dict[str, Any]]:
         processor: Any = self.processor

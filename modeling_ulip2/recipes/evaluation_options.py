@@ -49,7 +49,7 @@ class ZeroShotArguments:
         default=None, metadata={"help": "Class embeddings of benchmarks, to be shared by runs; default: output_dir."}
     )
     tower: str | None = field(default=None, metadata={"help": "Image-text model, where the model's own has moved."})
-    batch_size: int = field(default=16, metadata={"help": "Clouds a forward pass."})
+    batch_size: int = field(default=16, metadata={"help": "Clouds per forward pass."})
     seed: int = field(default=0, metadata={"help": "Of the shuffled control and the bootstrap."})
 
 
@@ -77,7 +77,7 @@ class RetrievalArguments:
     templates: str = field(default="modelnet40_64", metadata={"help": "Prompts of a category: modelnet40_64."})
     images: bool = field(default=True, metadata={"help": "Measure image -> shape too, one view a shape."})
     tower: str | None = field(default=None, metadata={"help": "Image-text model, where the model's own has moved."})
-    batch_size: int = field(default=16, metadata={"help": "Clouds a forward pass."})
+    batch_size: int = field(default=16, metadata={"help": "Clouds per forward pass."})
     seed: int = field(default=0, metadata={"help": "Of the views that ask, the shuffled control and the bootstrap."})
 
 
@@ -94,7 +94,7 @@ class LeaderboardArguments:
         default=None, metadata={"help": "ulip2, openshape or uni3d; default: of each model's own project."}
     )
     tower: str | None = field(default=None, metadata={"help": "Image-text model, where the models' own has moved."})
-    batch_size: int = field(default=16, metadata={"help": "Clouds a forward pass."})
+    batch_size: int = field(default=16, metadata={"help": "Clouds per forward pass."})
     num_workers: int | None = field(
         default=None, metadata={"help": "Processes that prepare clouds; default: the cores to spare."}
     )
@@ -134,7 +134,7 @@ class CaptionMeasureArguments:
     length_penalty: float | None = field(
         default=None, metadata={"help": "Exponent of the length; 0: none (published: 0)."}
     )
-    batch_size: int = field(default=16, metadata={"help": "Shapes a call of generate."})
+    batch_size: int = field(default=16, metadata={"help": "Shapes per call of generate."})
     tokenizer: str | None = field(
         default=None, metadata={"help": "ptb or regex; default: ptb, as in the papers, where there is Java."}
     )
@@ -172,5 +172,5 @@ class RobustnessArguments:
     templates: str = field(default="modelnet40_64", metadata={"help": "Prompts of a class."})
     tower: str | None = field(default=None, metadata={"help": "Image-text model, where the model's own has moved."})
     limit: int | None = field(default=None, metadata={"help": "Only the first N shapes."})
-    batch_size: int = field(default=16, metadata={"help": "Clouds a forward pass."})
+    batch_size: int = field(default=16, metadata={"help": "Clouds per forward pass."})
     seed: int = field(default=0, metadata={"help": "Of the corruptions and the bootstrap."})

@@ -45,7 +45,6 @@ from modeling_ulip2.recipes.finetuning_options import (
     FinetuningRunArguments,
 )
 from modeling_ulip2.recipes.options import log_to_terminal, parse_options
-from modeling_ulip2.shape_loop import encode_points
 from modeling_ulip2.training.classification import ClassificationTrainer, ClassificationTrainingArguments
 from modeling_ulip2.training.options import claim_output_dir
 from modeling_ulip2.utils.files import write_text
@@ -179,12 +178,7 @@ class FrozenFeatures:
             self._known[key] = known
             for part in (self.split.train, self.split.test):
                 features = encode_clouds(
-                    lambda values: encode_points(model, values, "pooled"),
-                    collator,
-                    part,
-                    self.batch_size,
-                    model.device,
-                    f"{run.initialization} encoder",
+                    model, "pooled", collator, part, self.batch_size, f"{run.initialization} encoder"
                 )
                 known.update(zip(part.ids, features, strict=True))
         return torch.stack([self._known[key][name] for name in clouds.ids])

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from modeling_ulip2 import Ulip2FeatureExtractor, Ulip2ForPointCloudClassification
 from modeling_ulip2.data.labels import class_names_of, read_labels
 from modeling_ulip2.data.reading import decode_row, read_split, read_triplets, select_ids
+from modeling_ulip2.embedding.encoding import encode_points
 from modeling_ulip2.evaluation import class_embeddings, load_templates
 from modeling_ulip2.evaluation.embeddings import load_for_evaluation
 from modeling_ulip2.evaluation.reports.figures import CurvePanel, robustness_curves
@@ -35,6 +35,7 @@ from modeling_ulip2.evaluation.robustness.curves import (
 from modeling_ulip2.recipes.evaluation_options import RobustnessArguments
 from modeling_ulip2.recipes.options import parse_options
 from modeling_ulip2.utils.files import write_text
+from modeling_ulip2.utils.markdown import markdown_table
 
 ZERO_SHOT = "zero-shot"
 
@@ -116,9 +117,7 @@ def load_models(args: RobustnessArguments, names: list[str]) -> tuple[dict[str, 
         model.device
     )  # (C, D)
     functions: dict[str, Classify] = {
-        ZERO_SHOT: lambda values: (
-            F.normalize(model.get_point_features(values).pooler_output.float(), dim=-1) @ class_embeds.T
-        )
+        ZERO_SHOT: lambda values: encode_points(model, values, "embeds") @ class_embeds.T  # (B, classes)
     }
     for folder in args.classifiers:
         classifier = Ulip2ForPointCloudClassification.from_pretrained(folder).to(model.device).eval()
@@ -207,18 +206,14 @@ def table_lines(
         levels = [one.level for one in measured[ZERO_SHOT] if one.curve == curve]
         if not levels:
             continue
-        lines += [
-            "",
-            f"{title}:",
-            "",
-            f"| {axis} | " + " | ".join(level_text(curve, level) for level in levels) + " |",
-        ]
-        lines.append("| --- |" + " --- |" * len(levels))
+        rows = []
         for name, own in measured.items():
             cells = [
                 f"{100 * one.accuracy:.1f} ({100 * one.interval[0]:.0f} – {100 * one.interval[1]:.0f})"
                 for one in own
                 if one.curve == curve
             ]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
+            rows.append([name, *cells])
+        header = [axis, *(level_text(curve, level) for level in levels)]
+        lines += ["", f"{title}:", "", *markdown_table(header, rows)[:-1]]
     return lines

@@ -25,7 +25,9 @@ from transformers.utils.logging import tqdm
 
 from modeling_ulip2.data.schema import STORED_UP_AXIS, error_features
 from modeling_ulip2.embedder import Ulip2Embedder
-from modeling_ulip2.shape_loop import ShapeFailure, reading_workers
+from modeling_ulip2.embedding.loop import reading_workers
+from modeling_ulip2.embedding.reading import Selected
+from modeling_ulip2.embedding.records import ShapeFailure
 from modeling_ulip2.utils.files import LEFTOVERS, whole_path, write_text
 from modeling_ulip2.utils.parquet import read_parquet, write_parquet
 
@@ -317,7 +319,7 @@ def _write_shards(
             path = shard_path(folder, shard)
             names = [ids.name(position) for position in positions]
             records = embedder.iter_shapes(
-                Rows(source, positions),
+                Selected(source, positions),
                 ids=names,
                 features="embeds",
                 up_axis=STORED_UP_AXIS,
@@ -330,14 +332,14 @@ def _write_shards(
             with whole_path(path) as partial, ArrowWriter(features=features, path=str(partial)) as writer:
                 for position, record in zip(positions, records, strict=True):
                     bar.update()
-                    if record.failure is not None:
-                        failures.append(record.failure)
+                    failure = record.failure
+                    if failure is not None:
+                        failures.append(failure)
                         continue
                     if ids.same(position, record.shape):
                         report.present += 1
                         continue
-                    assert record.embed is not None
-                    told = {"id": record.id, "collection": ids.collection, EMBEDS: record.embed.numpy()}
+                    told = {"id": record.id, "collection": ids.collection, EMBEDS: record.vector().numpy()}
                     writer.write({**record.shape, **told, "warnings": list(record.warnings)})
                     added.append(record.id)
                     if record.warnings:
@@ -356,19 +358,6 @@ def _write_shards(
     finally:  # once, also when it is stopped; after a kill the next call tries those shapes again
         bar.close()
         _record_errors(folder, tried, errors)
-
-
-class Rows(Sequence[IndexRow]):
-    """Some of the shapes of a source, read when they are asked for."""
-
-    def __init__(self, source: ShapeSource, positions: Sequence[int]) -> None:
-        self._source, self._positions = source, positions
-
-    def __len__(self) -> int:
-        return len(self._positions)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._source[self._positions[index]]
 
 
 def _record_errors(folder: Path, tried: set[str], errors: Sequence[Mapping[str, Any]]) -> None:

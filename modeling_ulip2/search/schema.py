@@ -10,6 +10,7 @@ from typing import Any
 from datasets import Array2D, Features, Image, List, Value
 from huggingface_hub import DatasetCardData
 
+from modeling_ulip2.data.card import count_table
 from modeling_ulip2.utils.places import is_hub_name
 
 FORMAT = 2
@@ -62,7 +63,7 @@ def index_card(info: Mapping[str, Any], num_shapes: int, licenses: Counter[str])
         tags=["3d", "point-cloud", "ulip-2", "search-index"],
         configs=[{"config_name": CONFIG, "data_files": [{"split": "train", "path": f"{CONFIG}/train-*.arrow"}]}],
     )
-    rows = "\n".join(f"| {name or 'unknown'} | {count:,} |" for name, count in sorted(licenses.items()))
+    table = "\n".join(count_table("license", licenses))
     return f"""---
 {metadata.to_yaml()}
 ---
@@ -86,7 +87,4 @@ The folder is an ordinary dataset: `load_dataset("…", split="train")` gives th
 
 Every row names the creator and the license of its shape, where the source states them.
 
-| license | shapes |
-|---|---|
-{rows}
-"""
+{table}"""

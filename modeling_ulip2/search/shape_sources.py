@@ -15,9 +15,10 @@ from modeling_ulip2.data.images import PORTRAIT_AZIMUTH, draw_cloud, nearest_por
 from modeling_ulip2.data.objects import OBJECTS_FILE, list_objects, rotate, rotation_matrix
 from modeling_ulip2.data.reading import decode_row
 from modeling_ulip2.data.schema import TRIPLETS_CONFIG, pack_xyz
-from modeling_ulip2.geometry import Camera, Mesh, MeshError, Renderer, sample_points
+from modeling_ulip2.geometry import Camera, Mesh, Renderer, sample_points
 from modeling_ulip2.geometry.axes import check_up_axis, resolve_up_axis
 from modeling_ulip2.geometry.folders import find_shapes
+from modeling_ulip2.geometry.sandbox import path_within
 from modeling_ulip2.geometry.shapes import read_shape
 from modeling_ulip2.models.feature_extraction_ulip2 import FILL_COLOR, Ulip2FeatureExtractor
 
@@ -142,9 +143,7 @@ class FolderSource:
 
     def __getitem__(self, position: int) -> IndexRow:
         facts = self._objects[position]
-        path = (self._folder / facts["path"].replace("\\", "/")).resolve()
-        if not path.is_relative_to(self._folder):
-            raise MeshError("external_uri", f"{facts['path']!r} leads out of the folder of shapes")
+        path = path_within(self._folder, facts["path"])
         rotation = facts["rotation"]
         # a rotation stands the file's shape upright, whatever its axis; what is stored is y up
         up = "y" if rotation else resolve_up_axis(path, self._up_axis) or self._default_up_axis

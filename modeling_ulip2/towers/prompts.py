@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
@@ -18,6 +20,8 @@ EncodeText = Callable[[list[str]], Tensor]
 # The 64 prompts with which ULIP and ULIP-2 were measured.
 DEFAULT_TEMPLATES = "modelnet40_64"
 PROMPTS_PER_CALL = 1024
+# Labels whose embeddings are kept, of 4 to 5 KB each.
+KEPT_LABELS = 20_000
 
 
 @cache
@@ -90,3 +94,26 @@ def class_embeddings(encode_text: EncodeText, class_names: Sequence[str], templa
         features = encode_text(prompts)  # (C' * T, D)
         classes.append(ensemble_prompts(features.unflatten(0, (len(chunk), len(templates)))))
     return torch.cat(classes)  # (C, D)
+
+
+class KeptLabels:
+    """Embeds labels, each once for given templates as long as it is kept. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._rows: OrderedDict[tuple[tuple[str, ...], str], Tensor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, encode_text: EncodeText, labels: Sequence[str], templates: tuple[str, ...]) -> Tensor:
+        """(K, D) float32, see `class_embeddings`; always of the same tower."""
+        with self._lock:
+            known = {label: self._rows[templates, label] for label in labels if (templates, label) in self._rows}
+        new = [label for label in labels if label not in known]
+        if new:  # others need not wait for these
+            known |= zip(new, class_embeddings(encode_text, new, templates), strict=True)
+        with self._lock:
+            for label in labels:
+                self._rows[templates, label] = known[label]
+                self._rows.move_to_end((templates, label))
+            while len(self._rows) > KEPT_LABELS:
+                self._rows.popitem(last=False)
+        return torch.stack([known[label] for label in labels])  # (K, D)

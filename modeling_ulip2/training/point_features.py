@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from datasets import Dataset
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from modeling_ulip2.data.reading import POINT_COLUMNS, decode_row
+from modeling_ulip2.data.reading import CloudRows
 from modeling_ulip2.data.shares import own_missing_shards, require_whole
+from modeling_ulip2.embedder import Ulip2Embedder
+from modeling_ulip2.embedding.loop import default_workers
+from modeling_ulip2.embedding.reading import Selected
 from modeling_ulip2.training.features import DEFAULT_CACHE
 from modeling_ulip2.utils.files import whole_path
 
@@ -54,7 +57,6 @@ class PointFeatures(Mapping[str, Tensor]):
         return self.__dict__ | {"_open": {}}
 
 
-@torch.no_grad()
 def point_features(
     model: Any, feature_extractor: Any, shapes: Dataset, cache_dir: Path = DEFAULT_CACHE, batch_size: int = 32
 ) -> PointFeatures:
@@ -69,7 +71,7 @@ def point_features(
         cache_dir: where features are kept, by encoder, settings and rows.
 
     Raises:
-        ValueError: the encoder gives NaN or infinity for a shape; the message names it.
+        ValueError: a cloud cannot be used, or the encoder gives NaN or infinity for it; the message names it.
     """
     folder = Path(cache_dir) / _cache_key(model, feature_extractor, shapes)
     ids = list(shapes["id"])
@@ -81,24 +83,24 @@ def point_features(
 
     mine = own_missing_shards(len(paths), is_whole, state.process_index, state.num_processes)
     logger.info(f"features of {len(ids)} shapes in {folder}: {len(mine)} of {len(paths)} shards are computed here")
-    columns = [name for name in POINT_COLUMNS if name in shapes.column_names]
-    rows = shapes.select_columns(columns).with_format("arrow")
+    shards = [range(shard * SHAPES_PER_SHARD, min((shard + 1) * SHAPES_PER_SHARD, len(ids))) for shard in mine]
+    rows = [row for shard in shards for row in shard]
     was_training = model.training
     model.eval()
-    for shard in tqdm(mine, desc="point features", unit="shard", disable=not mine or not state.is_local_main_process):
-        batches = []
-        last = min((shard + 1) * SHAPES_PER_SHARD, len(ids))
-        for start in range(shard * SHAPES_PER_SHARD, last, batch_size):
-            clouds = [decode_row(rows[row]) for row in range(start, min(start + batch_size, last))]
-            values = feature_extractor(clouds, return_tensors="pt")["point_values"]  # (b, N, C)
-            features = model.get_point_features(values.to(model.device)).float().cpu()  # (b, G, C)
-            bad = (~features.flatten(1).isfinite().all(dim=1)).nonzero().flatten()
-            if len(bad):
-                raise ValueError(f"the encoder gives NaN or infinity for {ids[start + int(bad[0])]!r}")
-            batches.append(features)
-        with whole_path(paths[shard]) as partial:
-            save_file({NAME: torch.cat(batches)}, partial)
-    model.train(was_training)
+    try:
+        records = Ulip2Embedder(model, feature_extractor, batch_size=batch_size).iter_shapes(
+            Selected(CloudRows(shapes), rows),
+            ids=[ids[row] for row in rows],
+            features="connector",
+            num_workers=default_workers(state.num_processes) if len(rows) > batch_size else 0,
+            progress="point features" if mine and state.is_local_main_process else False,
+        )
+        for shard, own in zip(mine, shards, strict=True):
+            features = torch.stack([record.vector() for record in islice(records, len(own))])  # (n, G, C)
+            with whole_path(paths[shard]) as partial:
+                save_file({NAME: features}, partial)
+    finally:
+        model.train(was_training)
     state.wait_for_everyone()
     require_whole(paths, is_whole)
     return PointFeatures(ids, paths)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
-from modeling_ulip2 import Ulip2CaptioningProcessor, Ulip2ForConditionalGeneration
+from modeling_ulip2 import Ulip2CaptioningProcessor, Ulip2Embedder, Ulip2ForConditionalGeneration
 from modeling_ulip2.evaluation.captions.verdict import captioner_verdict
 from modeling_ulip2.geometry.shapes import Shape
 
@@ -46,6 +46,7 @@ class Captioner:
     def __init__(self, model: Any, processor: Any, name: str, max_new_tokens: int = MAX_NEW_TOKENS) -> None:
         self.model, self.processor, self.name = model, processor, name
         self.max_new_tokens = max_new_tokens
+        self.embedder = Ulip2Embedder(model, processor.feature_extractor, name=name)
         self._lock = threading.Lock()  # one answer at a time: two would take twice as long each
 
     @classmethod
@@ -67,8 +68,7 @@ class Captioner:
     @gpu
     def read(self, shape: Shape) -> torch.Tensor:
         """What the frozen encoder makes of a shape, (1, G, C): kept, so that further questions cost less."""
-        values = self.processor.feature_extractor([shape.cloud], return_tensors="pt")["point_values"]  # (1, N, C)
-        return self.model.get_point_features(values.to(self.model.device)).cpu()
+        return self.embedder.embed_shapes([shape.cloud])
 
     @gpu
     def answer(self, features: torch.Tensor, question: str, history: Sequence[Turn] = ()) -> Iterator[str]:
@@ -95,7 +95,7 @@ class Captioner:
             try:
                 self.model.generate(
                     **inputs,
-                    point_features=features.to(self.model.device),
+                    point_features=features.to(self.model.device, self.model.dtype),
                     max_new_tokens=self.max_new_tokens,
                     num_beams=1,
                     do_sample=False,

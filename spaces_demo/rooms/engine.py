@@ -120,7 +120,7 @@ class Engine:
 
     def point_values(self, shape: Shape) -> np.ndarray:
         """The cloud exactly as the model reads it: (n, C) float32."""
-        return self.feature_extractor([shape.cloud], return_tensors="np")["point_values"][0]
+        return self.embedder.reading()(shape.cloud)[0]
 
     @gpu
     def embed_shape(self, shape: Shape) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from modeling_ulip2.geometry import MeshError, read_mesh
 from modeling_ulip2.geometry.axes import AUTO_AXIS, UP_AXES
+from modeling_ulip2.geometry.sandbox import path_within
 from modeling_ulip2.geometry.shapes import Shape
 
 from . import fit
@@ -251,10 +252,10 @@ def _collection_mesh(engine: Engine, hit: Hit) -> tuple[bytes | None, list[str]]
     if engine.meshes is None:
         return None, []
     root = engine.meshes.resolve()
-    path = (root / hit.id).resolve()
-    if not path.is_relative_to(root) or not path.is_file():
-        return None, []
     try:
+        path = path_within(root, hit.id)
+        if not path.is_file():
+            return None, []
         mesh = read_mesh(path, root=root, max_faces=MAX_FACES, strict=False)
         return mesh_glb(mesh), list(mesh.warnings)
     except MeshError as error:

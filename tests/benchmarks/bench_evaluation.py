@@ -28,11 +28,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "dataset_scripts")]
 
 from modeling_ulip2 import PointBertConfig, Ulip2Config, Ulip2FeatureExtractor, Ulip2Model  # noqa: E402
 from modeling_ulip2.data.benchmarks import BENCHMARKS, read_benchmark  # noqa: E402
+from modeling_ulip2.embedding.loop import default_workers  # noqa: E402
 from modeling_ulip2.evaluation.benchmarks.embed_shards import PreparedClouds, embed_shards, read_shards  # noqa: E402
 from modeling_ulip2.evaluation.benchmarks.protocols import PROTOCOLS  # noqa: E402
 from modeling_ulip2.evaluation.metrics.controls import evaluate_zero_shot  # noqa: E402
 from modeling_ulip2.evaluation.reports.report import format_duration  # noqa: E402
-from modeling_ulip2.shape_loop import default_workers  # noqa: E402
 from tests.evaluation.benchmark_folders import write_benchmark  # noqa: E402
 
 LVIS = BENCHMARKS["objaverse_lvis"]

@@ -16,7 +16,7 @@ from transformers import AutoModel, pipeline
 from modeling_ulip2 import Ulip2CaptioningConfig, Ulip2ForPointCloudClassification
 from modeling_ulip2.cli import embed as module
 from modeling_ulip2.cli import main
-from modeling_ulip2.shape_loop import ShapeRecord
+from modeling_ulip2.embedding.records import ShapeRecord
 from tests.dataset_scripts.shapes import write_bad_meshes, write_box
 from tests.evaluation.world import World, build_world
 

@@ -14,13 +14,13 @@ from PIL import Image
 from torch.nn import functional as F
 
 from modeling_ulip2 import Ulip2FeatureExtractor, Ulip2Model
+from modeling_ulip2.data.reading import CloudRows
 from modeling_ulip2.evaluation import load_class_names, load_templates
 from modeling_ulip2.evaluation.benchmarks import embed_shards
 from modeling_ulip2.evaluation.benchmarks import run as benchmark_run
 from modeling_ulip2.evaluation.benchmarks.embed_shards import PreparedClouds
 from modeling_ulip2.evaluation.benchmarks.protocols import PROTOCOLS
 from modeling_ulip2.evaluation.benchmarks.run import BenchmarkRun, checkpoint_hashes, evaluate_benchmark
-from modeling_ulip2.evaluation.embeddings import CloudRows
 from modeling_ulip2.models.feature_extraction_ulip2 import unit_sphere
 from modeling_ulip2.models.point_ops import FPSRule, farthest_point_sample
 from modeling_ulip2.towers import load_tower

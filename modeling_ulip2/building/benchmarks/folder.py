@@ -28,6 +28,7 @@ from modeling_ulip2.data.card import SIZES
 from modeling_ulip2.geometry.cloud import near_origin
 from modeling_ulip2.geometry.errors import MeshError
 from modeling_ulip2.utils.files import write_text
+from modeling_ulip2.utils.markdown import markdown_table
 from modeling_ulip2.utils.parquet import write_parquet
 
 from .files import BenchmarkError
@@ -294,22 +295,21 @@ def benchmark_card(manifest: dict[str, Any]) -> str:
         f"`dataset_scripts/{benchmark.name}.py` of `modeling_ulip2`. Coordinates and colors are stored as they came, "
         f'y up.\n\n```python\nfrom datasets import load_dataset\n\nload_dataset("…", "{first}", split="test")\n```'
     )
-    rows = ["| config | split | shapes | points | color | what it is |", "|---|---|---|---|---|---|"]
-    notes = []
+    rows, notes = [], []
     for config in splits:
         for split in splits[config]:
             record = manifest["configs"][config]["splits"][split]
             clouds = record["clouds"]
-            rows.append(
-                f"| {config} | {split} | {record['shapes']:,}{_verdict(record)} | {clouds['points']:,} | "
-                f"{clouds['rgb'] or 'none'} | {benchmark.configs[config]} |"
-            )
+            shapes = f"{record['shapes']:,}{_verdict(record)}"
+            told = [shapes, f"{clouds['points']:,}", clouds["rgb"] or "none", benchmark.configs[config]]
+            rows.append([config, split, *told])
             notes += [f"- {config}, {split}: {note}" for note in record["notes"]]
             if record["errors"]:
                 notes.append(
                     f"- {config}, {split}: {len(record['errors'])} shapes could not be used, see `{MANIFEST}`"
                 )
-    lines += ["\n".join(rows), *(["\n".join(notes)] if notes else []), ""]
+    table = markdown_table(["config", "split", "shapes", "points", "color", "what it is"], rows)
+    lines += ["\n".join(table).rstrip(), *(["\n".join(notes)] if notes else []), ""]
     return "\n\n".join(lines)
 
 

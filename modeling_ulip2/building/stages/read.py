@@ -9,10 +9,10 @@ import numpy as np
 
 from modeling_ulip2.data.objects import rotate
 from modeling_ulip2.data.schema import Packing
-from modeling_ulip2.geometry import read_mesh, sample_points
+from modeling_ulip2.geometry import MeshError, read_mesh, sample_points
 from modeling_ulip2.geometry.axes import AUTO_AXIS, check_up_axis, resolve_up_axis, turn_mesh
 from modeling_ulip2.geometry.reading import MAX_BYTES, MAX_FACES
-from modeling_ulip2.geometry.sandbox import Sandbox
+from modeling_ulip2.geometry.sandbox import path_within
 
 from .base import ObjectError, Row, RowStage, object_seed
 
@@ -40,9 +40,10 @@ class ReadMesh(RowStage):
         self.limits: dict[str, Any] = {"max_faces": max_faces, "max_bytes": max_bytes, "strict": strict}
 
     def process(self, row: Row) -> Row:
-        path = self.folder / row["path"].replace("\\", "/")
-        if not Sandbox(self.folder, 0).allows(path.resolve()):
-            raise ObjectError("outside_folder", f"{row['path']!r} leads out of the folder of meshes")
+        try:
+            path = path_within(self.folder, row["path"])
+        except MeshError as error:
+            raise ObjectError("outside_folder", str(error)) from None
         mesh = read_mesh(path, self.folder, **self.limits)
         if row["rotation"]:
             try:

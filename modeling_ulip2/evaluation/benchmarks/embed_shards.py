@@ -20,11 +20,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from modeling_ulip2.data.reading import CloudRows
 from modeling_ulip2.data.shares import own_missing_shards
-from modeling_ulip2.embedder import Ulip2Embedder, raised
-from modeling_ulip2.evaluation.embeddings import CloudRows
+from modeling_ulip2.embedder import Ulip2Embedder
+from modeling_ulip2.embedding.loop import default_workers
+from modeling_ulip2.embedding.reading import Reading, Selected
 from modeling_ulip2.models.feature_extraction_ulip2 import Ulip2FeatureExtractor
-from modeling_ulip2.shape_loop import Reading, default_workers
 from modeling_ulip2.utils.files import whole_path
 
 # Small enough that eight processes share the 2,468 shapes of ModelNet40.
@@ -109,7 +110,7 @@ def embed_shards(
     ends = {shards[shard][-1]: shard for shard in todo}
     embedder = Ulip2Embedder(model, clouds.feature_extractor, batch_size=batch_size)
     records = embedder.iter_shapes(
-        _Some(clouds.rows, rows),
+        Selected(clouds.rows, rows),
         ids=[clouds.ids[row] for row in rows],
         features="embeds",
         num_workers=default_workers(num_processes) if num_workers is None else num_workers,
@@ -118,9 +119,7 @@ def embed_shards(
     embeds: list[Tensor] = []
     encoder_seconds, start = 0.0, time.perf_counter()
     for row, record in zip(rows, records, strict=True):
-        if record.embed is None:
-            raise raised(record)
-        embeds.append(record.embed)
+        embeds.append(record.vector())
         if row in ends:
             shard, now = ends[row], time.perf_counter()
             told = {"stamp": stamp, "seconds": repr(now - start)}
@@ -128,19 +127,6 @@ def embed_shards(
             told["process"] = str(process_index)
             _save(shard_file(folder, shard, len(shards)), torch.stack(embeds), told)
             embeds, encoder_seconds, start = [], embedder.encoder_seconds, now
-
-
-class _Some(Sequence[Any]):
-    """Some of the rows of a sequence, by number."""
-
-    def __init__(self, rows: Sequence[Any], places: Sequence[int]) -> None:
-        self._rows, self._places = rows, places
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._rows[self._places[index]]
 
 
 def read_shards(folder: Path, num_clouds: int, stamp: str, shard_size: int | None = None) -> tuple[Tensor, Speed]:

@@ -29,7 +29,7 @@ from modeling_ulip2.data.benchmarks import BENCHMARKS, complete_splits, read_ben
 from modeling_ulip2.evaluation.benchmarks.class_cache import cached_class_embeddings
 from modeling_ulip2.evaluation.benchmarks.embed_shards import PreparedClouds, Speed, embed_shards, read_shards
 from modeling_ulip2.evaluation.benchmarks.protocols import Protocol, find_protocol
-from modeling_ulip2.evaluation.embeddings import load_point_model, load_tower_of
+from modeling_ulip2.evaluation.embeddings import load_point_model
 from modeling_ulip2.evaluation.metrics.controls import Evaluation, evaluate_zero_shot
 from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult
 from modeling_ulip2.evaluation.reports.figures import confusion_matrix
@@ -38,6 +38,7 @@ from modeling_ulip2.models.configuration_ulip2 import Ulip2Config
 from modeling_ulip2.models.feature_extraction_ulip2 import Ulip2FeatureExtractor
 from modeling_ulip2.models.references import Origin
 from modeling_ulip2.towers import Tower
+from modeling_ulip2.towers.of_model import load_tower_of
 from modeling_ulip2.towers.prompts import load_templates
 from modeling_ulip2.utils.checksums import sha256_of
 from modeling_ulip2.utils.files import write_text
@@ -149,7 +150,7 @@ def evaluate_benchmark(
     Args:
         run: from `BenchmarkRun.of`.
         output_dir: see the head of this module. A finished run of the same inputs is read, an unfinished one resumed.
-        batch_size: clouds a forward pass.
+        batch_size: clouds per forward pass.
         num_workers: processes that prepare clouds for each rank; None: as many as the machine has cores to spare.
         cache_dir: of the class embeddings, to be shared by runs; default: `output_dir`.
         seed: of the shuffled control and the bootstrap.

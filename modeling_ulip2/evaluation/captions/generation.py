@@ -77,7 +77,7 @@ def _answers(
         return_dict=True,
     ).to(model.device)
     if features is not None:
-        inputs["point_features"] = features.to(model.device)
+        inputs["point_features"] = features.to(model.device, model.dtype)
     model.eval()
     ids = model.generate(**inputs, **(PUBLISHED_GENERATION | dict(generation)))
     return [" ".join(text.split()) for text in processor.batch_decode(ids, skip_special_tokens=True)]

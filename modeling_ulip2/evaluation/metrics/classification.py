@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import EvalPrediction
-from transformers.utils import logging
 
+from modeling_ulip2.data.collator import CloudCollator
+from modeling_ulip2.data.labeled import LabeledClouds
+from modeling_ulip2.embedder import Ulip2Embedder
+from modeling_ulip2.embedding.loop import embed_each
 from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult
 
 # Strength of a probe's regularisation, as scikit-learn's LogisticRegression has it by default. Ours: no published
@@ -20,32 +22,46 @@ PROBE_C = 1.0
 
 @torch.no_grad()
 def encode_clouds(
-    encode: Callable[[Tensor], Tensor],
-    collator: Any,
-    clouds: Any,
+    model: Any,
+    features: str,
+    collator: CloudCollator,
+    clouds: LabeledClouds,
     batch_size: int = 32,
-    device: torch.device | str = "cpu",
     progress: str | None = None,
 ) -> Tensor:
-    """What `encode` makes of `point_values`, for each cloud of a `LabeledClouds`.
+    """What a model makes of each of some labeled clouds, as a collator prepares them.
 
     Args:
-        encode: (B, N, C) -> (B, D), with gradients off and the model in evaluation mode.
-        collator: makes a batch of rows.
+        model: in evaluation mode.
+        features: see `embedding.encoding.FEATURES`, such as "pooled" or "logits".
         progress: what the bar says; None: no bar.
 
     Returns:
         (len(clouds), D) float32 on the CPU.
+
+    Raises:
+        ValueError: a cloud cannot be used, or what becomes of it is not finite; the message names it.
     """
-    starts, rows = range(0, len(clouds), batch_size), []
-    for start in logging.tqdm(starts, desc=progress, unit="batch", disable=progress is None):
-        batch = collator([clouds[index] for index in range(start, min(start + batch_size, len(clouds)))])
-        rows.append(encode(batch["point_values"].to(device)).float().cpu())
-    return torch.cat(rows)  # (N, D)
+    embedder = Ulip2Embedder(model, collator.feature_extractor)
+    records = embed_each(
+        clouds,
+        lambda row: (collator.points([row])[0].numpy(), []),
+        lambda values: embedder.encode(values, features),
+        ids=clouds.ids,
+        batch_size=batch_size,
+        num_workers=0,
+        progress=progress or False,
+    )
+    return torch.stack([record.vector() for record in records])  # (N, D)
 
 
 def predict_logits(
-    model: Any, collator: Any, clouds: Any, batch_size: int = 32, votes: int = 1, progress: str | None = None
+    model: Any,
+    collator: CloudCollator,
+    clouds: LabeledClouds,
+    batch_size: int = 32,
+    votes: int = 1,
+    progress: str | None = None,
 ) -> Tensor:
     """Logits (N, num_labels) of a `Ulip2ForPointCloudClassification`.
 
@@ -63,9 +79,7 @@ def predict_logits(
     total: Tensor | float = 0.0
     for vote in range(votes):
         collator.set_epoch(vote)
-        total = total + encode_clouds(
-            lambda values: model(values).logits, collator, clouds, batch_size, model.device, progress
-        )
+        total = total + encode_clouds(model, "logits", collator, clouds, batch_size, progress)
     model.train(was_training)
     return torch.as_tensor(total) / votes
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from modeling_ulip2.utils.markdown import markdown_table
+
 
 def run_table(results: list[dict[str, Any]]) -> list[str]:
     """Lines of a Markdown table with a row for every initialization, method and number of shots."""
@@ -17,16 +19,15 @@ def run_table(results: list[dict[str, Any]]) -> list[str]:
         "best_epoch_accuracy": "overall, best epoch on the test set",
     }
     columns = {key: title for key, title in columns.items() if any(key in result for result in results)}
-    lines = ["| from | method | clouds per class | seeds | " + " | ".join(columns.values()) + " |"]
-    lines.append("| --- | --- | --- | --- |" + " --- |" * len(columns))
+    rows = []
     groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
     for result in results:
         groups.setdefault((result["initialization"], result["method"], result["shots"]), []).append(result)
     for (initialization, method, shots), group in groups.items():
         cells = [_spread([100 * result[key] for result in group if key in result]) for key in columns]
         names = [initialization, method.replace("_", " "), str(shots or "all"), str(len(group))]
-        lines.append(f"| {' | '.join(names + cells)} |")
-    return lines
+        rows.append(names + cells)
+    return markdown_table(["from", "method", "clouds per class", "seeds", *columns.values()], rows)
 
 
 def _spread(values: list[float]) -> str:

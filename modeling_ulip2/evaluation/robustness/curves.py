@@ -12,15 +12,17 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
-from transformers.utils import logging
 
 from modeling_ulip2.data.schema import STORED_UP_AXIS
+from modeling_ulip2.embedding.encoding import in_batches
+from modeling_ulip2.embedding.loop import embed_each
+from modeling_ulip2.embedding.reading import Reading
 from modeling_ulip2.evaluation.metrics.controls import bootstrap_interval
 from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult
 from modeling_ulip2.evaluation.robustness.corruptions import CORRUPTIONS, CorruptedClouds, shape_rng
 from modeling_ulip2.geometry import Mesh, Renderer, camera_ring, read_mesh, sample_points
 from modeling_ulip2.geometry.depth import visible_points
-from modeling_ulip2.geometry.sandbox import Sandbox
+from modeling_ulip2.geometry.sandbox import path_within
 from modeling_ulip2.models.feature_extraction_ulip2 import Ulip2FeatureExtractor
 
 # Clouds of what one or several depth cameras see; the whole surface stands for "all".
@@ -102,12 +104,10 @@ def mesh_path(folders: Sequence[str | Path], name: str) -> Path:
 
     Raises:
         FileNotFoundError: none has it.
-        ValueError: the name leads out of a folder.
+        MeshError: the name leads out of a folder.
     """
     for folder in map(Path, folders):
-        path = folder / name
-        if not Sandbox(folder, 0).allows(path.resolve()):
-            raise ValueError(f"{name!r} lies outside {folder}")
+        path = path_within(folder, name)
         if path.is_file():
             return path
     raise FileNotFoundError(
@@ -175,18 +175,24 @@ def measure(
     Args:
         classify: models by name; all read the `point_values` of `extractor`.
         labels: (len(clouds),) classes.
+        progress: what the bar says; None: no bar.
+
+    Raises:
+        MeshError, ValueError, OSError: a cloud cannot be used.
     """
-    found: dict[str, list[Tensor]] = {name: [] for name in classify}
-    starts = range(0, len(clouds), batch_size)
-    for start in logging.tqdm(starts, desc=progress, unit="batch", disable=progress is None):
-        batch = [clouds[index] for index in range(start, min(start + batch_size, len(clouds)))]
-        stored = [{"xyz": row["xyz"], "rgb": row.get("rgb")} for row in batch]
-        values = extractor(stored, up_axis=STORED_UP_AXIS)["point_values"].to(device)
-        for name, model in classify.items():
-            found[name].append(model(values).float().cpu())  # (b, classes)
+    records = embed_each(
+        clouds,
+        Reading(extractor, up_axis=STORED_UP_AXIS),
+        lambda batch: in_batches(
+            batch, device, lambda values: torch.stack([scores(values).float() for scores in classify.values()], dim=1)
+        ),  # (b, models, classes)
+        batch_size=batch_size,
+        progress=progress or False,
+    )
+    logits = torch.stack([record.vector() for record in records])  # (N, models, classes)
     return {
-        name: ZeroShotResult.from_logits(torch.cat(logits), labels, class_names, topk=(1,))
-        for name, logits in found.items()
+        name: ZeroShotResult.from_logits(logits[:, place], labels, class_names, topk=(1,))
+        for place, name in enumerate(classify)
     }
 
 
