@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import javaproperties
 from tqdm import tqdm
 
 from modeling_ulip2.building.sources.debian import (
@@ -87,25 +88,6 @@ out. Where the catalog gives a rotation, it is applied, so that the model stands
 """
 
 
-def parse_properties(data: bytes) -> dict[str, str]:
-    r"""A Java `.properties` file: Latin-1, `key=value`, `#` comments, `\uXXXX`, lines continued by a backslash."""
-    text = re.sub(r"(?<!\\)((?:\\\\)*)\\\r?\n[ \t\f]*", r"\1", data.decode("latin-1"))
-    properties = {}
-    for line in text.splitlines():
-        line = line.lstrip(" \t\f")
-        match = re.match(r"((?:\\.|[^\\=: \t\f])+)[ \t\f]*[=: \t\f]?[ \t\f]*(.*)", line)
-        if line[:1] not in ("#", "!") and match:
-            properties[_unescape(match[1])] = _unescape(match[2])
-    return properties
-
-
-def _unescape(text: str) -> str:
-    controls = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
-    return re.sub(
-        r"\\(?:u([0-9a-fA-F]{4})|(.))", lambda m: chr(int(m[1], 16)) if m[1] else controls.get(m[2], m[2]), text
-    )
-
-
 def read_catalog(library: str, properties: dict[str, str]) -> list[dict[str, str]]:
     """The rows of `objects.csv` for one library, in the catalog's order.
 
@@ -168,7 +150,7 @@ def read_libraries(package: Path, scratch: Path, *, any_version: bool) -> Iterat
 
 def unpack_library(name: str, library: zipfile.ZipFile, output: Path) -> list[dict[str, str]]:
     """Write a library's models below `output/name`, except files already there; the rows of its objects."""
-    rows = read_catalog(name, parse_properties(library.read(CATALOG)))
+    rows = read_catalog(name, javaproperties.loads(library.read(CATALOG)))
     folders = {os.path.dirname(row["path"]) for row in rows}
     members = {}
     for info in library.infolist():

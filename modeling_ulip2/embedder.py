@@ -24,18 +24,17 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
 from .data.candidate_labels import check_labels, check_top_k, ranked
 from .embedding.encoding import check_evaluating, choose_features, encode_points, in_batches
+from .embedding.loading import load_shape_model
 from .embedding.loop import embed_each
 from .embedding.reading import Reading, as_list, is_path, is_single
 from .embedding.records import ShapeEmbeddings, ShapeRecord
-from .models.configuration_captioning_ulip2 import Ulip2CaptioningConfig
 from .models.feature_extraction_ulip2 import Ulip2FeatureExtractor
 from .towers.of_model import load_tower_of
 from .towers.prompts import KeptLabels, resolve_templates
-from .utils.places import find_model, is_hub_name
+from .utils.places import is_hub_name
 from .utils.tensors import finite
 
 if TYPE_CHECKING:
@@ -44,9 +43,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 16
-# What `from_pretrained` of every class understands; the rest is for the model alone.
-_HUB_OPTIONS = ("cache_dir", "code_revision", "force_download", "local_files_only", "revision", "subfolder", "token")
-_HUB_OPTIONS += ("trust_remote_code",)
 
 
 class Ulip2Embedder:
@@ -111,29 +107,8 @@ class Ulip2Embedder:
             ValueError: it is no model that embeds shapes, e.g. a captioner; the message says what it is.
         """
         name = os.fspath(name_or_path)
-        hub = {key: value for key, value in kwargs.items() if key in _HUB_OPTIONS}
-        place = find_model(name, **{key: hub[key] for key in ("revision", "token", "cache_dir") if key in hub})
-        config = AutoConfig.from_pretrained(place, **hub)
-        if isinstance(config, Ulip2CaptioningConfig):
-            raise ValueError(
-                f"{name} holds a captioner, which describes shapes and has no space of texts: use it with "
-                "`ulip2 caption` or the pipeline point-cloud-to-text, or pass its point model here."
-            )
-        if tower is not None and hasattr(config, "clip_name_or_path"):
-            tower = os.fspath(tower)
-            # in a configuration "./" means beside the model, here it means where we are
-            here = os.path.isdir(tower) or tower.startswith((".", "~"))
-            kwargs["clip_name_or_path"] = os.path.abspath(os.path.expanduser(tower)) if here else tower
-        model = AutoModel.from_pretrained(place, dtype=dtype or torch.float32, **kwargs)
-        if not hasattr(getattr(model, "config", None), "point_config") and not hasattr(model.config, "output_dim"):
-            raise ValueError(f"{name} holds a {type(model).__name__}, no model of point clouds.")
-        features = AutoFeatureExtractor.from_pretrained(place, **hub)
-        if kwargs.get("device_map") is None:
-            best = "cuda" if torch.cuda.is_available() else "cpu"
-            model = model.to(best if device is None else device)
-        elif device is not None:
-            raise ValueError("device and device_map are two answers to one question: pass one of them.")
-        return cls(model.eval(), features, name=name, batch_size=batch_size, num_workers=num_workers)
+        model, features = load_shape_model(name, tower, device, dtype, **kwargs)
+        return cls(model, features, name=name, batch_size=batch_size, num_workers=num_workers)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {type(self.model).__name__} on {self.device})"

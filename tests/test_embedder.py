@@ -18,6 +18,7 @@ from PIL import Image
 from transformers import AutoModel
 
 from modeling_ulip2 import ShapeEmbeddings, Ulip2Embedder, Ulip2ForPointCloudClassification
+from modeling_ulip2.embedding.encoding import in_batches
 from modeling_ulip2.geometry import MeshError, inputs, read_mesh, sample_points
 from modeling_ulip2.towers.prompts import class_embeddings, load_templates
 from tests.dataset_scripts.shapes import write_bad_meshes, write_box
@@ -295,3 +296,41 @@ def test_it_knows_nothing_of_evaluation_and_search() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_clouds_of_one_size_share_a_forward_pass() -> None:
+    passes: list[int] = []
+
+    def encode(values: torch.Tensor) -> torch.Tensor:
+        passes.append(len(values))
+        return values[:, 0]
+
+    clouds = [torch.full((size, 6), float(place)) for place, size in enumerate((5, 7, 5, 9, 7, 5))]
+    assert in_batches(clouds, "cpu", encode)[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert passes == [3, 2, 1]
+
+
+def test_labels_of_a_shape_that_cannot_be_used(ulip2: Ulip2Embedder, files: list[str], caplog: Any) -> None:
+    ranked = ulip2.classify(["missing.glb", files[0]], LABELS, on_error="skip")
+    assert ranked[0] is None and ranked[1] == ulip2.classify(files[0], LABELS)
+    assert "missing.glb" in caplog.text
+    assert ulip2.classify("missing.glb", LABELS, on_error="skip") is None
+
+
+def test_what_is_said_of_the_model_does_not_reach_the_feature_extractor(world: World, ulip2: Ulip2Embedder) -> None:
+    eager = Ulip2Embedder.from_pretrained(world.model, device="cpu", attn_implementation="eager", dtype="bfloat16")
+    assert eager.model.point_model.config._attn_implementation == "eager" and eager.dtype is torch.bfloat16
+    assert eager.feature_extractor.to_dict() == ulip2.feature_extractor.to_dict()
+    with pytest.raises(ValueError, match="two answers"):
+        Ulip2Embedder.from_pretrained(world.model, device="cpu", device_map="cpu")
+
+
+def test_every_model_makes_what_it_is_for(world: World, ulip2: Ulip2Embedder) -> None:
+    head = Ulip2ForPointCloudClassification.from_pretrained(world.model, num_labels=3).eval()
+    logits = Ulip2Embedder(head, ulip2.feature_extractor).embed_shapes([cloud(70)], features="logits")
+    values = ulip2.feature_extractor(cloud(70))["point_values"]
+    with torch.no_grad():
+        close(logits, head(values).logits)
+    for features in ("logits", "connector"):
+        with pytest.raises(ValueError, match=f"Ulip2Model makes no {features}: ask for features='embeds'"):
+            ulip2.embed_shapes([cloud(70)], features=features)

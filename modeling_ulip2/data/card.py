@@ -228,8 +228,8 @@ def _columns(settings: Mapping[str, Any]) -> str:
         (
             "distances, shifts, fov, size, target",
             "the rest of the cameras: distance from the point that they look at, how far they were then moved to "
-            "their right and upwards, full angle of view in degrees, pixels per side, that point; in the frame and unit "
-            "of `xyz`",
+            "their right and upwards, full angle of view in degrees, pixels per side, that point; in the frame and "
+            "unit of `xyz`",
         ),
         ("captions, caption_scores", "one list per view, best caption first"),
     ]

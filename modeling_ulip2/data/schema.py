@@ -39,10 +39,10 @@ def triplet_features(num_points: int, *, depth: bool = False) -> Features:
     View v is seen by a perspective camera with a full angle of view of `fov` degrees that looks at `target` from
     `distances[v]` away, `azimuths[v]` degrees around the y axis (0 looks at the +z side, 90 at the +x side) and
     `elevations[v]` degrees above the horizon, and that was then moved by `shifts[v]` to its right and upwards, which
-    centers the object in the picture; the picture is square with `size` pixels a side. Distances, shifts, `target` and
-    depth are in the frame and unit of `xyz`. What a dataset's makers never told is None. `row_cameras` of
-    `modeling_ulip2.data.cameras` gives the cameras. Datasets from before the columns `distances`, `shifts`,
-    `fov`, `size` and `target` are read like any other; without `shifts` there were none.
+    centers the object in the picture; the picture is square with `size` pixels per side. Distances, shifts, `target`
+    and depth are in the frame and unit of `xyz`. What a dataset's makers never told is None. Datasets from before the
+    columns `distances`, `shifts`, `fov`, `size` and `target` are read like any other; without `shifts` there were
+    none.
     """
     columns: dict[str, Any] = {
         "id": Value("string"),

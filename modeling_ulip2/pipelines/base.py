@@ -11,6 +11,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import Pipeline
 
 from modeling_ulip2.embedder import Ulip2Embedder
+from modeling_ulip2.utils.private_apis import keep_pipeline_out_of_checkpoints
 
 logger = logging.getLogger(__name__)
 
@@ -82,5 +83,4 @@ def register_task(task: str, pipeline_class: Any, auto_class: Any) -> None:
     """Makes `transformers.pipeline` know a task, if it does not yet."""
     if task not in PIPELINE_REGISTRY.supported_tasks:
         PIPELINE_REGISTRY.register_pipeline(task, pipeline_class, pt_model=auto_class, type="multimodal")
-        # by this mark `save_pretrained` would ship the file, which does not stand alone
-        del pipeline_class._registered_impl
+        keep_pipeline_out_of_checkpoints(pipeline_class)  # its file does not stand alone

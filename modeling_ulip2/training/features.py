@@ -33,6 +33,7 @@ from modeling_ulip2.towers import Tower
 from modeling_ulip2.towers.fingerprint import made_by_older_recipe
 from modeling_ulip2.utils.parquet import is_parquet, write_parquet
 from modeling_ulip2.utils.places import default_feature_cache
+from modeling_ulip2.utils.private_apis import rows_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -199,5 +200,5 @@ def _half(embeds: Any) -> np.ndarray:
 
 def _cache_key(triplets: Dataset, tower: Tower, use_depth: bool) -> str:
     # datasets' fingerprint changes with the files and with the selection of rows
-    text = json.dumps([tower.fingerprint, triplets._fingerprint, use_depth, ROWS_PER_SHARD])
+    text = json.dumps([tower.fingerprint, rows_fingerprint(triplets), use_depth, ROWS_PER_SHARD])
     return f"{tower.fingerprint}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"

@@ -24,6 +24,7 @@ from modeling_ulip2.embedding.loop import default_workers
 from modeling_ulip2.embedding.reading import Selected
 from modeling_ulip2.training.features import DEFAULT_CACHE
 from modeling_ulip2.utils.files import whole_path
+from modeling_ulip2.utils.private_apis import rows_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ def _cache_key(model: Any, feature_extractor: Any, shapes: Dataset) -> str:
         weights.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
     config = model.config
     settings = [config.point_feature_type, config.pools_tokens and config.num_query_tokens, SHAPES_PER_SHARD]
-    text = json.dumps([feature_extractor.to_dict(), settings, shapes._fingerprint], sort_keys=True, default=str)
+    text = json.dumps([feature_extractor.to_dict(), settings, rows_fingerprint(shapes)], sort_keys=True, default=str)
     return f"points-{weights.hexdigest()[:16]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 

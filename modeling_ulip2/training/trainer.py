@@ -23,6 +23,7 @@ from modeling_ulip2.training.held_out_loss import held_out_loss
 from modeling_ulip2.training.param_groups import decay_parameter_names
 from modeling_ulip2.training.schedule import warmup_cosine_scheduler
 from modeling_ulip2.training.sync_batch_norm import synchronize_batch_norm
+from modeling_ulip2.utils.private_apis import batch_size_now, tell_scheduler_created
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ class Ulip2Trainer(CloudTrainer):
             self.args.start_learning_rate,
             self.args.final_learning_rate,
         )
-        self._created_lr_scheduler = True
+        tell_scheduler_created(self)
         return self.lr_scheduler
 
     def _schedule_steps(self, num_training_steps: int) -> int:
@@ -127,7 +128,7 @@ class Ulip2Trainer(CloudTrainer):
         # the stream is split among the processes already; `accelerator.prepare` would split it again
         return DataLoader(
             self.train_dataset,
-            batch_size=self._train_batch_size,
+            batch_size=batch_size_now(self),
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,

@@ -1,5 +1,6 @@
 """Fabricated copies of the releases of ULIP-2 and OpenShape."""
 
+import codecs
 import io
 import json
 import pickle
@@ -12,13 +13,15 @@ from convert_release import main
 from datasets import load_dataset
 from PIL import Image
 
+from modeling_ulip2.building.releases import caption_index
 from modeling_ulip2.building.releases.caption_index import CaptionIndex, index_captions, read_entries
 from modeling_ulip2.building.sources.table import CollectionError
-from modeling_ulip2.data.cameras import row_cameras
 from modeling_ulip2.data.collator import TripletCollator
 from modeling_ulip2.data.images import read_depth
 from modeling_ulip2.data.schema import triplet_features
 from tests.training.world import tiny_processor
+
+from .cameras import row_cameras
 
 N = 64
 UIDS = ["a" * 32, "b" * 32, "c" * 32, "d" * 32]
@@ -196,11 +199,21 @@ def test_another_folder_is_a_sentence(layout, tmp_path):
 def test_entries_are_read_one_by_one_whatever_the_pieces(chunk):
     content = {"a": ["x", 'quo"te', "größe \U0001f600"], "b\\": [], "c": 12.5, "d": {"e": None}, "": "last"}
     for text in (json.dumps(content), json.dumps(content, indent=2, ensure_ascii=False)):
-        assert dict(read_entries(io.StringIO(text), chunk)) == content
-    assert list(read_entries(io.StringIO(" {} "), chunk)) == []
-    for bad in ("", "[1]", '{"a": [1, 2', '{"a" 1}', '{"a": 1', "{a: 1}", '{"a": }'):
-        with pytest.raises(ValueError, match="JSON object|cut short|no value"):
-            list(read_entries(io.StringIO(bad), chunk))
+        for mark in (b"", codecs.BOM_UTF8, b" \n\t"):
+            assert dict(read_entries(io.BytesIO(mark + text.encode()), chunk)) == content
+    assert list(read_entries(io.BytesIO(b" {} "), chunk)) == []
+    bad = (b"", b"[1]", b'{"a": [1, 2', b'{"a" 1}', b'{"a": 1', b"{a: 1}", b'{"a": }', b'{"a": "\xff"}', b'{"a": 1} 2')
+    for text in bad:
+        with pytest.raises(ValueError, match="JSON object|cut short"):
+            list(read_entries(io.BytesIO(text), chunk))
+
+
+def test_an_entry_without_end_is_not_read_into_memory(monkeypatch):
+    monkeypatch.setattr(caption_index, "MAX_ENTRY", 1000)
+    whole = json.dumps({str(number): "x" * 900 for number in range(9)}).encode()
+    assert len(list(read_entries(io.BytesIO(whole), 64))) == 9
+    with pytest.raises(ValueError, match="one entry takes more"):
+        list(read_entries(io.BytesIO(b'{"a": "' + b"x" * 5000), 64))
 
 
 def test_a_damaged_file_of_captions_is_a_sentence_and_leaves_no_index(tmp_path):

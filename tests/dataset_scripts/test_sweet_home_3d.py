@@ -4,9 +4,10 @@ import io
 import zipfile
 from dataclasses import replace
 
+import javaproperties
 import pytest
 import sweet_home_3d
-from sweet_home_3d import LIBRARIES, main, parse_properties, read_catalog
+from sweet_home_3d import LIBRARIES, main, read_catalog
 
 from modeling_ulip2.data.objects import list_objects
 
@@ -61,19 +62,6 @@ def package(tmp_path, monkeypatch):
 
 def run(package, output, *more: str) -> None:
     main(["--output", str(output), "--package", str(package), *more])
-
-
-def test_properties_are_read_as_java_does():
-    text = b"# c\n! c\na=1\n b : 2\nc\\ d=3\ne\\=f=x\\\n   y\nlast=\nu=\\u00e9\\t\\\\n\nl=\xe9\n"
-    assert parse_properties(text) == {
-        "a": "1",
-        "b": "2",
-        "c d": "3",
-        "e=f": "xy",
-        "last": "",
-        "u": "é\t\\n",
-        "l": "é",
-    }
 
 
 def test_objects_come_with_name_tags_category_creator_and_license(package, tmp_path):
@@ -190,7 +178,7 @@ def test_a_missing_package_and_an_unwritable_output_are_sentences(package, tmp_p
 
 
 def test_a_model_path_cannot_leave_the_folder():
-    properties = parse_properties(CATALOG.replace(b"/%(folder)s/toaster/", b"../../"))
+    properties = javaproperties.loads(CATALOG.replace(b"/%(folder)s/toaster/", b"../../"))
     with pytest.raises(sweet_home_3d.PackageError, match="refused"):
         read_catalog("Scopia", properties)
 

@@ -9,12 +9,12 @@ from modeling_ulip2.building.stage_options import build_settings
 from modeling_ulip2.building.stages.base import to_batch, to_rows
 from modeling_ulip2.building.stages.read import ReadMesh, SamplePoints
 from modeling_ulip2.building.stages.render import RenderViews
-from modeling_ulip2.data.cameras import row_cameras
 from modeling_ulip2.data.images import read_depth
 from modeling_ulip2.data.schema import triplet_features
 from modeling_ulip2.geometry import camera_rings
 from modeling_ulip2.utils.parquet import read_parquet, write_parquet
 
+from .cameras import row_cameras
 from .shapes import BOX_CORNERS, BOX_FACES
 from .test_stages import make_row
 

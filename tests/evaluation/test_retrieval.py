@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from modeling_ulip2.evaluation.metrics import retrieval
-from modeling_ulip2.evaluation.metrics.retrieval import relevance, retrieval_metrics, search, shared_texts
+from modeling_ulip2.evaluation.metrics.retrieval import retrieval_metrics, search, shared_texts
 
 
 def world(queries: int = 23, gallery: int = 31, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, list[list[int]]]:
@@ -113,10 +113,6 @@ def test_search_gives_the_best_first_and_no_more_than_there_are():
     cosine = torch.nn.functional.cosine_similarity(queries[0], gallery, dim=-1)
     assert places[0].tolist() == cosine.argsort(descending=True).tolist()
     assert torch.allclose(scores[0], cosine.sort(descending=True).values, atol=1e-6)
-
-
-def test_relevance_by_key():
-    assert relevance(["chair", "bed", "tent"], ["bed", "chair", "chair"]) == [[1, 2], [0], []]
 
 
 def test_shared_texts():

@@ -9,10 +9,10 @@ import torch
 from open_clip.tokenizer import SimpleTokenizer
 
 from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult, zero_shot_logits, zero_shot_metrics
-from modeling_ulip2.evaluation.ulip_tokenizer import UlipTokenizer
 from modeling_ulip2.towers.open_clip_processing import tokenizer_from_open_clip
 from modeling_ulip2.towers.prompts import class_embeddings
 from tests.parity import Case, read_json
+from tests.parity.ulip_tokenizer import UlipTokenizer
 
 # What describes the recording and changes nothing.
 REMARKS = {"labels", "n_templates", "batch_size", "seed", "note"}

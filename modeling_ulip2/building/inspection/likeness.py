@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+import imagehash
 import numpy as np
+from PIL import Image
 
 BANDS = 16  # parts of the hash; a pair is compared if one part is equal
 MAX_DIFFERENCE = 4.0  # mean of 255 where there is anything; other colors or another angle differ by more
@@ -15,8 +17,8 @@ MAX_BUCKET = 50  # of objects with an equal part, each is compared with this man
 def near_duplicates(ids: list[str], thumbnails: list[np.ndarray]) -> list[list[str]]:
     """Groups of two or more ids whose thumbnails, each (views, side, side, 3) uint8, look the same.
 
-    The hash has a bit for each pair of neighboring pixels: which one is brighter (dHash). Work and memory grow with
-    the number of objects, not with its square.
+    The hash has a bit for each pair of neighboring pixels: which one is brighter. Work and memory grow with the number
+    of objects, not with its square.
     """
     parent = list(range(len(ids)))
 
@@ -41,8 +43,8 @@ def near_duplicates(ids: list[str], thumbnails: list[np.ndarray]) -> list[list[s
 
 
 def _hash(thumbnails: np.ndarray) -> np.ndarray:
-    gray = thumbnails.astype(np.float32).mean(axis=-1)  # (views, side, side)
-    return np.packbits(gray[:, :, 1:] > gray[:, :, :-1])
+    size = thumbnails.shape[1] - 1
+    return np.packbits([imagehash.dhash(Image.fromarray(view), size).hash for view in thumbnails])
 
 
 def _difference(one: np.ndarray, other: np.ndarray) -> float:

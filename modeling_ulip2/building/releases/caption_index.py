@@ -2,68 +2,63 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import ijson
 from tqdm import tqdm
 
 from modeling_ulip2.building.sources.table import CollectionError
 from modeling_ulip2.utils.files import whole_path
 
 CHUNK = 1 << 20
-MAX_ENTRY = 16 << 20  # characters that one key with its value may take
+MAX_ENTRY = 16 << 20  # bytes that one key with its value may take
 BATCH = 10_000
 
 
-def read_entries(file: IO[str], chunk: int = CHUNK) -> Iterator[tuple[str, Any]]:
+def read_entries(file: IO[bytes], chunk: int = CHUNK) -> Iterator[tuple[str, Any]]:
     """Keys and values of a JSON object, one after the other, in memory for one entry.
 
     Raises:
         ValueError: the file is no JSON object, is cut short, or has an entry of absurd length.
     """
-    decoder, buffer, at, ended = json.JSONDecoder(), "", 0, False
-
-    def skip(characters: str) -> str:
-        """The next character that is none of these, "" at the end of the file."""
-        nonlocal buffer, at, ended
-        while True:
-            while at < len(buffer) and buffer[at] in characters:
-                at += 1
-            if at < len(buffer) or ended:
-                return buffer[at : at + 1]
-            buffer, at = file.read(chunk), 0
-            ended = not buffer
-
-    def value() -> Any:
-        nonlocal buffer, at, ended
-        while True:
-            try:
-                found, end = decoder.raw_decode(buffer, at)
-            except json.JSONDecodeError:
-                found, end = None, len(buffer)
-            if buffer[end : end + 1] and buffer[end] in " \t\r\n,:}":  # else a number may go on
-                at = end
-                return found
-            more = file.read(chunk)
-            if not more or len(buffer) - at > MAX_ENTRY:
-                raise ValueError("it is cut short or damaged") from None
-            buffer, at = buffer[at:] + more, 0
-
-    if skip(" \t\r\n\ufeff") != "{":
+    pieces = _Pieces(file)
+    if pieces.begin() != b"{":
         raise ValueError("it is no JSON object")
-    at += 1
-    while (character := skip(" \t\r\n,")) != "}":
-        if character != '"':
-            raise ValueError("it is cut short or damaged")
-        key = value()
-        if skip(" \t\r\n") != ":":
-            raise ValueError(f"there is no value behind {key[:80]!r}")
-        at += 1
-        skip(" \t\r\n")
-        yield key, value()
+    try:
+        for entry in ijson.kvitems(pieces, "", buf_size=chunk, use_float=True):
+            pieces.since_entry = 0
+            yield entry
+    except ijson.JSONError as error:
+        raise ValueError(f"it is cut short or damaged ({' '.join(str(error).split())[:200]})") from error
+
+
+class _Pieces:
+    """A file from its first character on, that ends a read in which one entry takes more than `MAX_ENTRY` bytes."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._first, self.since_entry = file, b"", 0
+
+    def begin(self) -> bytes:
+        """The first character behind blanks and a byte order mark, to be read again."""
+        if (head := self._file.read(len(codecs.BOM_UTF8))) != codecs.BOM_UTF8:
+            self._first = head.lstrip()
+        while not self._first and (more := self._file.read(1)):
+            self._first = more.strip()
+        return self._first[:1]
+
+    def read(self, size: int) -> bytes:
+        self.since_entry += size
+        if self.since_entry > MAX_ENTRY + size:
+            raise ValueError(f"one entry takes more than {MAX_ENTRY >> 20} MiB")
+        if not self._first or not size:  # ijson reads nothing at first, to see whether these are bytes
+            return self._file.read(size)
+        found, self._first = self._first, b""
+        return found
 
 
 def view_key(path: str) -> str:
@@ -80,7 +75,7 @@ def index_captions(source: Path, index: Path) -> None:
     if index.is_file():
         return
     try:
-        with source.open(encoding="utf-8") as file, whole_path(index) as partial, sqlite3.connect(partial) as database:
+        with source.open("rb") as file, whole_path(index) as partial, sqlite3.connect(partial) as database:
             database.execute("PRAGMA journal_mode = OFF")
             database.execute("PRAGMA synchronous = OFF")
             database.execute("CREATE TABLE captions (view TEXT PRIMARY KEY, texts TEXT) WITHOUT ROWID")

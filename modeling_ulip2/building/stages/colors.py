@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from skimage.color import rgb2lab
 
 # Colors as the people of the xkcd color survey (xkcd.com/color/rgb, CC0) call them most often, under the basic term
 # that each belongs to; names between two terms, such as indigo, are left out. Muted ones, such
@@ -28,24 +29,14 @@ LEVELS = 32  # per channel of the look-up table
 BRIGHTEN = 1.1  # the sides of an object that the renderer leaves in shade are darker than its surface
 
 
-def srgb_to_lab(rgb: np.ndarray) -> np.ndarray:
-    """sRGB in [0, 1], (..., 3) -> CIELAB under D65, (..., 3)."""
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
-    xyz = linear @ to_xyz.T / np.array([0.9505, 1.0, 1.089])  # relative to the white point
-    f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
-    x, y, z = f[..., 0], f[..., 1], f[..., 2]
-    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
-
-
 def _term_table() -> np.ndarray:
     """(LEVELS^3,) index into TERMS of every quantized color, red the slowest."""
     steps = (np.arange(LEVELS) + 0.5) / LEVELS
     grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)  # (LEVELS^3, 3)
     terms = np.repeat(np.arange(len(TERMS)), [len(colors) for colors in NAMED_COLORS.values()])
     hexes = [color for colors in NAMED_COLORS.values() for color in colors]
-    anchors = srgb_to_lab(np.array([list(bytes.fromhex(color)) for color in hexes]) / 255)  # (A, 3)
-    distance = np.linalg.norm(srgb_to_lab(grid)[:, None] - anchors[None], axis=-1)  # (LEVELS^3, A)
+    anchors = rgb2lab(np.array([list(bytes.fromhex(color)) for color in hexes]) / 255)  # (A, 3)
+    distance = np.linalg.norm(rgb2lab(grid)[:, None] - anchors[None], axis=-1)  # (LEVELS^3, A)
     return terms[distance.argmin(axis=1)].astype(np.uint8)
 
 

@@ -23,7 +23,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from torch import Tensor
 from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedConfig
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from modeling_ulip2.data.benchmarks import BENCHMARKS, complete_splits, read_benchmark, read_manifest
 from modeling_ulip2.evaluation.benchmarks.class_cache import cached_class_embeddings
@@ -43,6 +43,7 @@ from modeling_ulip2.towers.prompts import load_templates
 from modeling_ulip2.utils.checksums import sha256_of
 from modeling_ulip2.utils.files import write_text
 from modeling_ulip2.utils.markdown import markdown_table
+from modeling_ulip2.utils.private_apis import cached_file_or_none
 
 RESULT, REPORT, CONFUSION, EMBEDS = "zero_shot.json", "report.md", "confusion.png", "embeds"
 
@@ -306,7 +307,7 @@ def _find(model: str, name: str) -> Path | None:
     if Path(model).is_dir():
         path = Path(model, name)
         return path if path.is_file() else None
-    found = cached_file(model, name, _raise_exceptions_for_missing_entries=False)
+    found = cached_file_or_none(model, name)
     return None if found is None else Path(found)
 
 

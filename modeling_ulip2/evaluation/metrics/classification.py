@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import EvalPrediction
 
 from modeling_ulip2.data.collator import CloudCollator
@@ -15,7 +16,7 @@ from modeling_ulip2.embedder import Ulip2Embedder
 from modeling_ulip2.embedding.loop import embed_each
 from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult
 
-# Strength of a probe's regularisation, as scikit-learn's LogisticRegression has it by default. Ours: no published
+# Strength of a probe's regularization, as scikit-learn's LogisticRegression has it by default. Ours: no published
 # linear probe of these encoders says its own.
 PROBE_C = 1.0
 
@@ -89,39 +90,33 @@ def fit_linear_probe(
 ) -> nn.Linear:
     """Multinomial logistic regression on frozen features, to convergence (L-BFGS); needs no seed.
 
-    Features are standardized first, and the layer that is returned has that folded in.
+    By scikit-learn. Features are standardized first, and the layer that is returned has that folded in. A class
+    without a cloud among them is never answered.
 
     Args:
         features: (N, D).
-        labels: (N,) in [0, num_classes).
+        labels: (N,) in [0, num_classes), of two classes at least.
         c: inverse strength of the L2 penalty on the weights, as in scikit-learn.
 
     Returns:
         A layer D -> num_classes.
     """
-    features, labels = features.double(), labels.long()
-    mean, scale = features.mean(dim=0), features.std(dim=0, correction=0)
-    # what is the same for all training clouds tells nothing
-    scale = torch.where(scale > 1e-9, scale, torch.inf)
-    inputs = (features - mean) / scale  # (N, D)
-    weight = torch.zeros(num_classes, features.shape[1], dtype=torch.double, requires_grad=True)
-    bias = torch.zeros(num_classes, dtype=torch.double, requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [weight, bias], max_iter=max_iter, tolerance_grad=1e-7, line_search_fn="strong_wolfe"
-    )
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(F.linear(inputs, weight, bias), labels) + weight.square().sum() / (2 * c * len(inputs))
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
+    scaler = StandardScaler()
+    inputs = scaler.fit_transform(features.double().numpy())  # (N, D)
+    # of two classes scikit-learn has one vector of weights, the difference of the two here, whose penalty is twice
+    strength = 2 * c if len(labels.unique()) == 2 else c
+    model = LogisticRegression(C=strength, tol=1e-7, max_iter=max_iter).fit(inputs, labels.numpy())
+    weight, bias = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)  # (C, D), (C,)
+    if len(bias) == 1:
+        weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
+    folded = weight / torch.from_numpy(scaler.scale_)
+    known = torch.from_numpy(model.classes_)
     probe = nn.Linear(features.shape[1], num_classes)
     with torch.no_grad():
-        folded = weight / scale
-        probe.weight.copy_(folded)
-        probe.bias.copy_(bias - folded @ mean)
+        probe.weight.zero_()
+        probe.bias.fill_(torch.finfo(probe.bias.dtype).min)
+        probe.weight[known] = folded.float()
+        probe.bias[known] = (bias - folded @ torch.from_numpy(scaler.mean_)).float()
     return probe
 
 

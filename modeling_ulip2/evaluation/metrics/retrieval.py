@@ -6,7 +6,7 @@ ranks every right item last, and no figure depends on the order of the gallery.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,14 +22,6 @@ RECALL_AT = (1, 5, 10)
 TIE = 1e-6
 # Cells of one block of scores: 64 MiB of float32.
 BLOCK = 2**24
-
-
-def relevance(query_keys: Sequence[Hashable], gallery_keys: Sequence[Hashable]) -> list[list[int]]:
-    """For every query the gallery items with the same key (a category, a caption, an id)."""
-    places: dict[Hashable, list[int]] = {}
-    for place, key in enumerate(gallery_keys):
-        places.setdefault(key, []).append(place)
-    return [places.get(key, []) for key in query_keys]
 
 
 def shared_texts(texts_of_shapes: Sequence[Iterable[str]]) -> tuple[list[str], list[list[int]], list[list[int]]]:

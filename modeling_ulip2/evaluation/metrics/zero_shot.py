@@ -22,11 +22,6 @@ def zero_shot_logits(point_embeds: Tensor, class_embeds: Tensor) -> Tensor:
     return points @ classes.T  # (N, C)
 
 
-def topk_accuracy(logits: Tensor, labels: Tensor, topk: Sequence[int] = TOPK) -> dict[str, float]:
-    """Share of rows whose label is among the k largest logits, ties as in `torch.topk`: {"top1": 0.42, ...}."""
-    return ZeroShotResult.from_logits(logits, labels, topk=topk).micro
-
-
 @dataclass(frozen=True)
 class ZeroShotResult:
     """Ranked predictions of N labeled shapes over C classes, and every figure that follows from them.

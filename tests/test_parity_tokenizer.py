@@ -5,7 +5,7 @@ import torch
 from open_clip.tokenizer import SimpleTokenizer
 
 from modeling_ulip2.evaluation import load_class_names, load_templates
-from modeling_ulip2.evaluation.ulip_tokenizer import UlipTokenizer
+from tests.parity.ulip_tokenizer import UlipTokenizer
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,50 @@
+"""A model that embeds shapes, from a folder or the hub, with its feature extractor."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
+
+from modeling_ulip2.models.configuration_captioning_ulip2 import Ulip2CaptioningConfig
+from modeling_ulip2.models.feature_extraction_ulip2 import Ulip2FeatureExtractor
+from modeling_ulip2.utils.places import find_model
+
+# What `from_pretrained` of every class understands; the rest is for the model alone.
+_HUB_OPTIONS = ("cache_dir", "code_revision", "force_download", "local_files_only", "revision", "subfolder", "token")
+_HUB_OPTIONS += ("trust_remote_code",)
+
+
+def load_shape_model(
+    name: str,
+    tower: str | os.PathLike[str] | None = None,
+    device: str | int | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    **kwargs: Any,
+) -> tuple[Any, Ulip2FeatureExtractor]:
+    """A model in evaluation mode and its feature extractor; see `Ulip2Embedder.from_pretrained`."""
+    if device is not None and kwargs.get("device_map") is not None:
+        raise ValueError("device and device_map are two answers to one question: pass one of them.")
+    hub = {key: value for key, value in kwargs.items() if key in _HUB_OPTIONS}
+    place = find_model(name, **{key: hub[key] for key in ("revision", "token", "cache_dir") if key in hub})
+    config = AutoConfig.from_pretrained(place, **hub)
+    if isinstance(config, Ulip2CaptioningConfig):
+        raise ValueError(
+            f"{name} holds a captioner, which describes shapes and has no space of texts: use it with "
+            "`ulip2 caption` or the pipeline point-cloud-to-text, or pass its point model here."
+        )
+    if tower is not None and hasattr(config, "clip_name_or_path"):
+        tower = os.fspath(tower)
+        # in a configuration "./" means beside the model, here it means where we are
+        here = os.path.isdir(tower) or tower.startswith((".", "~"))
+        kwargs["clip_name_or_path"] = os.path.abspath(os.path.expanduser(tower)) if here else tower
+    model = AutoModel.from_pretrained(place, dtype=dtype or torch.float32, **kwargs)
+    if not hasattr(getattr(model, "config", None), "point_config") and not hasattr(model.config, "output_dim"):
+        raise ValueError(f"{name} holds a {type(model).__name__}, no model of point clouds.")
+    features = AutoFeatureExtractor.from_pretrained(place, **hub)
+    if kwargs.get("device_map") is None:
+        best = "cuda" if torch.cuda.is_available() else "cpu"
+        model = model.to(best if device is None else device)
+    return model.eval(), features

@@ -1,0 +1,41 @@
+"""What this package uses of other libraries beyond their public interfaces: here alone, so that a new version of one
+of them is checked against one file.
+
+What travels with a checkpoint (`models/`) stands alone and has a list of its own. Seen with datasets 5.2 and
+transformers 5.23.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def rows_fingerprint(dataset: Any) -> str:
+    """The hash by which datasets tells the rows of a `datasets.Dataset` apart, also after `select` and the like."""
+    return dataset._fingerprint
+
+
+def cached_file_or_none(name_or_path: str, file: str) -> str | None:
+    """Path of a file of a folder or hub repository, None if that has no such file.
+
+    Raises:
+        OSError: there is no such repository, or it cannot be reached.
+    """
+    from transformers.utils.hub import cached_file
+
+    return cached_file(name_or_path, file, _raise_exceptions_for_missing_entries=False)
+
+
+def keep_pipeline_out_of_checkpoints(pipeline_class: Any) -> None:
+    """Takes the mark from a registered pipeline by which `save_pretrained` would ship its file."""
+    del pipeline_class._registered_impl
+
+
+def batch_size_now(trainer: Any) -> int:
+    """Rows of a batch of a `Trainer`, which `auto_find_batch_size` may have made smaller than its arguments say."""
+    return trainer._train_batch_size
+
+
+def tell_scheduler_created(trainer: Any) -> None:
+    """Lets a `Trainer` know that its `create_scheduler` made the learning rate's scheduler, as its own would."""
+    trainer._created_lr_scheduler = True
