@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,18 +65,10 @@ def add_labels(rows: list[dict[str, str]], table: Path) -> int:
         raise FolderError(f"there is no table {table}")
     columns = [column for column in OBJECT_COLUMNS if column not in ("path", "id", "rotation")]
     labels: dict[tuple[str, str], dict[str, str]] = {}
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            if "path" not in (reader.fieldnames or []):
-                raise FolderError(f"{table} has no column 'path'; its columns are {reader.fieldnames}")
-            for entry in reader:
-                cells = {column: (entry.get(column) or "").strip() for column in columns}
-                path = (entry["path"] or "").strip().replace("\\", "/")
-                labels[path, cells["source"]] = {column: cell for column, cell in cells.items() if cell}
-                labels.setdefault((path, ""), labels[path, cells["source"]])  # of objects without a source
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise FolderError(f"{table} is not a UTF-8 table of comma-separated values: {error}") from error
+    for _, cells in _table_rows(table):
+        path = cells["path"].replace("\\", "/")
+        labels[path, cells["source"]] = {column: cells[column] for column in columns if cells[column]}
+        labels.setdefault((path, ""), labels[path, cells["source"]])  # of objects without a source
     named = 0
     for row in rows:
         path = row["path"].replace("\\", "/")
@@ -91,25 +83,29 @@ def add_labels(rows: list[dict[str, str]], table: Path) -> int:
 def _read_table(table: Path) -> list[dict[str, str]]:
     rows: list[dict[str, str]] = []
     lines_of: dict[str, int] = {}
+    for line, row in _table_rows(table):
+        if not row["path"]:
+            raise FolderError(f"{table}, line {line}: the path is empty")
+        row["id"] = row["id"] or row["path"].replace("\\", "/")
+        if row["id"] in lines_of:
+            raise FolderError(f"{table}, line {line}: {row['id']!r} is in line {lines_of[row['id']]} already")
+        lines_of[row["id"]] = line
+        row["name"] = row["name"] or name_from_path(row["path"])
+        rows.append(row)
+    return rows
+
+
+def _table_rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Lines of a table with the column `path`: the number of each, and its cells of `OBJECT_COLUMNS`."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             if "path" not in (reader.fieldnames or []):
                 raise FolderError(f"{table} has no column 'path'; its columns are {reader.fieldnames}")
             for entry in reader:
-                row = {column: (entry.get(column) or "").strip() for column in OBJECT_COLUMNS}
-                if not row["path"]:
-                    raise FolderError(f"{table}, line {reader.line_num}: the path is empty")
-                row["id"] = row["id"] or row["path"].replace("\\", "/")
-                if row["id"] in lines_of:
-                    first = lines_of[row["id"]]
-                    raise FolderError(f"{table}, line {reader.line_num}: {row['id']!r} is in line {first} already")
-                lines_of[row["id"]] = reader.line_num
-                row["name"] = row["name"] or name_from_path(row["path"])
-                rows.append(row)
+                yield reader.line_num, {column: (entry.get(column) or "").strip() for column in OBJECT_COLUMNS}
     except (csv.Error, UnicodeDecodeError) as error:
         raise FolderError(f"{table} is not a UTF-8 table of comma-separated values: {error}") from error
-    return rows
 
 
 def _meshes(folder: Path) -> list[str]:

@@ -18,7 +18,7 @@ from .pcd import read_pcd
 from .ply_points import read_ply_cloud
 from .point_arrays import read_npy_cloud, read_npz_cloud
 from .point_text import read_text
-from .reading import MAX_BYTES, open_bounded
+from .reading import MAX_BYTES, naming, open_bounded
 
 MAX_POINTS = 20_000_000
 
@@ -70,24 +70,17 @@ def read_cloud(
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    try:
+    with naming(path):
         if suffix not in POINT_SUFFIXES + MIXED_SUFFIXES:
             raise MeshError("unsupported", f"{suffix or 'no suffix'} is none of {', '.join(POINT_SUFFIXES)}")
         data, sandbox = open_bounded(path, max_bytes, root)
-        with np.errstate(over="ignore", invalid="ignore"):  # wild numbers are judged once, by PointCloud
-            if suffix == ".obj":
-                cloud = read_obj_points(data, max_points)
-            elif suffix == ".off":
-                cloud = read_off_points(data, max_points)
-            elif suffix in MIXED_SUFFIXES:
-                cloud = read_gltf_points(data, sandbox, max_points)
-            else:
-                cloud = _READERS[suffix](data, suffix, max_points, max_bytes)
+        if suffix == ".obj":
+            cloud = read_obj_points(data, max_points)
+        elif suffix == ".off":
+            cloud = read_off_points(data, max_points)
+        elif suffix in MIXED_SUFFIXES:
+            cloud = read_gltf_points(data, sandbox, max_points)
+        else:
+            cloud = _READERS[suffix](data, suffix, max_points, max_bytes)
         check_count(len(cloud.xyz), max_points)
         return cloud
-    except MeshError as error:
-        if error.path is None:
-            error.path = path
-        raise
-    except MemoryError:
-        raise MeshError("too_large", "it does not fit into memory", path) from None

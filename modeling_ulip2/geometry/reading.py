@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -55,17 +56,24 @@ def read_mesh(
         MeshError: with `.reason`, one of `errors.REASONS`.
     """
     path = Path(path)
-    try:
+    with naming(path):
         reader = _READERS.get(path.suffix.lower())
         if reader is None and path.is_file():
             raise MeshError("unsupported", f"{path.suffix or 'no suffix'} is none of {', '.join(MESH_SUFFIXES)}")
         data, sandbox = open_bounded(path, max_bytes, root)
         assert reader is not None  # a path that is no file was refused
-        with np.errstate(over="ignore", invalid="ignore"):  # wild numbers are judged once, by Mesh
-            mesh = reader(path, data, sandbox, max_faces=max_faces, strict=strict)
+        mesh = reader(path, data, sandbox, max_faces=max_faces, strict=strict)
         _bleed_cut_outs(mesh)
         mesh.warnings = list(dict.fromkeys([*sandbox.warnings, *mesh.warnings]))
         return mesh
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Lets errors in the block say which file they are about, and makes one of a lack of memory."""
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # wild numbers are judged once, by Mesh and PointCloud
+            yield
     except MeshError as error:
         if error.path is None:
             error.path = path

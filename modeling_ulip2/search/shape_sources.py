@@ -216,19 +216,11 @@ def _place(name: str | Path) -> str:
     return str(folder.resolve()) if folder.is_dir() else str(name)
 
 
-def open_source(
-    name: str,
-    num_points: int,
-    labels: Mapping[str, str] | None = None,
-    *,
-    root: str | Path | None = None,
-    up_axis: str | None = None,
-    sampling: str = "random",
-    default_up_axis: str = "y",
-) -> ShapeSource:
+def open_source(name: str, num_points: int, labels: Mapping[str, str] | None = None, **options: Any) -> ShapeSource:
     """A triplets dataset by folder or hub name, or a folder of shapes, of which `num_points` points each are drawn.
 
-    The other arguments are those of `FolderSource`; triplets are y up.
+    Args:
+        options: of `FolderSource`, for a folder of shapes; triplets are y up.
 
     Raises:
         FileNotFoundError: there is no such folder, nor such a dataset on the hub.
@@ -237,13 +229,5 @@ def open_source(
 
     folder = Path(name).expanduser()
     if folder.is_dir() and not _is_dataset(folder):
-        return FolderSource(
-            folder,
-            num_points,
-            labels,
-            root=root,
-            up_axis=up_axis,
-            sampling=sampling,
-            default_up_axis=default_up_axis,
-        )
+        return FolderSource(folder, num_points, labels, **options)
     return TripletSource(read_triplets(name), labels, name)

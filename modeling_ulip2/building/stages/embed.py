@@ -8,22 +8,15 @@ import numpy as np
 
 from modeling_ulip2.data.images import open_depth, open_view
 
-from .base import Batch, Stage, alive, by_length
-from .tower import describe_tower, shared_tower
+from .base import Batch, alive, by_length
+from .tower import TowerStage
 
 
-class EmbedViews(Stage):
+class EmbedViews(TowerStage):
     """`views` -> `image_embeds` (V, D) float32 per object, L2-normalized: of the images as they are stored."""
 
     batch_size = 4
-    on_gpu = True
     source, result, open_image = "views", "image_embeds", staticmethod(open_view)
-
-    def __init__(self, tower: str, device: str | None = None, dtype: str = "float32") -> None:
-        self.tower = shared_tower(tower, device, dtype)
-
-    def describe(self) -> dict[str, Any]:
-        return describe_tower(self.tower)
 
     def __call__(self, batch: Batch) -> Batch:
         good = alive(batch)
@@ -43,20 +36,16 @@ class EmbedDepths(EmbedViews):
     source, result, open_image = "depths", "depth_embeds", staticmethod(open_depth)
 
 
-class EmbedCaptions(Stage):
+class EmbedCaptions(TowerStage):
     """`captions` [V][k] -> `text_embeds` [V](k, D) float16, in their order; other embeddings to float16, too.
 
     Every different caption of a batch is embedded once.
     """
 
     batch_size = 64
-    on_gpu = True
-
-    def __init__(self, tower: str, device: str | None = None, dtype: str = "float32") -> None:
-        self.tower = shared_tower(tower, device, dtype)
 
     def describe(self) -> dict[str, Any]:
-        return {**describe_tower(self.tower), "dim": self.tower.dim}
+        return {**super().describe(), "dim": self.tower.dim}
 
     def __call__(self, batch: Batch) -> Batch:
         good = alive(batch)

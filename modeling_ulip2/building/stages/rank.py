@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from .base import Batch, Stage, alive, by_length
-from .tower import describe_tower, shared_tower
+from .base import Batch, alive, by_length
+from .tower import TowerStage
 
 
-class RankCaptions(Stage):
+class RankCaptions(TowerStage):
     """Sorts `captions` [V][k] by descending `caption_scores` [V][k], the cosine of view and caption.
 
     A score is the dot product of the tower's L2-normalized embeddings, without its temperature: from -1 to 1, and in
@@ -22,13 +22,9 @@ class RankCaptions(Stage):
     """
 
     batch_size = None
-    on_gpu = True
-
-    def __init__(self, tower: str, device: str | None = None, dtype: str = "float32") -> None:
-        self.tower = shared_tower(tower, device, dtype)
 
     def describe(self) -> dict[str, Any]:
-        return {**describe_tower(self.tower), "dim": self.tower.dim}
+        return {**super().describe(), "dim": self.tower.dim}
 
     def __call__(self, batch: Batch) -> Batch:
         batch = {**batch, "error": list(batch["error"]), "message": list(batch["message"])}

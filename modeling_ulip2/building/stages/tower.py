@@ -9,6 +9,8 @@ import torch
 
 from modeling_ulip2.towers import Tower, load_tower
 
+from .base import Stage
+
 DTYPES = ("auto", "float32", "bfloat16")
 
 
@@ -42,9 +44,22 @@ def resolve_dtype(dtype: str, device: str | None = None) -> torch.dtype:
 
 
 def describe_tower(tower: Tower) -> dict[str, Any]:
+    """What the manifest tells of a tower."""
     return {
         "tower": tower.name,
         "model_type": tower.model_type,
         "fingerprint": tower.fingerprint,
         "dtype": str(tower.dtype).removeprefix("torch."),
     }
+
+
+class TowerStage(Stage):
+    """A stage that asks the tower `tower`."""
+
+    on_gpu = True
+
+    def __init__(self, tower: str, device: str | None = None, dtype: str = "float32") -> None:
+        self.tower = shared_tower(tower, device, dtype)
+
+    def describe(self) -> dict[str, Any]:
+        return describe_tower(self.tower)
