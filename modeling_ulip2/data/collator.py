@@ -1,4 +1,4 @@
-"""Rows of triplets -> one batch of model inputs: a random view a shape, its best captions, an augmented cloud."""
+"""Rows of triplets -> one batch of model inputs: a random view per shape, its best captions, an augmented cloud."""
 
 from __future__ import annotations
 

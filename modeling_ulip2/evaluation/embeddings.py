@@ -94,7 +94,7 @@ def embed_views(
         triplets: rows with `id` and `views`.
         features: the `features` config with `image_embeds` of the same tower, if there is one: spares the tower.
             Must hold every shape.
-        draw: seed to draw one view a shape, which gives (1, D); None: all views.
+        draw: seed to draw one view per shape, which gives (1, D); None: all views.
     """
     if features is None:
         check_views(triplets)

@@ -58,7 +58,7 @@ class HeldOutEvaluation:
         texts, self.shapes_of_text, self.texts_of_shape = shared_texts([[name or ""] for name in triplets["name"]])
         self.text_embeds = tower.encode_text(texts) if texts else None  # (T, D)
         views = embed_views(tower, triplets, features, draw=seed, progress=False)
-        self.view_embeds = torch.cat(views)  # (N, D): one view a shape
+        self.view_embeds = torch.cat(views)  # (N, D): one view per shape
 
     def __call__(self, model: Ulip2Model) -> dict[str, float]:
         """Metrics of `model` by name, e.g. `zero_shot_top1`, `text_to_shape_recall_at_5`."""

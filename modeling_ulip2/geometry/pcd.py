@@ -25,7 +25,7 @@ _PACKED = ("rgb", "rgba")
 class _Field:
     name: str
     dtype: np.dtype
-    count: int  # numbers a point
+    count: int  # numbers per point
 
     @property
     def size(self) -> int:
@@ -118,7 +118,7 @@ def _read_ascii(fields: list[_Field], points: int, body: bytes) -> dict[str, np.
     if len(table) < points:
         raise MeshError("truncated", f"its header declares {points} points; {len(table)} follow")
     if table.shape[1] != width:
-        raise MeshError("corrupt", f"its header declares {width} numbers a point; its rows have {table.shape[1]}")
+        raise MeshError("corrupt", f"its header declares {width} numbers per point; its rows have {table.shape[1]}")
     starts = np.cumsum([0, *(field.count for field in fields)])
     return {field.name: table[:, start] for field, start in zip(fields, starts, strict=False) if field.count == 1}
 

@@ -50,7 +50,7 @@ class PlyElement:
 
     @property
     def numbers(self) -> dict[str, np.ndarray]:
-        """The columns that hold a number a row, (count,) each, by name."""
+        """The columns that hold a number per row, (count,) each, by name."""
         return {name: column for name, column in self.columns.items() if isinstance(column, np.ndarray)}
 
 

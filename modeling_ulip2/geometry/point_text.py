@@ -1,4 +1,4 @@
-"""Point clouds as text: a row of numbers a point, below a header or not."""
+"""Point clouds as text: a row of numbers per point, below a header or not."""
 
 from __future__ import annotations
 

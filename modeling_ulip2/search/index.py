@@ -166,7 +166,7 @@ def require_model(
         if agree(embed.numpy(), EmbedRows(shapes.select([0]))[[0]][0]):
             return
     raise ValueError(
-        f"the index was made by another model ({info['model']}, {info['dim']} numbers a shape); build one by this "
+        f"the index was made by another model ({info['model']}, {info['dim']} numbers per shape); build one by this "
         "model with `ulip2 index`, where --overwrite replaces an index"
     )
 

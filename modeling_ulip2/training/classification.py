@@ -22,7 +22,7 @@ class ClassificationTrainingArguments(Ulip2TrainingArguments):
 
     AdamW at 2e-3, weight decay 0.05, gradients clipped at norm 10, 250 epochs of which the cosine takes
     `schedule_epochs` (200) on its way to `final_learning_rate` (1e-4). The published code changes the learning rate
-    once an epoch, here it changes with every step.
+    once per epoch, here it changes with every step.
     """
 
     learning_rate: float = field(default=2e-3, metadata={"help": "Peak learning rate, of the head."})
@@ -41,7 +41,7 @@ class ClassificationTrainingArguments(Ulip2TrainingArguments):
     adam_beta2: float = field(default=0.999, metadata={"help": "Second beta of AdamW."})
     max_grad_norm: float = field(default=10.0, metadata={"help": "Norm to clip gradients to; 0: no clipping."})
     num_train_epochs: float = field(default=250.0, metadata={"help": "Passes over the data."})
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "Clouds a device and step."})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Clouds per device and step."})
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -67,7 +67,7 @@ class CloudTrainer(Trainer):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *arguments: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(model, inputs, *arguments, **kwargs)
-        # before the optimizer uses the gradients; costs one synchronization a step, as Trainer's own filter does
+        # before the optimizer uses the gradients; costs one synchronization per step, as Trainer's own filter does
         if self.loss_guard.first is None:
             self.loss_guard.first = self._first_loss()
         self.loss_guard.check(loss.item(), f"step {self.state.global_step + 1}")

@@ -94,7 +94,7 @@ class Ulip2Trainer(CloudTrainer):
             return
         needed = self.args.train_batch_size * self.args.world_size
         if needed < 2:
-            raise ValueError(f"{why} needs at least 2 clouds a step: raise per_device_train_batch_size")
+            raise ValueError(f"{why} needs at least 2 clouds per step: raise per_device_train_batch_size")
         size = _length(self.train_dataset)
         if size is not None and size < needed and self.args.dataloader_drop_last:
             raise ValueError(

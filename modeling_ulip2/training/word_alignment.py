@@ -100,7 +100,7 @@ def positions_in(vocabulary: Tensor, tokens: Tensor) -> Tensor:
 
 
 def connect(model: Any, batch: dict[str, Any]) -> Tensor:
-    """The connector's outputs for a batch of one cloud a text, (B, num_query_tokens, text_hidden_size)."""
+    """The connector's outputs for a batch of one cloud per text, (B, num_query_tokens, text_hidden_size)."""
     features = batch.get("point_features")
     if features is None:
         features = model.get_point_features(batch["point_values"].to(model.device))

@@ -119,8 +119,8 @@ def main() -> None:
 
     alone = seconds(one_by_one, args.device) * args.views  # of one view, and the others take as long
     total = args.views * args.captions
-    print(f"batched     {total / batched:9.1f} captions/s  {batched:8.2f} s an object")
-    print(f"one by one  {total / alone:9.1f} captions/s  {alone:8.2f} s an object")
+    print(f"batched     {total / batched:9.1f} captions/s  {batched:8.2f} s per object")
+    print(f"one by one  {total / alone:9.1f} captions/s  {alone:8.2f} s per object")
     print(f"ratio {alone / batched:.1f}; peak {peak_memory(args.device)}")
 
 

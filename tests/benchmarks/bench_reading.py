@@ -1,4 +1,4 @@
-"""Samples a second from parquet to a collated batch, beside the samples a second that a training step takes.
+"""Samples per second from parquet to a collated batch, beside the samples per second that a training step takes.
 
     python tests/benchmarks/bench_reading.py [--dataset DIR --num-workers 2 --batch-size 32 --device cuda]
 
@@ -7,7 +7,7 @@ tower's stored embeddings, or as image and words for a tower that runs in every 
 read in random order; a stream is shuffled in a buffer, and its workers share the files. Without --dataset it writes
 one of random clouds and pictures. The step is that of the published Point-BERT of 32.5 M parameters with stored
 embeddings, on --device; the last columns say what share of the step's needs a single worker covers, and how many
-workers feed it. For other GPUs, --step-rate gives their samples a second.
+workers feed it. For other GPUs, --step-rate gives their samples per second.
 
 All batches lie within a pass: `datasets` ends each pass of a shuffled stream of parquet files with a pause of 5 s,
 which is nothing in a pass over 800,000 shapes and would be most of the time here.
@@ -82,7 +82,7 @@ def picture(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def rate(batches: Iterator[dict[str, Any]], count: int) -> float:
-    """Samples a second over `count` batches, once the first one is there."""
+    """Samples per second over `count` batches, once the first one is there."""
     next(batches)
     start, samples = time.perf_counter(), 0
     for batch in islice(batches, count):
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=20)
     parser.add_argument("--num-workers", type=int, default=2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--step-rate", type=float, help="samples a second to feed, instead of measuring a step")
+    parser.add_argument("--step-rate", type=float, help="samples per second to feed, instead of measuring a step")
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,4 +1,4 @@
-"""Milliseconds a view of both rendering engines, and of sampling, on meshes of three sizes.
+"""Milliseconds per view of both rendering engines, and of sampling, on meshes of three sizes.
 
     python tests/benchmarks/bench_render.py [--views 12] [--size 224] [--repeats 3]
 
@@ -72,7 +72,7 @@ def main() -> None:
     print(
         f"{'triangles':>10} {'surface':>10} "
         + " ".join(f"{name:>12}" for name in columns)
-        + "   ms a view; ms a cloud"
+        + "   ms per view; ms per cloud"
     )
     for rings in (32, 61, 174):
         for textured in (False, True):

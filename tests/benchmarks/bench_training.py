@@ -1,4 +1,4 @@
-"""Training steps a second, stage by stage, beside a straightforward version in the same run.
+"""Training steps per second, stage by stage, beside a straightforward version in the same run.
 
     python tests/benchmarks/bench_training.py [--hidden_size 192 --layers 4 --groups 32 --group_size 16 --batch 32 ...]
 
@@ -166,7 +166,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name, (ours, plain) in stages.items():
         times = median_ms({"ours": ours, "plain": plain}, options.repeats, device)
         print(f"{name:<24}{times['ours']:>9.1f}{times['plain']:>17.1f}{times['plain'] / times['ours']:>8.2f}")
-    print(f"steps a second          {1e3 / times['ours']:>9.2f}{1e3 / times['plain']:>17.2f}")
+    print(f"steps per second         {1e3 / times['ours']:>9.2f}{1e3 / times['plain']:>17.2f}")
     times = median_ms({"f32": steps.step, "bf16": lambda: steps.step(bf16=True)}, options.repeats, device)
     faster = times["f32"] / times["bf16"]
     print(f"whole step in bf16      {times['bf16']:>9.1f}   ({faster:.2f} times faster than in f32)")

@@ -1,4 +1,4 @@
-"""Triplets a second: the stages in processes, in one process, and written out straightforwardly, in one run.
+"""Triplets per second: the stages in processes, in one process, and written out straightforwardly, in one run.
 
     python tests/benchmarks/bench_triplets.py [--meshes DIR --limit 32 --tower DIR --num-proc 2]
 
@@ -147,7 +147,7 @@ def measure(args: argparse.Namespace, objects: list[dict[str, str]], num_proc: i
     for name, seconds in rows.items():
         print(f"{name:<42} {len(objects) / seconds:6.2f} objects/s   x{slowest / seconds:.2f}")
     for name, seconds in sorted(result.record["seconds"].items(), key=lambda item: -item[1]):
-        print(f"    {name:<20} {1e3 * seconds / len(objects):7.1f} ms an object")
+        print(f"    {name:<20} {1e3 * seconds / len(objects):7.1f} ms per object")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ VISION = TRANSFORMER | {"image_size": SIZE, "patch_size": PATCH}
 
 
 def build_tokenizer(*, ends: bool = False, **options: Any) -> PreTrainedTokenizerFast:
-    """A word a token; a text begins with <s>, and with `ends` it ends with </s>."""
+    """A word per token; a text begins with <s>, and with `ends` it ends with </s>."""
     words = [*SPECIAL, *WORDS, "answer", *(f"word{chr(97 + i)}" for i in range(8))]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

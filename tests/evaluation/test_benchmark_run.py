@@ -64,7 +64,7 @@ def test_equals_ulip2s_protocol_on_modelnet40_written_out(world: World, tmp_path
     for k in (1, 3, 5):
         hits = (ranked[:, :k] == torch.from_numpy(labels)[:, None]).any(dim=1)
         assert record[f"top{k}"] == pytest.approx(hits.double().mean().item())
-        assert record[f"top{k}_class_average"] == pytest.approx(hits.double().mean().item())  # one shape a class
+        assert record[f"top{k}_class_average"] == pytest.approx(hits.double().mean().item())  # one shape per class
     assert record["protocol"]["name"] == "ulip2" and not record["protocol"]["normalize"]
     assert record["partial"] and record["expected_shapes"] == [2468]
     assert record["config"] == "colored_10k" and record["split"] == "test"

@@ -101,7 +101,7 @@ def _image_processor() -> CLIPImageProcessor:
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte, between <s> and </s>."""
+    """One token per byte, between <s> and </s>."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {letter: number for number, letter in enumerate(alphabet)} | {"<s>": 256, "</s>": 257, "<pad>": 258}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))

@@ -54,7 +54,7 @@ def test_embeddings_are_the_towers_and_normalized(dataset, tower, tmp_path):
 def test_nothing_is_embedded_twice(dataset, tower, tmp_path, caplog):
     counting, triplets = CountingTower(tower), read_triplets(str(dataset))
     computed_features(triplets, counting, cache_dir=tmp_path)
-    # 3 views a shape; of its 4 captions 3 are different
+    # 3 views per shape; of its 4 captions 3 are different
     assert (counting.images, counting.texts) == (16 * 3, 16 * 3)
     assert "3 shards" in caplog.text
     again = computed_features(triplets, counting, cache_dir=tmp_path)

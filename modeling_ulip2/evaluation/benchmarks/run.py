@@ -269,7 +269,7 @@ def _report(title: str, record: Mapping[str, Any], evaluation: Evaluation[ZeroSh
         **{f"SHA-256 of {name}": digest for name, digest in record["checkpoint"].items()},
         "text tower": f"{record['tower']['name']} ({record['tower']['fingerprint']})",
         "time": f"{format_duration(speed['seconds'])}, {100 * speed['encoder_share']:.0f} % of it in the encoder; "
-        f"{speed['clouds_per_second_and_process']:.1f} clouds a second and process",
+        f"{speed['clouds_per_second_and_process']:.1f} clouds per second and process",
         **{name: str(value) for name, value in record["environment"].items()},
     }
     lines = [f"# {title}", "", *figure_table(evaluation), f"![What is taken for what]({CONFUSION})", ""]

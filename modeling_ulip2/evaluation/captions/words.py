@@ -51,7 +51,7 @@ def split_captions(captions: Sequence[str], tokenizer: str | None = None) -> tup
     if tokenizer not in TOKENIZERS:
         raise ValueError(f"there is no tokenizer {tokenizer!r}, choose one of {', '.join(TOKENIZERS)}")
     split = _split_by_ptb if tokenizer == "ptb" else _split_by_regex
-    # one line a caption is what the Java programs read; "|||" is METEOR's separator
+    # one line per caption is what the Java programs read; "|||" is METEOR's separator
     return split([" ".join(caption.replace("|", " ").split()) for caption in captions]), tokenizer
 
 

@@ -229,7 +229,7 @@ def _section_lines(section: Section, output_dir: Path) -> list[str]:
         queries, size = len(retrieval.result.ranks), retrieval.result.gallery_size
         right = retrieval.result.num_relevant.double().mean().item()
         lines += [f"### Retrieval: {name}", ""]
-        lines += [f"{queries} queries, {size} candidates, {right:.1f} right answers a query.", ""]
+        lines += [f"{queries} queries, {size} candidates, {right:.1f} right answers per query.", ""]
         lines += figure_table(retrieval)
     lines += _picture_lines(section.pictures, output_dir)
     for name, zero_shot in section.zero_shot.items():

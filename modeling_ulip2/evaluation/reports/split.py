@@ -101,7 +101,7 @@ def retrieve(
     """Retrieval among N test shapes in up to three directions.
 
     Text is the shape's own name; shapes of the same name answer for each other. Where no shape has a name, only images
-    ask. An image asks for the one shape that it shows; one view a shape is drawn by `seed`.
+    ask. An image asks for the one shape that it shows; one view per shape is drawn by `seed`.
     """
     texts, shapes_of_text, texts_of_shape = shared_texts([[name or ""] for name in triplets["name"]])
     directions = {}
