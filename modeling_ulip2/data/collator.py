@@ -1,4 +1,4 @@
-"""Rows of triplets -> one batch of model inputs: a random view per shape, its best captions, an augmented cloud."""
+"""Makes one batch of model inputs from rows of triplets: a view per shape, its best captions, an augmented cloud."""
 
 from __future__ import annotations
 

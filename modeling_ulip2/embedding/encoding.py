@@ -1,4 +1,4 @@
-"""What a model makes of batches of prepared clouds."""
+"""Running a model on batches of prepared clouds."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def check_evaluating(model: Any) -> None:
 
 
 def encode_points(model: Any, point_values: Tensor, features: str | None = None) -> Tensor:
-    """What any model of this package makes of clouds (B, N, C).
+    """Runs any model of this package on clouds (B, N, C).
 
     Args:
         model: a `Ulip2Model`, `Ulip2PointModelWithProjection`, `Ulip2PointModel`, point encoder, classifier or
@@ -81,7 +81,7 @@ def encode_points(model: Any, point_values: Tensor, features: str | None = None)
 def in_batches(
     clouds: Sequence[np.ndarray | Tensor] | Tensor, device: torch.device | str, encode: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """What `encode` makes of clouds (B, N, C), for a list of clouds (N, C) of any sizes; on the CPU.
+    """Calls `encode`, which takes clouds (B, N, C), on a list of clouds (N, C) of any sizes; returns rows on the CPU.
 
     Clouds of one size go together, since padding would be points.
     """

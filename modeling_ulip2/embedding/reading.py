@@ -1,4 +1,4 @@
-"""How a shape, whatever it is given as, becomes the cloud that an encoder reads."""
+"""Turning a shape (a file, an array or a mapping) into the cloud that an encoder reads."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from modeling_ulip2.towers import Tower
 
 
 class HeldOutEvaluation:
-    """What a model makes of triplets it was not trained on; texts and images are embedded once, here.
+    """Measures a model on triplets that it was not trained on; texts and images are embedded once, here.
 
     Args:
         triplets: rows with `id`, `name`, `xyz`, `rgb`, `views`.

@@ -1,8 +1,9 @@
-"""Shapes -> an index folder, and more shapes into one that is there.
+"""Builds an index folder from shapes, and adds shapes to one that exists.
 
-A shard of shapes is the unit of work: written under a temporary name, renamed when whole. Stopped in the middle, the
-same call goes on after the last whole shard. Shards are only ever added, so the FAISS index grows behind them, and a
-folder can be searched while it grows: what the FAISS index does not cover yet is not found, and nothing else is lost.
+A shard of shapes is the unit of work: written under a temporary name, renamed when whole. After a stop in the middle,
+the same call goes on after the last whole shard. Shards are only ever added, so the FAISS index grows behind them, and
+a folder can be searched while it grows: what the FAISS index does not cover yet is not found, and nothing else is
+lost.
 """
 
 from __future__ import annotations

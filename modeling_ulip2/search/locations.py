@@ -1,4 +1,4 @@
-"""How an index names what lies outside of it: relative to itself where that can travel with it."""
+"""How an index names the model and the collections outside of it: relative to itself, so that all move together."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def index_features(num_points: int, dim: int) -> Features:
 
 
 def shard_path(folder: Path, shard: int) -> Path:
-    """Without a total in its name, since shards are added."""
+    """The file of a shard. Its name has no total, since shards are added."""
     return folder / CONFIG / f"train-{shard:05d}.arrow"
 
 

@@ -92,9 +92,7 @@ def main() -> None:
     ranking = scoring()
     parameters = sum(p.numel() for p in model.point_model.parameters()) / 1e6
     print(f"Point-BERT of {parameters:.1f} M parameters on {device}, {args.workers} workers, batch {args.batch}")
-    print(
-        f"{args.clouds} clouds, prepared in workers: {1e3 * per_cloud:.1f} ms per cloud; in turn: {1e3 * before:.1f} ms"
-    )
+    print(f"{args.clouds} clouds, prepared in workers: {1e3 * per_cloud:.1f} ms per cloud; in turn {1e3 * before:.1f}")
     print(f"ratio {before / per_cloud:.2f}; share of time in the encoder {100 * statistics.median(shares):.1f} %")
     print(f"scoring {SHAPES:,} shapes against {len(LVIS.class_names):,} classes: {format_duration(ranking)}")
     print(f"estimated for {SHAPES:,} clouds on one such device: {format_duration(SHAPES * per_cloud + ranking)}")

@@ -2,8 +2,8 @@
 
     FOLDER/embeds-00000-of-00362.safetensors, …    `point_embeds` (n, D), and how long the shard took
 
-Whatever is stopped goes on after the last whole shard. Ranks of a distributed run take every n-th shard (see
-`training.shares`) and meet in the folder, which all of them must see; no embedding travels between processes.
+A run that was stopped goes on after the last whole shard. Ranks of a distributed run take every n-th shard (see
+`data.shares`) and meet in the folder, which all of them must see; no embedding travels between processes.
 """
 
 from __future__ import annotations

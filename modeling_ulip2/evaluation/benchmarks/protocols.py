@@ -1,4 +1,4 @@
-"""What each project shows its models of a benchmark's files for its zero-shot figures: the table of these presets.
+"""Presets of zero-shot protocols: what each project shows its models of a benchmark's files.
 
 A protocol describes the file: what is up in it, whether its clouds are normalized already, which colors are shown. All
 else is the model's own and stands in its feature extractor: order of the axes, normalization, resampling, the gray of

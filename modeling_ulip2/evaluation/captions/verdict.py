@@ -1,7 +1,8 @@
 """Is a captioner worth showing? Its captions must depend on the shapes, and must not all be one sentence.
 
-A captioner that has not learned enough says of everything what suits the training captions best ("a white and black
-chair"); its loss is low, its grammar right, and no figure alone looks wrong. Two tests on held-out shapes catch it:
+A captioner that has not learned enough gives every shape the sentence that suits the training captions best ("a white
+and black chair"); its loss is low, its grammar right, and no figure alone looks wrong. Two tests on held-out shapes
+catch it:
 
 - CIDEr must be higher than that of the same captions given to other shapes (`shuffled_captions`): the 95 % bootstrap
   interval of the difference, shape by shape, must lie above zero.

@@ -30,7 +30,7 @@ def encode_clouds(
     batch_size: int = 32,
     progress: str | None = None,
 ) -> Tensor:
-    """What a model makes of each of some labeled clouds, as a collator prepares them.
+    """Runs a model on labeled clouds, as a collator prepares them.
 
     Args:
         model: in evaluation mode.
@@ -88,10 +88,10 @@ def predict_logits(
 def fit_linear_probe(
     features: Tensor, labels: Tensor, num_classes: int, c: float = PROBE_C, max_iter: int = 500
 ) -> nn.Linear:
-    """Multinomial logistic regression on frozen features, to convergence (L-BFGS); needs no seed.
+    """Multinomial logistic regression on frozen features by scikit-learn, to convergence (L-BFGS); needs no seed.
 
-    By scikit-learn. Features are standardized first, and the layer that is returned has that folded in. A class
-    without a cloud among them is never answered.
+    Features are standardized first, and the layer that is returned has that folded in. It never answers with a class
+    that has no cloud among the features.
 
     Args:
         features: (N, D).

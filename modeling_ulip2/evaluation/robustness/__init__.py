@@ -1,1 +1,1 @@
-"""What is left of an accuracy when clouds get worse."""
+"""How much accuracy is left when clouds get worse."""

@@ -1,4 +1,4 @@
-"""Robustness curves: what is left of an accuracy when the clouds get worse."""
+"""Robustness curves: how much accuracy is left when the clouds get worse."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def measure(
     device: torch.device | str = "cpu",
     progress: str | None = None,
 ) -> dict[str, ZeroShotResult]:
-    """What every model makes of the same clouds, each of which is made once.
+    """Measures several models on the same clouds, each of which is made once.
 
     Args:
         classify: models by name; all read the `point_values` of `extractor`.
