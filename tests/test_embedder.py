@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from transformers import AutoModel
 
-from modeling_ulip2 import ShapeEmbeddings, Ulip2Embedder, Ulip2ForPointCloudClassification
+from modeling_ulip2 import ShapeEmbeddings, Ulip2Embedder, Ulip2FeatureExtractor, Ulip2ForPointCloudClassification
 from modeling_ulip2.embedding.encoding import in_batches
 from modeling_ulip2.geometry import MeshError, inputs, read_mesh, sample_points
 from modeling_ulip2.towers.prompts import class_embeddings, load_templates
@@ -334,3 +334,12 @@ def test_every_model_makes_what_it_is_for(world: World, ulip2: Ulip2Embedder) ->
     for features in ("logits", "connector"):
         with pytest.raises(ValueError, match=f"Ulip2Model makes no {features}: ask for features='embeds'"):
             ulip2.embed_shapes([cloud(70)], features=features)
+
+
+def test_points_of_a_mesh_are_drawn_by_the_seed_of_the_feature_extractor(world: World, files: list[str]) -> None:
+    model = AutoModel.from_pretrained(world.model).eval()
+    other = Ulip2FeatureExtractor(num_points=NUM_POINTS, seed=5)
+    xyz, rgb = sample_points(read_mesh(files[2]), NUM_POINTS, 5)
+    expected = Ulip2Embedder(model, other).embed_shapes({"xyz": xyz, "rgb": rgb})
+    close(Ulip2Embedder(model, other).embed_shapes(files[2]), expected)
+    close(Ulip2Embedder.from_pretrained(world.model, device="cpu").embed_shapes(files[2], seed=5), expected)

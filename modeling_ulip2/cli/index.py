@@ -71,6 +71,7 @@ def run(options: argparse.Namespace) -> int:
         up_axis=options.up_axis,
         sampling=extractor.sampling,
         default_up_axis=extractor.up_axis,
+        seed=extractor.seed or 0,
     )
     if labels is not None:
         check_labels(labels, source.ids, options.labels_file)

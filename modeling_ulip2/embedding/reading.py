@@ -22,13 +22,13 @@ class Reading:
         extractor: prepares the cloud.
         root: folder below which a mesh may name other files; None: its own.
         up_axis: what points up, "y", "z", "-z", "x", or "auto": what the file's format fixes, else the extractor's.
-        seed: of the points that are drawn from a mesh.
+        seed: of the points that are drawn from a mesh; None draws anew each time.
     """
 
     extractor: Ulip2FeatureExtractor
     root: str | None = None
     up_axis: str | None = None
-    seed: int = 0
+    seed: int | None = 0
 
     @classmethod
     def of(
@@ -48,7 +48,7 @@ class Reading:
                 extractor.num_points = num_points
             if seed is not None:
                 extractor.seed = seed
-        return cls(extractor, None if root is None else os.fspath(root), up_axis, seed or 0)
+        return cls(extractor, None if root is None else os.fspath(root), up_axis, extractor.seed)
 
     def __call__(self, shape: Any) -> tuple[np.ndarray, list[str]]:
         """The cloud (N, C) float32 of a shape as the encoder reads it, and what there is to warn of.

@@ -16,7 +16,7 @@ def as_cloud(
     *,
     root: str | os.PathLike[str] | None = None,
     up_axis: str | None = None,
-    seed: int = 0,
+    seed: int | None = 0,
 ) -> tuple[Any, list[str]]:
     """One shape as a feature extractor takes it, and warnings: a file is read, anything else is left for it to check.
 

@@ -11,7 +11,7 @@ from .surface import seen_colors, surface_colors
 _ROUNDS = 16
 
 
-def sample_points(mesh: Mesh, n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def sample_points(mesh: Mesh, n: int, seed: int | None = 0) -> tuple[np.ndarray, np.ndarray]:
     """Draw points from a mesh's surface, independently and uniformly by area.
 
     Points that fall on a material's holes (alpha below the cut-off of MASK, or nearly 0 under BLEND) are drawn again.
@@ -20,7 +20,7 @@ def sample_points(mesh: Mesh, n: int, seed: int = 0) -> tuple[np.ndarray, np.nda
     Args:
         mesh: what to sample.
         n: number of points.
-        seed: the same seed gives the same points.
+        seed: the same seed gives the same points; None draws anew each time.
 
     Returns:
         xyz (n, 3) float64 in the mesh's frame and scale, and rgb (n, 3) uint8, sRGB. A mesh far from the origin loses

@@ -58,7 +58,7 @@ def read_shape(
     max_bytes: int = MAX_BYTES,
     max_faces: int = MAX_FACES,
     max_points: int = MAX_POINTS,
-    seed: int = 0,
+    seed: int | None = 0,
 ) -> Shape:
     """Reads a mesh, of which `num_points` points are drawn by `seed`, or a cloud, which is left as it is.
 
@@ -72,7 +72,7 @@ def read_shape(
         up_axis: what points up in the file, "y", "z", "-z" or "x"; the shape is turned y up. None and "auto" take the
             axis that the format fixes (glTF: y, LAS: z); where it fixes none the shape stays as it is.
         max_bytes, max_faces, max_points: see `read_mesh` and `read_points`.
-        seed: the same seed draws the same points.
+        seed: the same seed draws the same points; None draws anew each time.
 
     Raises:
         MeshError: with `.reason`, one of `geometry.errors.REASONS`.

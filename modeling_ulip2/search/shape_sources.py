@@ -101,7 +101,7 @@ class FolderSource:
 
     Args:
         folder: see `list_objects`.
-        num_points: drawn from each surface, and of larger clouds, by one seed.
+        num_points: drawn from each surface, and of larger clouds, by `seed`.
         labels: category by id, before that of `objects.csv`.
         root: folder below which meshes may name other files; default: `folder`.
         up_axis: what points up in the files, see `read_shape`.
@@ -122,6 +122,7 @@ class FolderSource:
         up_axis: str | None = None,
         sampling: str = "random",
         default_up_axis: str = "y",
+        seed: int = 0,
     ) -> None:
         self._folder = Path(folder).expanduser().resolve()
         found = find_shapes([self._folder])
@@ -129,11 +130,16 @@ class FolderSource:
         self._objects = list_objects(self._folder, files=files)
         listed = {row["path"].replace("\\", "/") for row in self._objects}
         self._labels, self._up_axis, self._default_up_axis = labels or {}, up_axis, check_up_axis(default_up_axis)
+        self._seed = seed
         self._root = self._folder if root is None else Path(root).expanduser().resolve()
         self._renderer: Renderer | None = None
         # a cloud is stored as the model will read it, but for its place and scale
         self._resample = Ulip2FeatureExtractor(
-            num_points=num_points, in_channels=6, normalize=False, sampling="fps" if sampling == "fps" else "random"
+            num_points=num_points,
+            in_channels=6,
+            normalize=False,
+            sampling="fps" if sampling == "fps" else "random",
+            seed=seed,
         )
         self.ids = [row["id"] for row in self._objects]
         self.num_points = num_points
@@ -147,14 +153,14 @@ class FolderSource:
         rotation = facts["rotation"]
         # a rotation stands the file's shape upright, whatever its axis; what is stored is y up
         up = "y" if rotation else resolve_up_axis(path, self._up_axis) or self._default_up_axis
-        shape = read_shape(path, self.num_points, root=self._root, up_axis=up)
+        shape = read_shape(path, self.num_points, root=self._root, up_axis=up, seed=self._seed)
         mesh = shape.mesh
         if mesh is None:
             xyz = shape.xyz @ rotation_matrix(rotation).T if rotation else shape.xyz  # (n, 3)
             xyz, rgb = self._resampled(xyz, shape.rgb)
         elif rotation:
             mesh = rotate(mesh, rotation)
-            xyz, rgb = sample_points(mesh, self.num_points)
+            xyz, rgb = sample_points(mesh, self.num_points, self._seed)
         else:
             assert shape.rgb is not None  # a mesh's points have colors
             xyz, rgb = shape.xyz, shape.rgb
