@@ -353,7 +353,7 @@ class Ulip2Embedder:
         self.embed_labels(labels, templates)  # what is wrong with them is said before any shape is read
         single, shapes = is_single(shapes), as_list(shapes)
         found = self.embed_shapes(shapes, **options)
-        ranked = self.rank(found, labels, templates=templates, top_k=top_k)
+        ranked: list[Any] = self.rank(found, labels, templates=templates, top_k=top_k)
         if isinstance(found, ShapeEmbeddings):
             for failure in found.failures:
                 logger.warning("%s", failure)

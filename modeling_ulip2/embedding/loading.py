@@ -13,8 +13,8 @@ from modeling_ulip2.models.feature_extraction_ulip2 import Ulip2FeatureExtractor
 from modeling_ulip2.utils.places import find_model
 
 # What `from_pretrained` of every class understands; the rest is for the model alone.
-_HUB_OPTIONS = ("cache_dir", "code_revision", "force_download", "local_files_only", "revision", "subfolder", "token")
-_HUB_OPTIONS += ("trust_remote_code",)
+_HUB_OPTIONS = {"cache_dir", "code_revision", "force_download", "local_files_only", "revision", "subfolder", "token"}
+_HUB_OPTIONS |= {"trust_remote_code"}
 
 
 def load_shape_model(

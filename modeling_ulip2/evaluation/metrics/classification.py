@@ -14,6 +14,7 @@ from modeling_ulip2.data.collator import CloudCollator
 from modeling_ulip2.data.labeled import LabeledClouds
 from modeling_ulip2.embedder import Ulip2Embedder
 from modeling_ulip2.embedding.loop import embed_each
+from modeling_ulip2.embedding.reading import Selected
 from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult
 
 # Strength of a probe's regularization, as scikit-learn's LogisticRegression has it by default. Ours: no published
@@ -45,7 +46,7 @@ def encode_clouds(
     """
     embedder = Ulip2Embedder(model, collator.feature_extractor)
     records = embed_each(
-        clouds,
+        Selected(clouds, range(len(clouds))),
         lambda row: (collator.points([row])[0].numpy(), []),
         lambda values: embedder.encode(values, features),
         ids=clouds.ids,
