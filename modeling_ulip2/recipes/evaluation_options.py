@@ -174,3 +174,41 @@ class RobustnessArguments:
     limit: int | None = field(default=None, metadata={"help": "Only the first N shapes."})
     batch_size: int = field(default=16, metadata={"help": "Clouds per forward pass."})
     seed: int = field(default=0, metadata={"help": "Of the corruptions and the bootstrap."})
+
+
+# What each recipe tells of itself, by its name.
+DESCRIPTIONS = {
+    "zero_shot": """Zero-shot classification: every shape gets the class whose prompts lie nearest.
+
+With --benchmark the clouds of a converted benchmark are measured by a published protocol; torchrun shares them among
+processes, and a stopped run goes on where it was. Without it, those of a triplets dataset with the categories of
+--labels_file. Prints each accuracy beside its chance level and its shuffled control, and writes zero_shot.json and
+confusion.png, for a benchmark also report.md.
+""",
+    "retrieval": """Retrieval among the shapes of a triplets dataset: by text, by image, and back from shapes to text.
+
+Prints the nearest shapes of every query and R@1/5/10 and median rank beside chance and shuffled control; writes
+retrieval.json and the picture queries.png.
+""",
+    "leaderboard": """Measure every benchmark that is found, for several models, beside the published figures.
+
+--benchmarks holds folders that dataset_scripts/modelnet40.py, objaverse_lvis.py or scanobjectnn.py wrote. Writes
+leaderboard.md and leaderboard.tex, and a folder for each run. What is finished is not measured again.
+""",
+    "captioning": """Caption shapes that a model was not trained on, and measure the captions beside three controls.
+
+Controls: the captions that the model makes of other shapes' points; the caption of the training shape whose point
+embedding is nearest; and what the language model says without points. A stopped run goes on. --predictions measures
+captions that were made elsewhere. A captioner whose captions suit other shapes as well, or that says the same of most
+shapes, is told so on the terminal, in the report, and in captioner_report.json beside the model; the exit status is
+then 1.
+""",
+    "robustness": """Measure zero-shot accuracy against what happens to clouds outside a dataset.
+
+Fewer points, noise, occlusion, rotation, lost color, and views from few sides.
+
+Any classifiers of ulip2 finetune (--classifiers) are measured beside it. Writes robustness.png, robustness.md and
+robustness.json. Every level is written when it is measured, and a second run goes on from there. --meshes, the folders
+from which the dataset was built, adds clouds of more points than are stored, and partial views.
+""",
+}

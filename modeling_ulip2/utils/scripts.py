@@ -49,27 +49,37 @@ def run_main(main: Callable[[], Any], name: str | None = None) -> NoReturn:
     """
     wanted = traceback_is_wanted()
     sys.argv = [word for word in sys.argv if word != TRACEBACK_OPTION]
-    name = name or script_name()
+    sys.exit(exit_status(main, name or script_name(), wanted))
+
+
+def exit_status(main: Callable[[], Any], name: str, traceback: bool = False) -> int:
+    """Runs `main`; the exit status, after what went wrong was told in a line.
+
+    Args:
+        main: what it returns, if it is an integer, is the status.
+        name: stands before the message.
+        traceback: whether what goes wrong is raised instead.
+    """
     try:
         result = main()
     except KeyboardInterrupt:
-        if wanted:
+        if traceback:
             raise
         print(f"{name}: stopped; the same command goes on where it can", file=sys.stderr)
-        sys.exit(STOPPED)
+        return STOPPED
     except SystemExit as ended:
         if not isinstance(ended.code, str):  # argparse's, or a status
             raise
-        if wanted and ended.__context__ is not None:
+        if traceback and ended.__context__ is not None:
             raise ended.__context__ from None
         print(ended.code.strip(), file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        return BAD_INPUT
     except Exception as error:
-        if wanted or not is_expected(error):
+        if traceback or not is_expected(error):
             raise
         print(f"{name}: {one_line(error)}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
-    sys.exit(result if isinstance(result, int) else DONE)
+        return BAD_INPUT
+    return result if isinstance(result, int) else DONE
 
 
 def traceback_is_wanted() -> bool:
