@@ -50,7 +50,7 @@ class ZeroShotArguments:
     )
     tower: str | None = field(default=None, metadata={"help": "Image-text model, where the model's own has moved."})
     batch_size: int = field(default=16, metadata={"help": "Clouds per forward pass."})
-    seed: int = field(default=0, metadata={"help": "Of the shuffled control and the bootstrap."})
+    seed: int = field(default=0, metadata={"help": "Seed of the shuffled control and the bootstrap."})
 
 
 @dataclass
@@ -78,7 +78,7 @@ class RetrievalArguments:
     images: bool = field(default=True, metadata={"help": "Measure image -> shape too, one view a shape."})
     tower: str | None = field(default=None, metadata={"help": "Image-text model, where the model's own has moved."})
     batch_size: int = field(default=16, metadata={"help": "Clouds per forward pass."})
-    seed: int = field(default=0, metadata={"help": "Of the views that ask, the shuffled control and the bootstrap."})
+    seed: int = field(default=0, metadata={"help": "Seed of the views, the shuffled control and the bootstrap."})
 
 
 @dataclass
@@ -98,7 +98,7 @@ class LeaderboardArguments:
     num_workers: int | None = field(
         default=None, metadata={"help": "Processes that prepare clouds; default: the cores to spare."}
     )
-    seed: int = field(default=0, metadata={"help": "Of the shuffled control and the bootstrap."})
+    seed: int = field(default=0, metadata={"help": "Seed of the shuffled control and the bootstrap."})
 
 
 @dataclass
@@ -143,7 +143,7 @@ class CaptionMeasureArguments:
     feature_cache: str = field(
         default_factory=default_feature_cache, metadata={"help": "Where the encoder's features are kept."}
     )
-    seed: int = field(default=0, metadata={"help": "Of limit, exchange of points, bootstrap and picture."})
+    seed: int = field(default=0, metadata={"help": "Seed of limit, exchange of points, bootstrap and picture."})
 
 
 @dataclass
@@ -173,10 +173,10 @@ class RobustnessArguments:
     tower: str | None = field(default=None, metadata={"help": "Image-text model, where the model's own has moved."})
     limit: int | None = field(default=None, metadata={"help": "Only the first N shapes."})
     batch_size: int = field(default=16, metadata={"help": "Clouds per forward pass."})
-    seed: int = field(default=0, metadata={"help": "Of the corruptions and the bootstrap."})
+    seed: int = field(default=0, metadata={"help": "Seed of the corruptions and the bootstrap."})
 
 
-# What each recipe tells of itself, by its name.
+# The description of each recipe, by its name.
 DESCRIPTIONS = {
     "zero_shot": """Zero-shot classification: every shape gets the class whose prompts lie nearest.
 
@@ -199,9 +199,8 @@ leaderboard.md and leaderboard.tex, and a folder for each run. What is finished 
 
 Controls: the captions that the model makes of other shapes' points; the caption of the training shape whose point
 embedding is nearest; and what the language model says without points. A stopped run goes on. --predictions measures
-captions that were made elsewhere. A captioner whose captions suit other shapes as well, or that says the same of most
-shapes, is told so on the terminal, in the report, and in captioner_report.json beside the model; the exit status is
-then 1.
+captions that were made elsewhere. If its captions suit other shapes as well, or are the same for most shapes, the
+terminal, the report and captioner_report.json beside the model say so, and the exit status is 1.
 """,
     "robustness": """Measure zero-shot accuracy against what happens to clouds outside a dataset.
 

@@ -10,7 +10,7 @@ from .scripts import BAD_INPUT
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Tells a mistake in one line, as every other mistake is told."""
+    """A parser that reports a mistake in one line, as scripts and commands report all errors."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(BAD_INPUT, f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)\n")

@@ -3,8 +3,8 @@
     if __name__ == "__main__":
         run_main(main)
 
-What goes wrong with files, settings and missing packages is told in a sentence, with exit status 2, as the command
-`ulip2` does; so is what a script says with `sys.exit("...")`. `--traceback` anywhere on the command line, or
+Errors of files, settings and missing packages end a script with one sentence and exit status 2, as they end `ulip2`;
+so does `sys.exit("...")`. `--traceback` anywhere on the command line, or
 ULIP2_TRACEBACK=1 in the environment, shows where it happened. Anything else is a fault of ours, and its traceback is
 shown. `script_imports` does the same for what a script imports.
 """
@@ -23,7 +23,7 @@ TRACEBACK_OPTION, TRACEBACK_VARIABLE = "--traceback", "ULIP2_TRACEBACK"
 # Exit statuses. BAD_INPUT also says that of several things not one could be done.
 DONE, BAD_INPUT, SOME_FAILED, STOPPED = 0, 2, 3, 130
 
-# What goes wrong with files and settings: told in a sentence, without a traceback.
+# Errors of files and settings, which are printed as one sentence without a traceback.
 EXPECTED_ERRORS = (ValueError, OSError, ImportError, MemoryError, FloatingPointError)
 
 
