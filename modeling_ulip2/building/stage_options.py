@@ -85,6 +85,8 @@ def parse_stage_arguments(parser: argparse.ArgumentParser, arguments: list[str] 
         parser.error("argument --captions: it goes with --captioner recorded, and that with it")
     if args.captions is not None and not args.captions.is_file():
         parser.error(f"argument --captions: there is no file {args.captions}")
+    if args.hidden and not args.features:
+        parser.error("argument --hidden: it is stored with the features, which --no-features leaves out")
     if args.caption_model and not asked:
         parser.error(f"argument --caption-model: goes with --captioner {', '.join(GENERATORS)}")
     return args
@@ -187,6 +189,11 @@ def add_stage_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="of the models; auto: bfloat16 where it is native [%(default)s]",
     )
+    add(
+        "--hidden",
+        action="store_true",
+        help="also store what the last layer of the tower's image classifier sees, to fit a linear map on",
+    )
     add("--no-features", dest="features", action="store_false", help="do not store the tower's embeddings")
 
 
@@ -250,6 +257,7 @@ def build_settings(args: argparse.Namespace) -> dict[str, Any]:
         settings["caption_prompt"] = captioner.default_prompt if args.caption_prompt is None else args.caption_prompt
     # a build begun before there was this option goes on
     settings |= {} if args.up_axis == AUTO_AXIS else {"up_axis": args.up_axis}
+    settings |= {"hidden": True} if args.hidden else {}
     return settings | limits(args) | {"seed": args.seed}
 
 
@@ -278,7 +286,7 @@ def build_stages(args: argparse.Namespace) -> list[StageFactory]:
             renderer=args.renderer,
             depth=args.depth,
         ),
-        partial(EmbedViews, **tower(args)),
+        partial(EmbedViews, **tower(args), hidden=args.hidden),
         *(CAPTIONERS[name](args) for name in args.captioner),
         partial(RankCaptions, **tower(args)),
     ]

@@ -83,7 +83,8 @@ def _info(name: str, features: Features, count: int, size: int, data_size: int) 
 def _metadata(title: str, settings: Mapping[str, Any], stages: Mapping[str, Any], totals: Mapping[str, Any]) -> str:
     schemas: dict[str, Features] = {TRIPLETS_CONFIG: triplet_features(settings["num_points"], depth=settings["depth"])}
     if settings["features"]:
-        schemas[FEATURES_CONFIG] = features_features(stages["RankCaptions"]["dim"])
+        hidden = stages.get("EmbedViews", {}).get("hidden", 0)
+        schemas[FEATURES_CONFIG] = features_features(stages["RankCaptions"]["dim"], hidden=hidden)
     count = totals.get("triplets", 0)
     licenses = sorted({name or UNKNOWN_LICENSE for name in totals.get("licenses", {})})
     data = DatasetCardData(

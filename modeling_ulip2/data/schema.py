@@ -68,17 +68,21 @@ def triplet_features(num_points: int, *, depth: bool = False) -> Features:
     return Features(columns)
 
 
-def features_features(dim: int, *, depth: bool = False) -> Features:
+def features_features(dim: int, *, depth: bool = False, hidden: int = 0) -> Features:
     """Columns of the `features` config: the frozen towers' L2-normalized embeddings of size `dim`, by `id`.
 
     - `image_embeds` [V][dim] float16, in the order of `views`
     - `text_embeds` [V][k][dim] float16, in the order of `captions`
     - with `depth`: `depth_embeds` [V][dim] float16, in the order of `depths`
+    - with `hidden`: `image_hidden` [V][hidden] float16, what the last layer of the tower's image classifier sees of
+      each view, on which a linear map can be fitted
     """
     embedding = List(Value("float16"), length=dim)
     columns = {"id": Value("string"), "image_embeds": List(embedding), "text_embeds": List(List(embedding))}
     if depth:
         columns["depth_embeds"] = List(embedding)
+    if hidden:
+        columns["image_hidden"] = List(List(Value("float16"), length=hidden))
     return Features(columns)
 
 

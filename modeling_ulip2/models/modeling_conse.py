@@ -100,18 +100,51 @@ class ConseModel(PreTrainedModel):
     ) -> ConseImageOutput:
         """Convex combinations of class embeddings. `pixel_values` (B, 3, H, W) -> `pooler_output` (B, D)."""
         requested = self._requested(output_hidden_states, output_attentions)
-        seen = self.image_classifier(pixel_values=pixel_values, return_dict=True, **requested)
-        logits = seen.logits  # (B, classes)
+        hidden, seen = self._classify(pixel_values, **requested)
+        output = self.embed_hidden(hidden)
+        output.hidden_states, output.attentions = seen.get("hidden_states"), seen.get("attentions")
+        return output
+
+    def get_image_hidden(self, pixel_values: Tensor) -> Tensor:
+        """What the classifier's last layer sees of images: `pixel_values` (B, 3, H, W) -> (B, F)."""
+        return self._classify(pixel_values)[0]
+
+    def _classify(self, pixel_values: Tensor, **requested: bool) -> tuple[Tensor, Any]:
+        """What the last layer sees (B, F), and all that the classifier returns."""
+        seen: list[Tensor] = []
+        hook = self.last_layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            output = self.image_classifier(pixel_values=pixel_values, return_dict=True, **requested)
+        finally:
+            hook.remove()
+        return seen[-1], output
+
+    def embed_hidden(self, hidden: Tensor) -> ConseImageOutput:
+        """Image embeddings of what the last layer sees: (B, F) -> `pooler_output` (B, D)."""
+        logits = self.last_layer(hidden)  # (B, classes)
         top_k = min(self.config.top_k, logits.shape[-1])
         probs, classes = logits.softmax(-1).topk(top_k, dim=-1)  # (B, T)
         weights = probs / probs.sum(-1, keepdim=True)  # (B, T)
         pooled: Any = torch.einsum("bt,btd->bd", weights, self.class_embeds[classes].to(weights.dtype))  # (B, D)
-        return ConseImageOutput(
-            pooler_output=pooled,
-            logits=logits,
-            hidden_states=seen.get("hidden_states"),
-            attentions=seen.get("attentions"),
-        )
+        return ConseImageOutput(pooler_output=pooled, logits=logits)
+
+    @property
+    def last_layer(self) -> nn.Linear:
+        """The linear layer that gives the classifier's logits.
+
+        Raises:
+            ValueError: it has none of as many outputs as there are classes.
+        """
+        layers = [
+            module
+            for module in self.image_classifier.modules()
+            if isinstance(module, nn.Linear) and module.out_features == self.config.num_classes
+        ]
+        if not layers:
+            raise ValueError(
+                f"{type(self.image_classifier).__name__} has no linear layer with {self.config.num_classes} outputs"
+            )
+        return layers[-1]
 
     @can_return_tuple
     def forward(

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from .modeling_conse import ConseModel
+from .modeling_linear_lit import LinearLitModel
 from .modeling_slip import SlipModel
 from .references import is_path, missing_reference, model_location
 from .referring import ReferringModelMixin
@@ -19,7 +20,9 @@ from .referring import ReferringModelMixin
 OPEN_CLIP_PREFIX = "open_clip:"
 
 # The towers of the package: their files travel with every checkpoint, and whoever trusts those trusts these.
-_OWN_TOWERS: dict[str, Any] = {model.config_class.model_type: model for model in (ConseModel, SlipModel)}
+_OWN_TOWERS: dict[str, Any] = {
+    model.config_class.model_type: model for model in (ConseModel, LinearLitModel, SlipModel)
+}
 for _model_class in _OWN_TOWERS.values():
     AutoConfig.register(_model_class.config_class.model_type, _model_class.config_class, exist_ok=True)
     AutoModel.register(_model_class.config_class, _model_class, exist_ok=True)

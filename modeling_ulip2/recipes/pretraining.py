@@ -81,9 +81,11 @@ def pretrain(
     if data_args.use_features:
         cache = Path(data_args.feature_cache)
         if isinstance(train, Dataset):
-            features = tower_features(data_args.dataset, train, tower, data_args.use_depth, cache)
+            features = tower_features(
+                data_args.features or data_args.dataset, train, tower, data_args.use_depth, cache
+            )
         if held_out is not None:
-            source = data_args.eval_dataset or data_args.dataset
+            source = data_args.features or data_args.eval_dataset or data_args.dataset
             held_out_features = tower_features(source, held_out, tower, cache_dir=cache)
     if features is None and not (isinstance(train, TripletStream) and train.has_features):
         # one copy in memory serves evaluation and training

@@ -72,6 +72,10 @@ class PretrainingDataArguments:
             "A stream takes them from the dataset or runs the tower."
         },
     )
+    features: str | None = field(
+        default=None,
+        metadata={"help": "Dataset with the tower's embeddings by id, such as a fitted tower's, before `dataset`'s."},
+    )
     feature_cache: str = field(
         default_factory=default_feature_cache, metadata={"help": "Where computed embeddings are kept."}
     )

@@ -4,8 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from modeling_ulip2.models.configuration_conse import ConseConfig
+from modeling_ulip2.models.configuration_linear_lit import LinearLitConfig
 from modeling_ulip2.models.configuration_slip import SlipConfig
 from modeling_ulip2.models.modeling_conse import ConseModel
+from modeling_ulip2.models.modeling_linear_lit import LinearLitModel
 from modeling_ulip2.models.modeling_slip import SlipModel
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = [
     "ConseConfig",
     "ConseModel",
+    "LinearLitConfig",
+    "LinearLitModel",
     "SlipConfig",
     "SlipModel",
     "Tower",

