@@ -8,8 +8,8 @@ embedding is nearest; and what the language model says without points. `predicti
 made, so that a stopped run goes on; then come `controls.jsonl`, `metrics.json`, `report.md` and the picture
 `captions.png` with shapes drawn at random. `--predictions FILE` measures captions that were made elsewhere.
 
-A captioner whose captions suit other shapes as well, or who says the same of most, is told so on the terminal, in the
-report, and in `captioner_report.json` beside the model, which the demo reads; the exit status is then 1.
+If the captions suit other shapes as well, or are the same for most shapes, the terminal, the report and
+`captioner_report.json` beside the model, which the demo reads, say so, and the exit status is 1.
 
 `ulip2 evaluate captioning` is the same; what happens stands in `modeling_ulip2/recipes/captioning.py`.
 """

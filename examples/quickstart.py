@@ -77,7 +77,7 @@ class Arguments:
     )
     limit: int | None = field(default=None, metadata={"help": "Only the first N meshes."})
     epochs: float | None = field(default=None, metadata={"help": "Passes over the shapes; default: the YAML file's."})
-    seed: int = field(default=0, metadata={"help": "Of the split, the triplets and the training."})
+    seed: int = field(default=0, metadata={"help": "Seed of the split, the triplets and the training."})
 
 
 class Steps:

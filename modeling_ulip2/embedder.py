@@ -120,7 +120,7 @@ class Ulip2Embedder:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the encoder's weights. Vectors are always float32."""
+        """The dtype of the encoder's weights. Vectors are always float32."""
         return self.model.dtype
 
     @property

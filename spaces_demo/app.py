@@ -50,7 +50,7 @@ LABELS = ROOT / "examples" / "data" / "object_labels.csv"
 
 # Every `[0]` seconds, files older than `[1]` seconds are deleted; all are when the server stops.
 DELETE_CACHE = (900, about.CACHE_HOURS * 3600 - 900)
-# Requests that wait; more are told to come back.
+# Requests that may wait; others are asked to come back.
 QUEUE_SIZE = 64
 
 # Fonts of the visitor's own system: nothing is fetched from other hosts.

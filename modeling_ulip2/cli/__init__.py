@@ -1,6 +1,6 @@
 """The `ulip2` command: one file for each sub-command, with `register` and `run`.
 
-Nothing heavy is imported before a command runs, so that `ulip2 --help` answers at once.
+Nothing heavy is imported before a command runs, so that `ulip2 --help` and `ulip2 COMMAND --help` answer at once.
 """
 
 from __future__ import annotations
@@ -8,12 +8,25 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
 
-from modeling_ulip2.utils.scripts import BAD_INPUT, STOPPED, is_expected, one_line
+from modeling_ulip2.utils.command_line import CommandParser
+from modeling_ulip2.utils.scripts import TRACEBACK_OPTION, exit_status, traceback_is_wanted
 
-from . import caption, classify, convert, embed, index, info, search, verify
+from . import caption, classify, convert, embed, evaluate, finetune, index, info, pretrain, search, verify
+from .completion import PrintCompletion
 
-COMMANDS = (info, convert, verify, embed, classify, caption, index, search)
+COMMANDS: dict[str, tuple[ModuleType, ...]] = {
+    "train and measure": (pretrain, finetune, evaluate),
+    "use a model": (embed, classify, caption),
+    "search": (index, search),
+    "checkpoints": (info, convert, verify),
+}
+DESCRIPTION = "ULIP-2 on the command line: 3D shapes, pictures and texts in one space."
+EPILOG = """`ulip2 COMMAND --help` explains a command. Wherever a command takes the folder of a model, a dataset or an
+index, it takes the name of one on the Hugging Face Hub as well. Exit status: 0 done; 1 numbers deviate, or a captioner
+is unfit; 2 bad input, or nothing could be used; 3 some things could not be used; 130 stopped."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,17 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         its exit status: 0; 1 where numbers deviate; 2 for bad input, or where no file could be used; 3 where some
         files could not be used; 130 where it was stopped.
     """
-    options = make_parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
-    try:
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    traceback = TRACEBACK_OPTION in words or traceback_is_wanted()
+    words = _joined([word for word in words if word != TRACEBACK_OPTION])
+
+    def run() -> Any:
+        options = make_parser().parse_args(words)
         return options.run(options)
-    except Exception as error:
-        if not is_expected(error):
-            raise
-        print(f"ulip2: {one_line(error)}", file=sys.stderr)
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        print("ulip2: stopped", file=sys.stderr)
-        return STOPPED
+
+    return exit_status(run, "ulip2", traceback)
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
@@ -47,12 +58,22 @@ def _joined(arguments: Sequence[str]) -> list[str]:
     return joined
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ulip2", description="ULIP-2 on the command line.")
+def make_parser() -> CommandParser:
+    parser = CommandParser(prog="ulip2", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action=_Version)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.register(commands)
+    parser.add_argument("--print-completion", action=PrintCompletion)
+    parser.add_argument(
+        TRACEBACK_OPTION, action="store_true", help="show where an error happened, for a report of a fault"
+    )
+    # listed below in groups, which argparse does not know
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", help=argparse.SUPPRESS)
+    lines = [DESCRIPTION]
+    for title, modules in COMMANDS.items():
+        lines += ["", f"{title}:"]
+        for module in modules:
+            summary = module.register(commands)
+            lines.append(f"  {module.__name__.rpartition('.')[2]:<10}{summary}")
+    parser.description = "\n".join(lines)
     return parser
 
 

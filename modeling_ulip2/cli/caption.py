@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from modeling_ulip2.utils.command_line import CommandParser
 from modeling_ulip2.utils.scripts import status
 
 from .shared import (
     add_command,
     add_device,
     add_files,
+    add_hub,
     add_model,
+    hub_options,
     positive,
     shape_files,
     tell_failure,
@@ -19,26 +22,31 @@ from .shared import (
 )
 
 
-def register(commands: Any) -> None:
-    parser = add_command(
+def register(commands: Any) -> str:
+    return add_command(
         commands,
         "caption",
         run,
         "describe a shape in words",
+        _fill,
         "Say what 3D files show, or answer a question about them; words are printed as they come.",
     )
+
+
+def _fill(parser: CommandParser) -> None:
     add_files(parser)
     add_model(parser, "a captioning model")
-    parser.add_argument("--prompt", help='what to do (default: the paper\'s "describe the 3d model.")')
-    parser.add_argument("--max_new_tokens", type=positive, help="longest answer, in tokens")
-    parser.add_argument(
-        "--num_beams", type=positive, help="search with so many beams (words are then printed at the end)"
-    )
-    parser.add_argument("--sample", action="store_true", help="draw words instead of taking the likeliest")
-    parser.add_argument("--seed", type=int, default=0, help="of --sample")
-    parser.add_argument("--plain", action="store_true", help="without the language model's chat template")
-    parser.add_argument("--language_model", metavar="NAME_OR_PATH", help="where the model's own has moved")
-    parser.add_argument("--point_model", metavar="NAME_OR_PATH", help="point encoder, where the model's own has moved")
+    add = parser.group("words").add_argument
+    add("--prompt", help='what to do (default: the paper\'s "describe the 3d model.")')
+    add("--max_new_tokens", type=positive, help="longest answer, in tokens")
+    add("--num_beams", type=positive, help="search with so many beams (words are then printed at the end)")
+    add("--sample", action="store_true", help="draw words instead of taking the likeliest")
+    add("--seed", type=int, default=0, help="of --sample")
+    add("--plain", action="store_true", help="without the language model's chat template")
+    add = parser.group("model").add_argument
+    add("--language_model", metavar="NAME_OR_PATH", help="where the model's own has moved")
+    add("--point_model", metavar="NAME_OR_PATH", help="point encoder, where the model's own has moved")
+    add_hub(parser)
     add_device(parser)
 
 
@@ -53,6 +61,7 @@ def run(options: argparse.Namespace) -> int:
         device=options.device,
         language_model_name_or_path=options.language_model,
         point_model_name_or_path=options.point_model,
+        **hub_options(options),
     )
     settings = {"max_new_tokens": options.max_new_tokens, "num_beams": options.num_beams}
     settings = {name: value for name, value in settings.items() if value is not None}

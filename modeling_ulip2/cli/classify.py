@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from modeling_ulip2.utils.command_line import CommandParser
 from modeling_ulip2.utils.scripts import status
 
 from .shared import (
@@ -12,8 +13,10 @@ from .shared import (
     add_command,
     add_device,
     add_files,
+    add_hub,
     add_model,
     add_tower,
+    hub_options,
     positive,
     shape_files,
     tell,
@@ -22,25 +25,32 @@ from .shared import (
 )
 
 
-def register(commands: Any) -> None:
-    parser = add_command(
+def register(commands: Any) -> str:
+    return add_command(
         commands,
         "classify",
         run,
         "tell which of your labels a shape is",
+        _fill,
         "Rank labels by how well they fit 3D files; the scores of a file add up to 1.",
     )
+
+
+def _fill(parser: CommandParser) -> None:
     add_files(parser)
-    parser.add_argument("--labels", metavar="LABEL", nargs="+", required=True, help="names to choose from")
+    parser.group("labels").add_argument(
+        "--labels", metavar="LABEL", nargs="+", required=True, help="names to choose from"
+    )
     add_model(parser)
     add_tower(parser)
-    parser.add_argument(
+    parser.group("labels").add_argument(
         "--template",
         metavar="PROMPT",
         nargs="+",
         help='with {} for the label (default: ULIP-2\'s 64, "a photo of {}")',
     )
-    parser.add_argument("--top_k", type=positive, help="labels to print (default: all)")
+    parser.group("output").add_argument("--top_k", type=positive, help="labels to print (default: all)")
+    add_hub(parser)
     add_batch_size(parser)
     add_device(parser)
 
@@ -53,7 +63,11 @@ def run(options: argparse.Namespace) -> int:
         tell(f"warning: {options.labels[0]!r} is one label; to choose among several, part them: --labels {apart}")
     files = shape_files(options.files, options.root)
     embedder = Ulip2Embedder.from_pretrained(
-        options.model, tower=options.tower, device=options.device, batch_size=options.batch_size
+        options.model,
+        tower=options.tower,
+        device=options.device,
+        batch_size=options.batch_size,
+        **hub_options(options),
     )
     # what is wrong with labels or tower is told before any file is read
     embedder.embed_labels(options.labels, options.template)

@@ -6,25 +6,28 @@ import argparse
 import json
 from typing import Any
 
+from modeling_ulip2.utils.command_line import CommandParser
 from modeling_ulip2.utils.scripts import DONE
 
 from .shared import add_command, print_rows
 
 
-def register(commands: Any) -> None:
-    parser = add_command(
-        commands, "convert", run, "turn a published checkpoint into a folder for AutoModel.from_pretrained"
+def register(commands: Any) -> str:
+    return add_command(
+        commands, "convert", run, "turn a published checkpoint into a folder for AutoModel.from_pretrained", _fill
     )
-    parser.add_argument(
+
+
+def _fill(parser: CommandParser) -> None:
+    parser.group("checkpoint").add_argument(
         "file",
         metavar="FILE",
         help="checkpoint of ULIP, ULIP-2, Uni3D, OpenShape, Point-BERT or SLIP (.pt, .pth, .bin, .safetensors)",
     )
-    parser.add_argument("output_dir", metavar="OUTPUT_DIR", help="a new or empty folder")
-    parser.add_argument(
-        "--tower", metavar="NAME_OR_PATH", help="image-text model to refer to (default: the published)"
-    )
-    parser.add_argument(
+    parser.group("output").add_argument("output_dir", metavar="OUTPUT_DIR", help="a new or empty folder")
+    add = parser.group("checkpoint").add_argument
+    add("--tower", metavar="NAME_OR_PATH", help="image-text model to refer to (default: the published)")
+    add(
         "--point_config",
         metavar="FIELD=VALUE",
         nargs="+",
@@ -32,7 +35,7 @@ def register(commands: Any) -> None:
         help="settings of the encoder that weights do not show, where they are not the published ones "
         "(num_groups=64 num_attention_heads=3)",
     )
-    parser.add_argument("--ignore", metavar="PATTERN", help="regular expression of tensors to leave out")
+    add("--ignore", metavar="PATTERN", help="regular expression of tensors to leave out")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modeling_ulip2.utils.command_line import CommandParser
 from modeling_ulip2.utils.scripts import status
 
 from .shared import (
@@ -14,7 +15,9 @@ from .shared import (
     add_command,
     add_device,
     add_files,
+    add_hub,
     add_model,
+    hub_options,
     shape_files,
     tell,
     tell_failure,
@@ -28,24 +31,29 @@ if TYPE_CHECKING:
 _ROW_GROUP = 1024
 
 
-def register(commands: Any) -> None:
-    parser = add_command(
+def register(commands: Any) -> str:
+    return add_command(
         commands,
         "embed",
         run,
         "turn meshes and point clouds into a table of embeddings",
+        _fill,
         "Embed 3D files into a Parquet table with the columns path, embeds (null where a file cannot be used), error "
         "(null where it can) and warnings. Where no file can be used, no table is written and an old one stays.",
     )
+
+
+def _fill(parser: CommandParser) -> None:
     add_files(parser)
-    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="Parquet file to write")
+    parser.group("output").add_argument("-o", "--output", metavar="OUT", required=True, help="Parquet file to write")
     add_model(parser, "a model or point encoder")
-    parser.add_argument(
+    parser.group("output").add_argument(
         "--features",
         choices=["embeds", "pooled"],
         help="the unit vector in the space of the image-text model, or the encoder's own vector "
         "(default: the first that the model has)",
     )
+    add_hub(parser)
     add_batch_size(parser)
     add_device(parser)
 
@@ -55,7 +63,9 @@ def run(options: argparse.Namespace) -> int:
     from modeling_ulip2.embedding.encoding import choose_features
 
     files = shape_files(options.files, options.root)
-    embedder = Ulip2Embedder.from_pretrained(options.model, device=options.device, batch_size=options.batch_size)
+    embedder = Ulip2Embedder.from_pretrained(
+        options.model, device=options.device, batch_size=options.batch_size, **hub_options(options)
+    )
     features = choose_features(embedder.model, options.features)
     records = embedder.iter_shapes(files, features=features, root=options.root, up_axis=options.up_axis)
     failed = write_embeddings(records, options.output, {"model": options.model, "features": features})

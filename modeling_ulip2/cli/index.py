@@ -5,47 +5,58 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from modeling_ulip2.utils.command_line import CommandParser
 from modeling_ulip2.utils.scripts import status
 
 from .shared import (
     add_batch_size,
     add_command,
     add_device,
+    add_hub,
     add_model,
     add_reading,
     add_tower,
     check_root,
+    hub_options,
     tell,
     tell_failure,
     tell_warnings,
 )
 
 
-def register(commands: Any) -> None:
-    parser = add_command(
+def register(commands: Any) -> str:
+    return add_command(
         commands,
         "index",
         run,
         "make a folder of shapes that can be searched, or add to one",
+        _fill,
         "Embed shapes and write them with a FAISS index. Stopped in the middle, the same command goes on. "
         "A file that cannot be used is listed in OUT/errors.parquet.",
     )
-    parser.add_argument(
+
+
+def _fill(parser: CommandParser) -> None:
+    parser.group("shapes").add_argument(
         "dataset",
         metavar="DATASET_OR_FOLDER",
         help="a triplets dataset by folder or hub name, or a folder of meshes and point files",
     )
-    parser.add_argument("output_dir", metavar="OUT", help="a new or empty folder; with --append an index")
+    add = parser.group("output").add_argument
+    add("output_dir", metavar="OUT", help="a new or empty folder; with --append an index")
     add_model(parser)
     add_tower(parser)
-    parser.add_argument("--append", action="store_true", help="add what the index in OUT does not hold yet")
-    parser.add_argument("--overwrite", action="store_true", help="replace the index that is in OUT")
-    parser.add_argument("--labels_file", metavar="CSV", help="columns path (a shape's id) and category")
-    parser.add_argument(
+    add("--append", action="store_true", help="add what the index in OUT does not hold yet")
+    add("--overwrite", action="store_true", help="replace the index that is in OUT")
+    parser.group("shapes").add_argument(
+        "--labels_file", metavar="CSV", help="columns path (a shape's id) and category"
+    )
+    add(
         "--factory",
         help="FAISS factory string, e.g. Flat (exact), HNSW32,SQfp16 or IVF1024,SQ8 (default: by size)",
     )
     add_reading(parser)
+    add_hub(parser)
     add_batch_size(parser)
     add_device(parser)
 
@@ -60,7 +71,11 @@ def run(options: argparse.Namespace) -> int:
     check_root(options.root)
     labels = read_labels(options.labels_file) if options.labels_file else None
     embedder = Ulip2Embedder.from_pretrained(
-        options.model, tower=options.tower, device=options.device, batch_size=options.batch_size
+        options.model,
+        tower=options.tower,
+        device=options.device,
+        batch_size=options.batch_size,
+        **hub_options(options),
     )
     extractor = embedder.feature_extractor
     source = open_source(

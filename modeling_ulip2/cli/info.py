@@ -5,20 +5,25 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from modeling_ulip2.utils.command_line import CommandParser
 from modeling_ulip2.utils.scripts import DONE
 
-from .shared import add_command, print_rows
+from .shared import add_command, add_hub, hub_options, print_rows
 
 
-def register(commands: Any) -> None:
-    parser = add_command(commands, "info", run, "print what a checkpoint is")
-    parser.add_argument(
+def register(commands: Any) -> str:
+    return add_command(commands, "info", run, "print what a checkpoint is", _fill)
+
+
+def _fill(parser: CommandParser) -> None:
+    parser.group("model").add_argument(
         "path", metavar="NAME_OR_PATH", help="a model's folder or hub name, or a published checkpoint file"
     )
+    add_hub(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     from modeling_ulip2.conversion.describe import describe
 
-    print_rows(describe(options.path))
+    print_rows(describe(options.path, **hub_options(options)))
     return DONE

@@ -5,36 +5,47 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from modeling_ulip2.utils.command_line import CommandParser
 from modeling_ulip2.utils.scripts import DONE
 
 from .shared import (
     add_command,
     add_device,
+    add_hub,
     add_model,
     add_reading,
     add_tower,
     check_root,
+    hub_options,
     positive,
     tell_warnings,
 )
 
 
-def register(commands: Any) -> None:
-    parser = add_command(
+def register(commands: Any) -> str:
+    return add_command(
         commands,
         "search",
         run,
         "find shapes of an index by text, picture or shape",
+        _fill,
         "Find the nearest shapes. A text, a picture and a shape together are added up.",
     )
-    parser.add_argument("index", metavar="INDEX", help="folder or hub name of an index")
-    parser.add_argument("text", metavar="TEXT", nargs="?", help='what to look for, e.g. "a wooden chair"')
-    parser.add_argument("--image", metavar="FILE", help="a picture")
-    parser.add_argument("--shape", metavar="FILE", help="a mesh or a point cloud")
+
+
+def _fill(parser: CommandParser) -> None:
+    parser.group("index").add_argument("index", metavar="INDEX", help="folder or hub name of an index")
+    add = parser.group("what to find").add_argument
+    add("text", metavar="TEXT", nargs="?", help='what to look for, e.g. "a wooden chair"')
+    add("--image", metavar="FILE", help="a picture")
+    add("--shape", metavar="FILE", help="a mesh or a point cloud")
     add_reading(parser)
     add_model(parser, required=False)
     add_tower(parser)
-    parser.add_argument("--top_k", type=positive, default=10, help="shapes to list (default: %(default)s)")
+    parser.group("output").add_argument(
+        "--top_k", type=positive, default=10, help="shapes to list (default: %(default)s)"
+    )
+    add_hub(parser, "index")
     add_device(parser)
 
 
@@ -44,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     if not (options.text or options.image or options.shape):
         raise ValueError("give a TEXT, --image or --shape to search for")
     check_root(options.root)
-    index = ShapeIndex.open(options.index)
+    index = ShapeIndex.open(options.index, **hub_options(options))
     embedder = index.load_embedder(options.model, tower=options.tower, device=options.device)
     embeds = []
     if options.text:

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from modeling_ulip2.utils.command_line import CommandParser
+
 if TYPE_CHECKING:
     from modeling_ulip2.embedding.records import ShapeFailure
     from modeling_ulip2.geometry.folders import ShapeFile
@@ -16,24 +18,107 @@ if TYPE_CHECKING:
 UP_AXES = ("y", "z", "-z", "x", "auto")
 
 
+# Options of `from_pretrained` and `load_dataset`, by the same names.
+HUB_OPTIONS = ("revision", "token", "cache_dir")
+
+
 def add_command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], int], summary: str, description: str | None = None
-) -> argparse.ArgumentParser:
-    """A sub-command with its help."""
+    commands: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    summary: str,
+    fill: Callable[[CommandParser], None],
+    description: str | None = None,
+) -> str:
+    """A sub-command; returns its summary, for the list of commands.
+
+    Args:
+        fill: adds its options.
+    """
     description = description or f"{summary[0].upper()}{summary[1:]}."
     parser = commands.add_parser(name, help=summary, description=description)
     parser.set_defaults(run=run)
-    return parser
+    parser.fill = fill
+    return summary
 
 
-def add_files(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", metavar="FILE", nargs="+", help="meshes, point files, or folders of them")
+def add_recipe(
+    commands: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    summary: str,
+    options: Callable[[], tuple[Sequence[Any], str]],
+    trains: bool = False,
+    aliases: Sequence[str] = (),
+) -> str:
+    """A sub-command whose options are the dataclasses of a recipe, which reads its words itself; returns its summary.
+
+    Args:
+        run: finds the words in `options.words`.
+        options: gives the dataclasses and the description, imported when they are asked for.
+        trains: there are the settings of a training, too, whose import takes seconds.
+    """
+    parser = commands.add_parser(name, help=summary, aliases=list(aliases))
+    parser.set_defaults(run=run)
+    parser.defers = True
+
+    def fill(parser: CommandParser) -> None:
+        from modeling_ulip2.recipes.options import HelpFormatter, options_parser
+
+        classes, parser.description = options()
+        parser.formatter_class = HelpFormatter
+        own = options_parser(classes, add_help=False)
+        parser.add_options_of(own)
+        parser.usage = (own.usage or "").replace("%(prog)s", parser.prog)
+        if trains:
+            parser.group("training").add_argument(
+                HELP_ALL,
+                action="store_true",
+                help="list the settings of the training as well, with their defaults: those of "
+                f"transformers.TrainingArguments, such as {', '.join(f'--{name}' for name in TRAINING_SETTINGS)}",
+            )
+
+    parser.fill = fill
+    return summary
+
+
+def add_tasks(commands: Any, name: str, summary: str, tasks: Callable[[Any], None], default: str) -> str:
+    """A sub-command of several tasks; returns its summary.
+
+    Args:
+        tasks: adds a parser for each task.
+        default: the task where none is named.
+    """
+    parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    parser.default_task = default
+    parser.epilog = f"`ulip2 {name} TASK --help` explains a task. Without a task: {default}."
+    tasks(parser.add_subparsers(required=True, metavar="TASK", title="tasks"))
+    return summary
+
+
+HELP_ALL = "--help_all"
+TRAINING_SETTINGS = (
+    "output_dir learning_rate num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps bf16 "
+    "eval_strategy save_strategy seed report_to push_to_hub"
+).split()
+
+
+def recipe_words(options: argparse.Namespace) -> list[str]:
+    """The words of a recipe's own command line."""
+    return ["--help" if word == HELP_ALL else word for word in options.words]
+
+
+def add_files(parser: CommandParser) -> None:
+    parser.group("shapes").add_argument(
+        "files", metavar="FILE", nargs="+", help="meshes, point files, or folders of them"
+    )
     add_reading(parser)
 
 
-def add_reading(parser: argparse.ArgumentParser) -> None:
+def add_reading(parser: CommandParser) -> None:
     """How shapes are read."""
-    parser.add_argument(
+    add = parser.group("shapes").add_argument
+    add(
         "--up-axis",
         "--up_axis",
         choices=UP_AXES,
@@ -41,7 +126,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         help="what points up in the files (default: auto, what the format fixes, else what the model's feature "
         "extractor expects)",
     )
-    parser.add_argument(
+    add(
         "--root",
         metavar="FOLDER",
         help="folder below which meshes may name materials and textures (default: the folder that is given, or the "
@@ -49,8 +134,8 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model(parser: argparse.ArgumentParser, kind: str = "a Ulip2Model", required: bool = True) -> None:
-    parser.add_argument(
+def add_model(parser: CommandParser, kind: str = "a Ulip2Model", required: bool = True) -> None:
+    parser.group("model").add_argument(
         "--model",
         required=required,
         metavar="NAME_OR_PATH",
@@ -58,16 +143,31 @@ def add_model(parser: argparse.ArgumentParser, kind: str = "a Ulip2Model", requi
     )
 
 
-def add_tower(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--tower", metavar="NAME_OR_PATH", help="image-text model, where the model's own has moved")
+def add_hub(parser: CommandParser, what: str = "model") -> None:
+    """Options of a name on the hub, as `from_pretrained` has them."""
+    add = parser.group("hub").add_argument
+    add("--revision", help=f"branch, tag or commit of the {what} on the hub (default: main)")
+    add("--token", help="token for what is private or gated on the hub (default: that of `hf auth login`)")
+    add("--cache_dir", metavar="FOLDER", help="where downloads are kept (default: the cache of the hub)")
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", help="where to compute (default: a GPU if there is one)")
+def hub_options(options: argparse.Namespace) -> dict[str, Any]:
+    """What was given of the options of `add_hub`."""
+    return {name: value for name in HUB_OPTIONS if (value := getattr(options, name, None)) is not None}
 
 
-def add_batch_size(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+def add_tower(parser: CommandParser) -> None:
+    parser.group("model").add_argument(
+        "--tower", metavar="NAME_OR_PATH", help="image-text model, where the model's own has moved"
+    )
+
+
+def add_device(parser: CommandParser) -> None:
+    parser.group("where it runs").add_argument("--device", help="where to compute (default: a GPU if there is one)")
+
+
+def add_batch_size(parser: CommandParser) -> None:
+    parser.group("where it runs").add_argument(
         "--batch_size", type=positive, default=16, help="clouds per forward pass (default: %(default)s)"
     )
 

@@ -5,24 +5,29 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from modeling_ulip2.utils.command_line import CommandParser
 from modeling_ulip2.utils.scripts import DONE
 
-from .shared import add_command, print_rows
+from .shared import add_command, add_hub, hub_options, print_rows
 
 DEVIATES = 1  # exit status, beside those of utils/scripts.py
 
 
-def register(commands: Any) -> None:
-    parser = add_command(
-        commands, "verify", run, "compare recorded numbers with the installed code on this machine and device"
+def register(commands: Any) -> str:
+    return add_command(
+        commands, "verify", run, "compare recorded numbers with the installed code on this machine and device", _fill
     )
-    parser.add_argument(
+
+
+def _fill(parser: CommandParser) -> None:
+    parser.group("model").add_argument(
         "folder",
         metavar="NAME_OR_PATH",
         nargs="?",
         help="a model's folder or hub name (default: all cases of the package, no model)",
     )
-    parser.add_argument("--device", default="cpu", help="where to compute (cpu, cuda, ...)")
+    add_hub(parser)
+    parser.group("where it runs").add_argument("--device", default="cpu", help="where to compute (cpu, cuda, ...)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -31,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     if options.folder is None:
         found = verify_built_in(options.device)
     else:
-        found = verify_folder(options.folder, options.device)
+        found = verify_folder(options.folder, options.device, **hub_options(options))
     print_rows(
         [
             (f"{row.case}: {row.tensor}", f"{row.absolute:.2e} = {row.of_tolerance:.3f} of the tolerance")

@@ -25,8 +25,11 @@ Rows = list[tuple[str, str]]
 CHECKPOINT_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".safetensors")
 
 
-def describe(path: str | os.PathLike[str]) -> Rows:
+def describe(path: str | os.PathLike[str], **hub: Any) -> Rows:
     """Rows about a published checkpoint file, or a model that `save_pretrained` wrote, by its folder or hub name.
+
+    Args:
+        hub: `revision`, `token` and `cache_dir` of a hub name.
 
     Raises:
         FileNotFoundError: there is nothing, neither here nor on the hub, or a folder without config.json.
@@ -34,7 +37,7 @@ def describe(path: str | os.PathLike[str]) -> Rows:
     """
     if Path(path).is_file() or Path(path).suffix in CHECKPOINT_SUFFIXES:
         return _describe_file(Path(path))
-    return _describe_folder(find_folder(os.fspath(path)))
+    return _describe_folder(find_folder(os.fspath(path), **hub))
 
 
 def _describe_file(path: Path) -> Rows:

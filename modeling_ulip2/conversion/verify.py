@@ -123,17 +123,18 @@ def verify_built_in(device: str | torch.device = "cpu", model_type: str | None =
     return found
 
 
-def verify_folder(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> list[Deviation]:
+def verify_folder(folder: str | os.PathLike[str], device: str | torch.device = "cpu", **hub: Any) -> list[Deviation]:
     """Runs the package's cases of a model's kind, and compares the model with its own record.
 
     Args:
         folder: of the model, or its name on the hub.
+        hub: `revision`, `token` and `cache_dir` of a hub name.
 
     Raises:
         FileNotFoundError: there is no such folder, nor on the hub, or it holds no configuration.
         ValueError: it is no model of this package.
     """
-    folder = find_folder(os.fspath(folder))
+    folder = find_folder(os.fspath(folder), **hub)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} holds no config.json: it is no model folder.")
     config = AutoConfig.from_pretrained(folder)

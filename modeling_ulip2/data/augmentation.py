@@ -151,8 +151,8 @@ def seen_from(xyz: np.ndarray, direction: np.ndarray) -> np.ndarray:
 def change_colors(points: np.ndarray, rng: Rng, strength: float = 0.4, hue: float = 0.0) -> np.ndarray:
     """Draws another brightness, contrast, saturation and hue for the colors of a cloud (N, >= 6), kept in [0, 1].
 
-    A cloud without color stays so: where all points have the color that stands for none, nothing changes. Nor is
-    anything changed in a cloud of other columns.
+    Nothing changes in a cloud without color, all of whose points have the color that stands for none, nor in a cloud
+    of other columns.
 
     Args:
         strength: the first three are factors U(1 - strength, 1 + strength).

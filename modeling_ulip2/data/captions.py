@@ -44,7 +44,7 @@ def read_texts(source: str | None, shapes: Dataset, top_k: int | None = None) ->
         source: a folder or hub repository with the config `captions` or `conversations`; None: the captions of the
             triplets themselves.
         shapes: texts about other shapes are left out, with a note in the log.
-        top_k: captions to keep of each shape, best first; None: all. Of a triplet's views, the best `top_k` of each.
+        top_k: captions to keep of each shape, best first; None: all. A triplet keeps the best `top_k` of each view.
 
     Raises:
         ValueError: the source is no such folder, or has no text about any of the shapes.

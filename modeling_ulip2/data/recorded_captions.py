@@ -33,7 +33,7 @@ CAPTION_COLUMNS = ("caption", "captions", "text", "short", "long", "alt")
 VIEW_COLUMN = "view"
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 MAX_LINE = 16 << 20  # bytes
-# Of a file with many faults so many are told; the first ones show what is wrong.
+# At most so many faults of a file are listed; the first ones show what is wrong.
 _TOLD = 5
 _ROWS = 1024  # of a parquet file that are read at once
 

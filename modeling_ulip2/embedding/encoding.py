@@ -67,7 +67,8 @@ def encode_points(model: Any, point_values: Tensor, features: str | None = None)
     features = choose_features(model, features)
     check_evaluating(model)
     if features == "connector":
-        return model.get_point_features(point_values).float()
+        found = model.get_point_features(point_values)
+        return getattr(found, "pooler_output", found).float()
     if features == "logits":
         return model(point_values).logits.float()
     if features == "embeds" and hasattr(model, "get_point_features"):

@@ -43,7 +43,7 @@ def unit_colors(stored: np.ndarray, warnings: list[str], what: str = "its colors
 
     Args:
         stored: (N, C) numbers.
-        warnings: is told what was guessed or left out.
+        warnings: gets a sentence about each guess and omission.
         what: the subject of a warning, in the plural.
     """
     stored = np.asarray(stored)

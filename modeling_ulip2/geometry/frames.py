@@ -111,18 +111,18 @@ def pack_error(error: Exception, kinds: Sequence[type[Exception]] = ()) -> Any:
 
 
 def unpack_error(value: Any, kinds: Sequence[type[Exception]] = ()) -> Exception:
-    """Raises FrameError where `value` tells of no exception that may come."""
+    """The exception that `value` describes; raises FrameError for one that may not come."""
     if not isinstance(value, dict) or not isinstance(value.get("message"), str):
-        raise FrameError("it tells of an error without a message")
+        raise FrameError("it reports an error without a message")
     name, message = value.get("error"), value["message"]
     if name == "MeshError":
         reason, path = value.get("reason"), value.get("path")
         if reason not in REASONS or not isinstance(path, Path | None):
-            raise FrameError("it tells of a MeshError with another reason")
+            raise FrameError("it reports a MeshError of an unknown reason")
         return MeshError(reason, message, path)
     known = {kind.__name__: kind for kind in (*ERRORS, *kinds)}
     if name not in known:
-        raise FrameError("it tells of an unknown error")
+        raise FrameError("it reports an unknown error")
     return known[name](message)
 
 

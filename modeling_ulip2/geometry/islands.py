@@ -17,7 +17,7 @@ UNLIMITED = 31  # halvings; no image has so many
 
 
 def blur_limits(mesh: Mesh) -> np.ndarray:
-    """Of each face how often its texture may be halved for it.
+    """How often the texture of each face may be halved for it.
 
     Tiles, which cover the image from edge to edge along an axis, have no neighbors along it.
 

@@ -57,8 +57,8 @@ class Isolation:
     """Calls functions in forks of one waiting process. Safe to share between threads.
 
     Args:
-        modules: what the waiting process imports, so that no call has to. Of this package, what its sub-packages hold
-            (`modeling_ulip2` itself is empty there).
+        modules: what the waiting process imports, so that no call has to. `modeling_ulip2` itself
+            is empty there, its sub-packages are as they are.
         seconds: wall-clock time of a call.
         megabytes: memory of a call beyond what the waiting process holds (Linux), and size of its answer.
         kinds: dataclasses that a call may return, or parts of what it returns; see `frames.pack` for all else.

@@ -43,14 +43,13 @@ def triangulate(
 
     A polygon is judged in the plane of its Newell normal, so it need not be quite planar. Where a fan around its first
     or second corner covers it, as in every convex one, that fan is taken; ears are clipped from the others, which may
-    touch themselves or be joined to their holes by doubled edges. Of a polygon that crosses itself some
-    covering is given.
+    touch themselves or be joined to their holes by doubled edges. A polygon that crosses itself gets some covering.
 
     Args:
         positions: (V, 3) float64 coordinates.
         corners: (C,) the vertex of each corner, one polygon after the other.
         sizes: (P,) number of corners of each polygon.
-        warnings: is told of polygons of fewer than three corners, and of much surface whose outlines cross themselves.
+        warnings: gets sentences about polygons of fewer than three corners and about outlines that cross themselves.
 
     Returns:
         (F, 3) positions in the list of corners, at most two fewer than its corners for each polygon, and (F,) the

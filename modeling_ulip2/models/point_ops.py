@@ -1,19 +1,26 @@
-"""Point operators: farthest point sampling, nearest neighbors, ball query, gather. Pure torch, any device.
+"""Point operators: farthest point sampling, nearest neighbors, ball query, grouping, gather.
 
-Where numba is installed, tensors on the CPU take a compiled path with the same results: the same sampling indices to
-the last one, the same neighbor sets. The torch path is the reference, and tests compare the two.
+Each of the first four is one operator of torch (`torch.ops.ulip2.*`), which compilers and exporters see as one node.
+Behind it run
+
+- kernels compiled by numba on a CPU (`point_ops_numba`), where numba is installed
+- Triton kernels on CUDA (`point_ops_triton`), where Triton is installed
+- plain torch everywhere else (`point_ops_torch`): readable, and what the tests hold the other two against
+
+with the same indices, to the last one. `backend` asks for one of them by name.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+
+from .point_ops_torch import PLAIN, PointKernels
 
 
 @dataclass(frozen=True)
@@ -37,13 +44,9 @@ FPS_POINTNEXT = FPSRule(min_squared_norm=None, tie_cap=1024)
 FPS_PPAT = FPSRule(min_squared_norm=None, tie_cap=1024, bit_reversed=False)
 FPS_LOWEST_INDEX = FPSRule()
 
-# "Infinity" of the published kernels: the distance of a point to the empty set.
-_FAR = 1e10
-# Elements of the distance matrix held at once by the torch path of `nearest_neighbors`.
-_MAX_DISTANCES = 1 << 26
+BACKENDS = ("auto", "torch", "numba", "triton")
 
 
-@torch.compiler.disable
 def farthest_point_sample(
     xyz: torch.Tensor,
     num_samples: int,
@@ -60,7 +63,7 @@ def farthest_point_sample(
         xyz: (B, N, 3) floating coordinates, finite, N >= 1.
         num_samples: number of indices per cloud.
         rule: near-origin and tie rule.
-        backend: "auto" (numba for CPU tensors where it is installed), "torch" or "numba".
+        backend: "auto", "torch", "numba" (CPU) or "triton" (CUDA).
         start: (B,) index of the first sample of each cloud; default: point 0.
 
     Returns:
@@ -69,89 +72,18 @@ def farthest_point_sample(
     _check_points("xyz", xyz)
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}.")
-    xyz = xyz.detach().float()  # (B, N, 3)
-    order = _tie_order(xyz.shape[1], rule, xyz)  # (N,)
-    ordered = xyz[:, order].transpose(1, 2).contiguous()  # (B, 3, N): equal distances are now won by the first point
-    x, y, z = ordered.unbind(1)
-    if rule.min_squared_norm is None:
-        candidates = torch.ones_like(x, dtype=torch.bool)  # (B, N)
-    else:
-        # in double, as the kernels compare a float with a double literal
-        candidates = (x * x + y * y + z * z).double() > rule.min_squared_norm  # (B, N)
-    first = torch.zeros(xyz.shape[0], dtype=torch.int64, device=xyz.device)  # (B,): position 0 is index 0
-    if start is not None:
-        first = order.argsort()[_checked_start(start, xyz)]
-    kernels = _kernels_for(xyz, backend)
-    if kernels is None:
-        chosen = _fps_torch(ordered, candidates, first, num_samples)  # (B, num_samples)
-    else:
-        chosen = torch.empty(xyz.shape[0], num_samples, dtype=torch.int64)
-        chosen[:, 0] = first
-        _over_clouds(kernels.fps, ordered, candidates, chosen)
-    return order[chosen]  # (B, num_samples)
-
-
-def _checked_start(start: torch.Tensor, xyz: torch.Tensor) -> torch.Tensor:
-    batch, num_points = xyz.shape[:2]
-    if start.shape != (batch,) or start.is_floating_point() or bool(((start < 0) | (start >= num_points)).any()):
+    if start is not None and (start.shape != xyz.shape[:1] or start.is_floating_point()):
         raise ValueError(
-            f"start must hold one index in [0, {num_points}) for each of the {batch} clouds, got {start.tolist()}."
+            f"start must hold one index in [0, {xyz.shape[1]}) for each of the {xyz.shape[0]} clouds, got a tensor of "
+            f"shape {tuple(start.shape)} and {start.dtype}."
         )
-    return start.to(xyz.device)
+    return _ops().farthest_point_sample(
+        xyz.detach().float(), num_samples, start, rule.min_squared_norm, rule.tie_cap, rule.bit_reversed, backend
+    )
 
 
-def _fps_torch(ordered: torch.Tensor, candidates: torch.Tensor, first: torch.Tensor, num_samples: int) -> torch.Tensor:
-    x, y, z = ordered.unbind(1)  # (B, N) each
-    # a negative distance keeps a point from being chosen; if all are negative, arg-max takes position 0: index 0
-    distance = torch.where(candidates, _FAR, -1.0).to(x.dtype)  # (B, N)
-    last = first[:, None]  # (B, 1)
-    chosen = [last]
-    for _ in range(num_samples - 1):
-        dx, dy, dz = x - x.gather(1, last), y - y.gather(1, last), z - z.gather(1, last)
-        distance = torch.minimum(distance, dx * dx + dy * dy + dz * dz)
-        last = distance.argmax(dim=1, keepdim=True)  # the first of equals
-        chosen.append(last)
-    return torch.cat(chosen, dim=1)
-
-
-def _tie_order(num_points: int, rule: FPSRule, like: torch.Tensor) -> torch.Tensor:
-    """Permutation (N,) of the indices, on the device of `like`, such that among equal distances the first one wins."""
-    # Numbers are cached, never tensors that a tracer (torch.export, FakeTensorMode, torch.device("meta")) may have
-    # made: those would outlive it. A GPU's copy is kept too, but only if it is an ordinary tensor beside another.
-    key = (num_points, rule.tie_cap, rule.bit_reversed, like.device)
-    plain = type(like) is torch.Tensor
-    order = _GPU_ORDERS.get(key) if plain else None
-    if order is None:
-        order = torch.tensor(
-            _tie_permutation(*key[:3]), device=like.device
-        )  # (N,), of the tracer while one is at work
-        if plain and type(order) is torch.Tensor and order.is_cuda:
-            if len(_GPU_ORDERS) >= _KEPT_ORDERS:
-                _GPU_ORDERS.clear()
-            _GPU_ORDERS[key] = order
-    return order
-
-
-_KEPT_ORDERS = 64
-_GPU_ORDERS: dict[tuple[int, int, bool, torch.device], torch.Tensor] = {}
-
-
-@functools.lru_cache(maxsize=_KEPT_ORDERS)
-def _tie_permutation(num_points: int, tie_cap: int, bit_reversed: bool) -> np.ndarray:
-    index = np.arange(num_points)
-    if not bit_reversed:
-        return (index % tie_cap).argsort(kind="stable")  # (N,)
-    bits = min(tie_cap, num_points).bit_length() - 1  # T = 2^bits
-    residue = index & ((1 << bits) - 1)
-    reversed_residue = np.zeros_like(residue)
-    for bit in range(bits):
-        reversed_residue |= ((residue >> bit) & 1) << (bits - 1 - bit)
-    return reversed_residue.argsort(kind="stable")  # (N,)
-
-
-@torch.compiler.disable
 def nearest_neighbors(query: torch.Tensor, xyz: torch.Tensor, k: int, backend: str = "auto") -> torch.Tensor:
-    """The k nearest points of each query point. Their order, and the choice among exact ties, are unspecified.
+    """The k nearest points of each query point, nearest first; among equally distant ones the lower index comes first.
 
     Computed in float32 from coordinate differences, whatever the autocast state and matmul precision, so that the
     groups do not depend on either.
@@ -160,32 +92,17 @@ def nearest_neighbors(query: torch.Tensor, xyz: torch.Tensor, k: int, backend: s
         query: (B, G, 3) floating coordinates.
         xyz: (B, N, 3) floating coordinates, N >= k.
         k: number of neighbors.
-        backend: "auto" (numba for CPU tensors where it is installed), "torch" or "numba".
+        backend: "auto", "torch", "numba" (CPU) or "triton" (CUDA).
 
     Returns:
         (B, G, k) int64 indices into the N points.
     """
     _check_points("query", query)
     _check_points("xyz", xyz)
-    batch, num_points = xyz.shape[:2]
-    if not 1 <= k <= num_points:
-        raise ValueError(f"Cannot take {k} nearest neighbors in a cloud of {num_points} points.")
-    query, xyz = query.detach().float(), xyz.detach().float()
-    query, xyz = query.transpose(1, 2).contiguous(), xyz.transpose(1, 2).contiguous()  # (B, 3, G), (B, 3, N)
-    kernels = _kernels_for(xyz, backend)
-    if kernels is not None:
-        neighbors = torch.empty(batch, query.shape[2], k, dtype=torch.int64)
-        _over_clouds(kernels.knn, query, xyz, neighbors)
-        return neighbors
-    chunk = max(1, _MAX_DISTANCES // (batch * num_points))
-    return torch.cat([_knn_torch(part, xyz, k) for part in query.split(chunk, dim=2)], dim=1)  # (B, G, k)
+    _check_neighbors(k, xyz)
+    return _ops().nearest_neighbors(query.detach().float(), xyz.detach().float(), k, backend)
 
 
-def _knn_torch(query: torch.Tensor, xyz: torch.Tensor, k: int) -> torch.Tensor:
-    return _squared_distances(query, xyz).topk(k, dim=-1, largest=False, sorted=False).indices  # (B, G, k)
-
-
-@torch.compiler.disable
 def ball_query(
     query: torch.Tensor,
     xyz: torch.Tensor,
@@ -205,7 +122,7 @@ def ball_query(
         radius: in the unit of the coordinates.
         k: indices a row.
         include_boundary: whether a point at exactly `radius` counts as inside.
-        backend: "auto" (numba for CPU tensors where it is installed), "torch" or "numba".
+        backend: "auto", "torch", "numba" (CPU) or "triton" (CUDA).
 
     Returns:
         (B, G, k) int64 indices into the N points.
@@ -214,40 +131,30 @@ def ball_query(
     _check_points("xyz", xyz)
     if k < 1 or not radius > 0:
         raise ValueError(f"A ball query needs k >= 1 and radius > 0, got k={k} and radius={radius}.")
-    batch, num_points = xyz.shape[:2]
     query, xyz = query.detach().float(), xyz.detach().float()
-    query, xyz = query.transpose(1, 2).contiguous(), xyz.transpose(1, 2).contiguous()  # (B, 3, G), (B, 3, N)
-    kernels = _kernels_for(xyz, backend)
-    if kernels is not None:
-        inside = torch.empty(batch, query.shape[2], k, dtype=torch.int64)
-        # in float32, as torch compares a float32 tensor with a number
-        limit = torch.tensor(radius**2, dtype=torch.float32).numpy()[()]
-        _over_clouds(functools.partial(kernels.ball, limit, include_boundary), query, xyz, inside)
-        return inside
-    chunk = max(1, _MAX_DISTANCES // (batch * num_points))
-    parts = [_ball_torch(part, xyz, radius**2, k, include_boundary) for part in query.split(chunk, dim=2)]
-    return torch.cat(parts, dim=1)  # (B, G, k)
+    return _ops().ball_query(query, xyz, float(radius), k, include_boundary, backend)
 
 
-def _squared_distances(query: torch.Tensor, xyz: torch.Tensor) -> torch.Tensor:
-    """(B, 3, G), (B, 3, N) -> (B, G, N)."""
-    distance = query.new_zeros(())
-    for axis in range(3):
-        difference = query[:, axis, :, None] - xyz[:, axis, None, :]  # (B, G, N)
-        distance = distance + difference.square_()
-    return distance
+def group_points(
+    points: torch.Tensor, centers: torch.Tensor, k: int, backend: str = "auto"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Patches: the k points nearest to each center, xyz relative to it, further channels as they are.
 
+    The choice is that of `nearest_neighbors`. Gradients flow to points and centers.
 
-def _ball_torch(query: torch.Tensor, xyz: torch.Tensor, limit: float, k: int, include_boundary: bool) -> torch.Tensor:
-    distance = _squared_distances(query, xyz)  # (B, G, N)
-    inside = distance <= limit if include_boundary else distance < limit
-    num_points = xyz.shape[2]
-    index = torch.arange(num_points, dtype=torch.int32, device=xyz.device)  # (N,)
-    index = torch.where(inside, index, num_points)  # (B, G, N): points outside come last
-    index = index.topk(min(k, num_points), dim=-1, largest=False, sorted=True).values.long()  # (B, G, min(k, N))
-    index = torch.nn.functional.pad(index, (0, k - index.shape[-1]), value=num_points)  # (B, G, k)
-    first = index[..., :1] % num_points  # (B, G, 1): 0 where none is inside
-    return torch.where(index == num_points, first, index)
+    Args:
+        points: (B, N, C) floating, xyz and further channels, N >= k.
+        centers: (B, G, 3) floating coordinates.
+        k: points a patch.
+        backend: "auto", "torch", "numba" (CPU) or "triton" (CUDA).
+
+    Returns:
+        patches (B, G, k, C) float32, and indices (B, G, k) int64 into the N points.
+    """
+    _check_points("points", points[..., :3])
+    _check_points("centers", centers)
+    _check_neighbors(k, points)
+    return _ops().group_points(points.float(), centers.float(), k, backend)
 
 
 def gather_points(values: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
@@ -265,152 +172,177 @@ def _check_points(name: str, points: torch.Tensor) -> None:
         )
 
 
-# --- the compiled path -----------------------------------------------------------------------------------------------
+def _check_neighbors(k: int, points: torch.Tensor) -> None:
+    if not 1 <= k <= points.shape[1]:
+        raise ValueError(f"Cannot take {k} nearest neighbors in a cloud of {points.shape[1]} points.")
 
 
-@dataclass(frozen=True)
-class _Kernels:
-    fps: Callable[..., None]
-    knn: Callable[..., None]
-    ball: Callable[..., None]
+# --- the operators ---------------------------------------------------------------------------------------------------
 
 
-def _kernels_for(xyz: torch.Tensor, backend: str) -> _Kernels | None:
-    if backend not in ("auto", "torch", "numba"):
-        raise ValueError(f"backend must be 'auto', 'torch' or 'numba', got {backend!r}.")
-    # a tensor without numbers (torch.export, FakeTensorMode) is no ordinary one, and only torch can follow it
-    if backend == "torch" or (backend == "auto" and (xyz.device.type != "cpu" or type(xyz) is not torch.Tensor)):
-        return None
-    kernels = _compiled_kernels()
-    if backend == "numba" and (kernels is None or xyz.device.type != "cpu"):
-        raise ValueError(f"backend='numba' needs numba and CPU tensors, got a tensor on {xyz.device}.")
-    return kernels
+def _ops() -> Any:
+    return torch.ops.ulip2
 
 
-def _over_clouds(kernel: Callable[..., None], *arrays: torch.Tensor) -> None:
-    """Runs `kernel` on every cloud of the batch, in as many threads as torch may use (the kernels release the GIL)."""
-    clouds = list(zip(*(array.numpy() for array in arrays), strict=True))
-    threads = min(len(clouds), torch.get_num_threads())
-    if threads <= 1:
-        for cloud in clouds:
-            kernel(*cloud)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda cloud: kernel(*cloud), clouds))
+def _operator(schema: str, fake: Callable[..., Any], backward: tuple[Callable[..., Any], ...] = ()) -> Any:
+    """Registers a function as an operator of torch.
+
+    A process may hold this file twice, in the installed package and beside a checkpoint that it trusts. The first one
+    registers the operators, and the other finds them there: torch would otherwise throw away those already in use.
+    Whoever changes a schema or a result therefore also changes the namespace.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        name = function.__name__.removesuffix("_op")
+        if not hasattr(_ops(), name):
+            operator = torch.library.custom_op(f"ulip2::{name}", function, mutates_args=(), schema=schema)
+            operator.register_fake(fake)
+            if backward:
+                operator.register_autograd(backward[0], setup_context=backward[1])
+        return function
+
+    return register
 
 
-@functools.cache
-def _compiled_kernels() -> _Kernels | None:
-    try:
-        import numba
-    except ImportError:
-        return None
+@_operator(
+    "(Tensor xyz, SymInt num_samples, Tensor? start, float? min_squared_norm, int tie_cap, bool bit_reversed, "
+    "str backend) -> Tensor",
+    fake=lambda xyz, num_samples, *_: xyz.new_empty(xyz.shape[0], num_samples, dtype=torch.int64),
+)
+def farthest_point_sample_op(
+    xyz: torch.Tensor,
+    num_samples: int,
+    start: torch.Tensor | None,
+    min_squared_norm: float | None,
+    tie_cap: int,
+    bit_reversed: bool,
+    backend: str,
+) -> torch.Tensor:
+    order = _tie_order(xyz.shape[1], tie_cap, bit_reversed, xyz.device)  # (N,)
+    ordered = xyz[:, order].transpose(1, 2).contiguous()  # (B, 3, N): equal distances are now won by the first point
+    if start is None:
+        first = torch.zeros(xyz.shape[0], dtype=torch.int64, device=xyz.device)  # (B,): position 0 is index 0
+    else:
+        start = start.to(xyz.device)
+        if bool(((start < 0) | (start >= xyz.shape[1])).any()):
+            raise ValueError(
+                f"start must hold one index in [0, {xyz.shape[1]}) for each of the {xyz.shape[0]} clouds, got "
+                f"{start.tolist()}."
+            )
+        first = order.argsort()[start]
+    limit = -1.0 if min_squared_norm is None else _float32_below(min_squared_norm)
+    chosen = _kernels(xyz.device, backend).farthest_positions(ordered, first, limit, num_samples)
+    return order[chosen]  # (B, num_samples)
 
-    def compiled(function: Callable[..., None]) -> Callable[..., None]:
-        options: dict[str, Any] = {
-            "nogil": True,
-            "boundscheck": False,
-        }  # no fastmath: sums keep the order of the torch path
-        try:
-            return numba.njit(cache=True, **options)(function)
-        except RuntimeError:  # nowhere to write the cache
-            return numba.njit(**options)(function)
 
-    block = 256
-    far = np.float32(_FAR)
+@_operator(
+    "(Tensor query, Tensor xyz, int k, str backend) -> Tensor",
+    fake=lambda query, xyz, k, backend: query.new_empty(*query.shape[:2], k, dtype=torch.int64),
+)
+def nearest_neighbors_op(query: torch.Tensor, xyz: torch.Tensor, k: int, backend: str) -> torch.Tensor:
+    return _kernels(xyz.device, backend).nearest(_by_axis(query), _by_axis(xyz), k)
 
-    def fps(points, candidates, chosen):
-        """points (3, N) in tie order, candidates (N,), chosen (num_samples,): positions after the first are set."""
-        chosen[1:] = 0
-        count = candidates.sum()
-        if count == 0:
-            return
-        # only candidates are kept, padded to whole blocks with copies of the first (which never win against it)
-        padded = (count + block - 1) // block * block
-        position = np.zeros(padded, dtype=np.int64)
-        kept = 0
-        for i in range(candidates.size):
-            if candidates[i]:
-                position[kept] = i
-                kept += 1
-        position[kept:] = position[0]
-        x, y, z = points[0][position], points[1][position], points[2][position]
-        distance = np.full(padded, far, dtype=np.float32)
-        # distances are not negative, so their bits compare like integers, and integer maxima vectorize
-        bits = distance.view(np.int32)
-        blocks = np.empty(padded // block, dtype=np.int32)
-        last = chosen[0]
-        for sample in range(1, chosen.size):
-            cx, cy, cz = points[0][last], points[1][last], points[2][last]
-            for b in range(blocks.size):
-                for i in range(b * block, (b + 1) * block):
-                    dx, dy, dz = x[i] - cx, y[i] - cy, z[i] - cz
-                    distance[i] = min(distance[i], dx * dx + dy * dy + dz * dz)
-                largest = np.int32(-1)
-                for i in range(b * block, (b + 1) * block):
-                    largest = max(largest, bits[i])
-                blocks[b] = largest
-            first = blocks.argmax()
-            largest = blocks[first]
-            i = int(first) * block
-            while bits[i] != largest:
-                i += 1
-            last = position[i]
-            chosen[sample] = last
 
-    def knn(query, points, neighbors):
-        """query (3, G), points (3, N), neighbors (G, k): filled with indices."""
-        x, y, z = points[0], points[1], points[2]
-        k = neighbors.shape[1]
-        distance = np.empty(x.size, dtype=np.float32)
-        heap = np.empty(k, dtype=np.float32)
-        for g in range(neighbors.shape[0]):
-            cx, cy, cz = query[0, g], query[1, g], query[2, g]
-            for i in range(x.size):
-                dx, dy, dz = cx - x[i], cy - y[i], cz - z[i]
-                distance[i] = dx * dx + dy * dy + dz * dz
-            # a max-heap of the k best so far: nearly every further point fails one comparison with its root
-            index = neighbors[g]
-            for i in range(x.size):
-                if i < k:
-                    child = i
-                    while child > 0 and heap[(child - 1) // 2] < distance[i]:
-                        heap[child] = heap[(child - 1) // 2]
-                        index[child] = index[(child - 1) // 2]
-                        child = (child - 1) // 2
-                    heap[child] = distance[i]
-                    index[child] = i
-                elif distance[i] < heap[0]:
-                    parent = 0
-                    while True:
-                        child = 2 * parent + 1
-                        if child >= k:
-                            break
-                        if child + 1 < k and heap[child + 1] > heap[child]:
-                            child += 1
-                        if heap[child] <= distance[i]:
-                            break
-                        heap[parent] = heap[child]
-                        index[parent] = index[child]
-                        parent = child
-                    heap[parent] = distance[i]
-                    index[parent] = i
+@_operator(
+    "(Tensor query, Tensor xyz, float radius, int k, bool include_boundary, str backend) -> Tensor",
+    fake=lambda query, xyz, radius, k, *_: query.new_empty(*query.shape[:2], k, dtype=torch.int64),
+)
+def ball_query_op(
+    query: torch.Tensor, xyz: torch.Tensor, radius: float, k: int, include_boundary: bool, backend: str
+) -> torch.Tensor:
+    limit = float(np.float32(radius**2))  # as torch compares a float32 tensor with a number
+    return _kernels(xyz.device, backend).inside_ball(_by_axis(query), _by_axis(xyz), limit, k, include_boundary)
 
-    def ball(limit, include_boundary, query, points, inside):
-        """query (3, G), points (3, N), inside (G, k): filled with indices."""
-        x, y, z = points[0], points[1], points[2]
-        k = inside.shape[1]
-        for g in range(inside.shape[0]):
-            cx, cy, cz = query[0, g], query[1, g], query[2, g]
-            count = 0
-            for i in range(x.size):
-                dx, dy, dz = cx - x[i], cy - y[i], cz - z[i]
-                distance = dx * dx + dy * dy + dz * dz
-                if distance < limit or (include_boundary and distance == limit):
-                    inside[g, count] = i
-                    count += 1
-                    if count == k:
-                        break
-            inside[g, count:] = inside[g, 0] if count else 0
 
-    return _Kernels(fps=compiled(fps), knn=compiled(knn), ball=compiled(ball))
+def _remember_index(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
+    ctx.save_for_backward(output[1])
+    ctx.num_points = inputs[0].shape[1]
+
+
+def _scatter_gradient(
+    ctx: Any, of_patches: torch.Tensor, of_index: Any
+) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:
+    (index,) = ctx.saved_tensors  # (B, G, k)
+    of_points, of_centers = None, None
+    if ctx.needs_input_grad[0]:
+        rows = of_patches.flatten(1, 2)  # (B, G * k, C)
+        places = index.flatten(1).unsqueeze(-1).expand_as(rows)
+        of_points = rows.new_zeros(rows.shape[0], ctx.num_points, rows.shape[2]).scatter_add(1, places, rows)
+    if ctx.needs_input_grad[1]:
+        of_centers = -of_patches[..., :3].sum(dim=2)  # (B, G, 3)
+    return of_points, of_centers, None, None
+
+
+@_operator(
+    "(Tensor points, Tensor centers, int k, str backend) -> (Tensor, Tensor)",
+    fake=lambda points, centers, k, backend: (
+        points.new_empty(*centers.shape[:2], k, points.shape[2]),
+        points.new_empty(*centers.shape[:2], k, dtype=torch.int64),
+    ),
+    backward=(_scatter_gradient, _remember_index),
+)
+def group_points_op(
+    points: torch.Tensor, centers: torch.Tensor, k: int, backend: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    kernels = _kernels(points.device, backend)
+    return kernels.nearest_rows(_by_axis(centers), _by_axis(points[..., :3]), k, points.contiguous())
+
+
+def _by_axis(points: torch.Tensor) -> torch.Tensor:
+    """(B, N, 3) -> (B, 3, N)."""
+    return points.transpose(1, 2).contiguous()
+
+
+def _float32_below(number: float) -> float:
+    """The largest float32 that is not above `number`.
+
+    The published kernels compare a float with a double; a float32 is above the one if and only if above the other.
+    """
+    nearest = np.float32(number)
+    return float(nearest if float(nearest) <= number else np.nextafter(nearest, np.float32(-np.inf)))
+
+
+def _kernels(device: torch.device, backend: str) -> PointKernels:
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}.")
+    if backend == "triton" or (backend == "auto" and device.type == "cuda"):
+        from .point_ops_triton import TRITON, runs_on
+
+        if runs_on(device):
+            return TRITON
+        if backend == "triton":
+            raise ValueError(f"backend='triton' needs Triton and CUDA tensors, got a tensor on {device}.")
+    if backend == "numba" or (backend == "auto" and device.type == "cpu"):
+        from .point_ops_numba import HAS_NUMBA, NUMBA
+
+        if HAS_NUMBA and device.type == "cpu":
+            return NUMBA
+        if backend == "numba":
+            raise ValueError(f"backend='numba' needs numba and CPU tensors, got a tensor on {device}.")
+    return PLAIN
+
+
+def _tie_order(num_points: int, tie_cap: int, bit_reversed: bool, device: torch.device) -> torch.Tensor:
+    """Permutation (N,) of the indices such that among equal distances the first one wins."""
+    # Called within the operators alone, where no tracer is at work: what is cached are numbers and ordinary tensors.
+    if device.type == "cpu":
+        return torch.from_numpy(_tie_permutation(num_points, tie_cap, bit_reversed))
+    return _tie_order_on(num_points, tie_cap, bit_reversed, device)
+
+
+@functools.lru_cache(maxsize=64)
+def _tie_order_on(num_points: int, tie_cap: int, bit_reversed: bool, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(_tie_permutation(num_points, tie_cap, bit_reversed)).to(device)
+
+
+@functools.lru_cache(maxsize=64)
+def _tie_permutation(num_points: int, tie_cap: int, bit_reversed: bool) -> np.ndarray:
+    index = np.arange(num_points)
+    if not bit_reversed:
+        return (index % tie_cap).argsort(kind="stable")  # (N,)
+    bits = min(tie_cap, num_points).bit_length() - 1  # T = 2^bits
+    residue = index & ((1 << bits) - 1)
+    reversed_residue = np.zeros_like(residue)
+    for bit in range(bits):
+        reversed_residue |= ((residue >> bit) & 1) << (bits - 1 - bit)
+    return reversed_residue.argsort(kind="stable")  # (N,)

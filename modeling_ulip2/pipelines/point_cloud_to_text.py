@@ -121,12 +121,19 @@ class PointCloudToTextPipeline(PointCloudPipeline):
 
 
 def load_captioner(
-    name_or_path: str | os.PathLike[str], *, device: str | torch.device | None = None, **places: str | None
+    name_or_path: str | os.PathLike[str],
+    *,
+    device: str | torch.device | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | None = None,
+    **places: str | None,
 ) -> PointCloudToTextPipeline:
     """The pipeline of a captioning model.
 
     Args:
         name_or_path: folder or hub name.
+        revision, token, cache_dir: of a hub name, as in `from_pretrained`.
         places: `language_model_name_or_path` and `point_model_name_or_path`, where the model's own have moved.
 
     Raises:
@@ -134,8 +141,10 @@ def load_captioner(
         ValueError: it is no captioner; the message says what it is.
     """
     name = os.fspath(name_or_path)
-    place = find_model(name)
-    config = AutoConfig.from_pretrained(place)
+    hub: dict[str, Any] = {"revision": revision, "token": token, "cache_dir": cache_dir}
+    hub = {key: value for key, value in hub.items() if value is not None}
+    place = find_model(name, **hub)
+    config = AutoConfig.from_pretrained(place, **hub)
     if not isinstance(config, Ulip2CaptioningConfig):
         what = (config.architectures or [type(config).__name__])[0]
         raise ValueError(
@@ -143,8 +152,8 @@ def load_captioner(
             "needed. `ulip2 classify` and `ulip2 embed` work with a Ulip2Model."
         )
     given = {key: value for key, value in places.items() if value is not None}
-    model = AutoModelForMultimodalLM.from_pretrained(place, **given)
-    processor: Any = AutoProcessor.from_pretrained(place)
+    model = AutoModelForMultimodalLM.from_pretrained(place, **given, **hub)
+    processor: Any = AutoProcessor.from_pretrained(place, **hub)
     make_pipeline: Any = pipeline  # its overloads know the tasks of transformers only
     return make_pipeline(
         POINT_CLOUD_TO_TEXT,

@@ -42,7 +42,7 @@ from modeling_ulip2.evaluation.captions.verdict import (
 from modeling_ulip2.evaluation.embeddings import embed_points, embed_views, load_for_evaluation
 from modeling_ulip2.evaluation.reports.figures import Described, description_sheet
 from modeling_ulip2.models.captioning_card import PROMPT
-from modeling_ulip2.recipes.evaluation_options import CaptionMeasureArguments
+from modeling_ulip2.recipes.evaluation_options import DESCRIPTIONS, CaptionMeasureArguments
 from modeling_ulip2.recipes.options import parse_options
 from modeling_ulip2.towers import Tower
 from modeling_ulip2.training.features import published_features
@@ -56,19 +56,10 @@ RUN_FILE = "captioning.json"
 UNFIT = 1
 SHUFFLED, NEAREST, TEXT_ONLY = "shuffled points", "nearest training caption", "no points"
 
-DESCRIPTION = """Caption shapes that a model was not trained on, and measure the captions beside three controls.
-
-Controls: the captions that the model makes of other shapes' points; the caption of the training shape whose point
-embedding is nearest; and what the language model says without points. A stopped run goes on. --predictions measures
-captions that were made elsewhere. A captioner whose captions suit other shapes as well, or that says the same of most
-shapes, is told so on the terminal, in the report, and in captioner_report.json beside the model; the exit status is
-then 1.
-"""
-
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> dict[str, Any]:
     """Makes and measures captions; returns what `metrics.json` holds."""
-    (args,) = parse_options((CaptionMeasureArguments,), argv, DESCRIPTION, prog)
+    (args,) = parse_options((CaptionMeasureArguments,), argv, DESCRIPTIONS["captioning"], prog)
     args.prompt = args.prompt or PROMPT
     for name, published in PUBLISHED_GENERATION.items():
         setattr(args, name, published if getattr(args, name) is None else getattr(args, name))

@@ -50,7 +50,7 @@ class ZeroShotArguments:
     )
     tower: str | None = field(default=None, metadata={"help": "Image-text model, where the model's own has moved."})
     batch_size: int = field(default=16, metadata={"help": "Clouds per forward pass."})
-    seed: int = field(default=0, metadata={"help": "Of the shuffled control and the bootstrap."})
+    seed: int = field(default=0, metadata={"help": "Seed of the shuffled control and the bootstrap."})
 
 
 @dataclass
@@ -78,7 +78,7 @@ class RetrievalArguments:
     images: bool = field(default=True, metadata={"help": "Measure image -> shape too, one view a shape."})
     tower: str | None = field(default=None, metadata={"help": "Image-text model, where the model's own has moved."})
     batch_size: int = field(default=16, metadata={"help": "Clouds per forward pass."})
-    seed: int = field(default=0, metadata={"help": "Of the views that ask, the shuffled control and the bootstrap."})
+    seed: int = field(default=0, metadata={"help": "Seed of the views, the shuffled control and the bootstrap."})
 
 
 @dataclass
@@ -98,7 +98,7 @@ class LeaderboardArguments:
     num_workers: int | None = field(
         default=None, metadata={"help": "Processes that prepare clouds; default: the cores to spare."}
     )
-    seed: int = field(default=0, metadata={"help": "Of the shuffled control and the bootstrap."})
+    seed: int = field(default=0, metadata={"help": "Seed of the shuffled control and the bootstrap."})
 
 
 @dataclass
@@ -143,7 +143,7 @@ class CaptionMeasureArguments:
     feature_cache: str = field(
         default_factory=default_feature_cache, metadata={"help": "Where the encoder's features are kept."}
     )
-    seed: int = field(default=0, metadata={"help": "Of limit, exchange of points, bootstrap and picture."})
+    seed: int = field(default=0, metadata={"help": "Seed of limit, exchange of points, bootstrap and picture."})
 
 
 @dataclass
@@ -173,4 +173,41 @@ class RobustnessArguments:
     tower: str | None = field(default=None, metadata={"help": "Image-text model, where the model's own has moved."})
     limit: int | None = field(default=None, metadata={"help": "Only the first N shapes."})
     batch_size: int = field(default=16, metadata={"help": "Clouds per forward pass."})
-    seed: int = field(default=0, metadata={"help": "Of the corruptions and the bootstrap."})
+    seed: int = field(default=0, metadata={"help": "Seed of the corruptions and the bootstrap."})
+
+
+# The description of each recipe, by its name.
+DESCRIPTIONS = {
+    "zero_shot": """Zero-shot classification: every shape gets the class whose prompts lie nearest.
+
+With --benchmark the clouds of a converted benchmark are measured by a published protocol; torchrun shares them among
+processes, and a stopped run goes on where it was. Without it, those of a triplets dataset with the categories of
+--labels_file. Prints each accuracy beside its chance level and its shuffled control, and writes zero_shot.json and
+confusion.png, for a benchmark also report.md.
+""",
+    "retrieval": """Retrieval among the shapes of a triplets dataset: by text, by image, and back from shapes to text.
+
+Prints the nearest shapes of every query and R@1/5/10 and median rank beside chance and shuffled control; writes
+retrieval.json and the picture queries.png.
+""",
+    "leaderboard": """Measure every benchmark that is found, for several models, beside the published figures.
+
+--benchmarks holds folders that dataset_scripts/modelnet40.py, objaverse_lvis.py or scanobjectnn.py wrote. Writes
+leaderboard.md and leaderboard.tex, and a folder for each run. What is finished is not measured again.
+""",
+    "captioning": """Caption shapes that a model was not trained on, and measure the captions beside three controls.
+
+Controls: the captions that the model makes of other shapes' points; the caption of the training shape whose point
+embedding is nearest; and what the language model says without points. A stopped run goes on. --predictions measures
+captions that were made elsewhere. If its captions suit other shapes as well, or are the same for most shapes, the
+terminal, the report and captioner_report.json beside the model say so, and the exit status is 1.
+""",
+    "robustness": """Measure zero-shot accuracy against what happens to clouds outside a dataset.
+
+Fewer points, noise, occlusion, rotation, lost color, and views from few sides.
+
+Any classifiers of ulip2 finetune (--classifiers) are measured beside it. Writes robustness.png, robustness.md and
+robustness.json. Every level is written when it is measured, and a second run goes on from there. --meshes, the folders
+from which the dataset was built, adds clouds of more points than are stored, and partial views.
+""",
+}

@@ -337,7 +337,7 @@ def finish(
     args: ClassificationTrainingArguments,
     options: Options,
 ) -> None:
-    """Saves the model, then the result, which tells that the run is done."""
+    """Saves the model, then the result, which marks the run as done."""
     folder = Path(str(args.output_dir))
     data = name_of(options.data)
     start = options.model.model_name_or_path if result["initialization"] == PRETRAINED else "random weights"

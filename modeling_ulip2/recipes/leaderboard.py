@@ -15,20 +15,14 @@ from modeling_ulip2.evaluation.benchmarks.leaderboard import (
     published_rows,
 )
 from modeling_ulip2.evaluation.benchmarks.run import BenchmarkRun, distributed_state, evaluate_benchmark
-from modeling_ulip2.recipes.evaluation_options import LeaderboardArguments
+from modeling_ulip2.recipes.evaluation_options import DESCRIPTIONS, LeaderboardArguments
 from modeling_ulip2.recipes.options import parse_options
 from modeling_ulip2.utils.files import write_text
 from modeling_ulip2.utils.scripts import status
 
-DESCRIPTION = """Measure every benchmark that is found, for several models, in one table with the published figures.
-
---benchmarks holds folders that dataset_scripts/modelnet40.py, objaverse_lvis.py or scanobjectnn.py wrote. Writes
-leaderboard.md and leaderboard.tex, and a folder for each run. What is finished is not measured again.
-"""
-
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> list[dict[str, Any]]:
-    (args,) = parse_options((LeaderboardArguments,), argv, DESCRIPTION, prog)
+    (args,) = parse_options((LeaderboardArguments,), argv, DESCRIPTIONS["leaderboard"], prog)
     output_dir, state = Path(args.output_dir), distributed_state()
     folders = find_benchmarks(args.benchmarks)
     if not folders:

@@ -16,12 +16,22 @@ from modeling_ulip2.utils.command_line import OneLineParser
 from modeling_ulip2.utils.packages import require_package
 
 
+def options_usage(parser: argparse.ArgumentParser) -> str:
+    """What must be given, and that there is more."""
+    needed = [action for action in parser._actions if action.required]
+    return " ".join(["%(prog)s", *(f"{a.option_strings[0]} {a.dest.upper()}" for a in needed), "[OPTION ...]"])
+
+
 class OptionsParser(OneLineParser, HfArgumentParser):
     """`HfArgumentParser`, with a line for a mistake instead of a hundred options."""
 
 
-class _Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """Descriptions as they are written, and defaults."""
+class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Descriptions as they are written, and defaults where there is one that the help does not tell already."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        told = action.default in (None, [], argparse.SUPPRESS) or "default" in (action.help or "")
+        return action.help if told else super()._get_help_string(action)
 
 
 def options_parser(classes: Sequence[Any], **settings: Any) -> OptionsParser:
@@ -31,8 +41,9 @@ def options_parser(classes: Sequence[Any], **settings: Any) -> OptionsParser:
         classes: dataclasses; `_argument_group_name` is the heading of their options.
         settings: `prog`, `description` and the like, of `argparse.ArgumentParser`.
     """
-    parser = OptionsParser(tuple(classes), formatter_class=_Formatter, **settings)
+    parser = OptionsParser(tuple(classes), formatter_class=HelpFormatter, **settings)
     parser.add_argument("--config", metavar="FILE", help="YAML file of the options below")
+    parser.usage = options_usage(parser)
     return parser
 
 

@@ -13,18 +13,12 @@ from modeling_ulip2.evaluation import load_templates
 from modeling_ulip2.evaluation.embeddings import embed_points, embed_views, load_for_evaluation
 from modeling_ulip2.evaluation.reports.report import figure_table
 from modeling_ulip2.evaluation.reports.split import default_queries, retrieve, search_shapes, write_sheet
-from modeling_ulip2.recipes.evaluation_options import RetrievalArguments
+from modeling_ulip2.recipes.evaluation_options import DESCRIPTIONS, RetrievalArguments
 from modeling_ulip2.recipes.options import parse_options
-
-DESCRIPTION = """Retrieval among the shapes of a triplets dataset: by text, by image, and back from shapes to text.
-
-Prints the nearest shapes of every query and R@1/5/10 and median rank beside chance and shuffled control; writes
-retrieval.json and the picture queries.png.
-"""
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> dict[str, Any]:
-    (args,) = parse_options((RetrievalArguments,), argv, DESCRIPTION, prog)
+    (args,) = parse_options((RetrievalArguments,), argv, DESCRIPTIONS["retrieval"], prog)
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
 

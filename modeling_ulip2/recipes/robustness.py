@@ -32,7 +32,7 @@ from modeling_ulip2.evaluation.robustness.curves import (
     measure,
     summarize,
 )
-from modeling_ulip2.recipes.evaluation_options import RobustnessArguments
+from modeling_ulip2.recipes.evaluation_options import DESCRIPTIONS, RobustnessArguments
 from modeling_ulip2.recipes.options import parse_options
 from modeling_ulip2.utils.files import write_text
 from modeling_ulip2.utils.markdown import markdown_table
@@ -40,19 +40,9 @@ from modeling_ulip2.utils.markdown import markdown_table
 ZERO_SHOT = "zero-shot"
 
 
-DESCRIPTION = """Measure zero-shot accuracy against what happens to clouds outside a dataset.
-
-Fewer points, noise, occlusion, rotation, lost color, and views from few sides.
-
-Any classifiers of ulip2 finetune (--classifiers) are measured beside it. Writes robustness.png, robustness.md and
-robustness.json. Every level is written when it is measured, and a second run goes on from there. --meshes, the folders
-from which the dataset was built, adds clouds of more points than are stored, and partial views.
-"""
-
-
 def main(argv: list[str] | None = None, prog: str | None = None) -> dict[str, list[Measured]]:
     """Measures all levels; returns them by model."""
-    (args,) = parse_options((RobustnessArguments,), argv, DESCRIPTION, prog)
+    (args,) = parse_options((RobustnessArguments,), argv, DESCRIPTIONS["robustness"], prog)
     args.curves = args.curves or list(CURVES)
     unknown = sorted(set(args.curves) - set(CURVES))
     if unknown:

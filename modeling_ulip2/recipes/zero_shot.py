@@ -18,20 +18,12 @@ from modeling_ulip2.evaluation.metrics.controls import Evaluation
 from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult
 from modeling_ulip2.evaluation.reports.figures import confusion_matrix
 from modeling_ulip2.evaluation.reports.report import figure_table
-from modeling_ulip2.recipes.evaluation_options import ZeroShotArguments
+from modeling_ulip2.recipes.evaluation_options import DESCRIPTIONS, ZeroShotArguments
 from modeling_ulip2.recipes.options import parse_options
-
-DESCRIPTION = """Zero-shot classification: every shape gets the class whose prompts lie nearest.
-
-With --benchmark the clouds of a converted benchmark are measured by a published protocol; torchrun shares them among
-processes, and a stopped run goes on where it was. Without it, those of a triplets dataset with the categories of
---labels_file. Prints each accuracy beside its chance level and its shuffled control, and writes zero_shot.json and
-confusion.png, for a benchmark also report.md.
-"""
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> Evaluation[ZeroShotResult] | dict[str, Any]:
-    (args,) = parse_options((ZeroShotArguments,), argv, DESCRIPTION, prog)
+    (args,) = parse_options((ZeroShotArguments,), argv, DESCRIPTIONS["zero_shot"], prog)
     return classify_benchmark(args) if args.benchmark else classify_triplets(args)
 
 

@@ -89,7 +89,7 @@ def build_index(
             are, or, for another collection, if a shape of the same id has the same points; a shape that shares no more
             than the id is called `COLLECTION/ID`.
         overwrite: delete an index that is in `output_dir`.
-        report: is told what becomes of the shapes.
+        report: is filled with what becomes of the shapes.
 
     Raises:
         ValueError: no shape can be used; `output_dir` holds something else, is in use, or was made from other shapes

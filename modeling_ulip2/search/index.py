@@ -57,8 +57,11 @@ class ShapeIndex:
         self._faiss = faiss_index
 
     @classmethod
-    def open(cls, name_or_path: str | Path) -> ShapeIndex:
+    def open(cls, name_or_path: str | Path, **hub: Any) -> ShapeIndex:
         """Opens an index folder, or a dataset repository of the hub that holds one.
+
+        Args:
+            hub: `revision`, `token` and `cache_dir` of a hub name.
 
         Raises:
             FileNotFoundError: a path that is no index folder, or whose build was not completed.
@@ -66,7 +69,7 @@ class ShapeIndex:
         """
         name = str(name_or_path)
         try:
-            folder = find_folder(name, "dataset")
+            folder = find_folder(name, "dataset", **hub)
         except PlaceError as error:
             raise PlaceError(f"{error}; build an index with `ulip2 index DATASET {name}`") from error
         missing = [file for file in (INFO_FILE, FAISS_FILE) if not (folder / file).is_file()]

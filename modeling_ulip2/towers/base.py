@@ -72,7 +72,7 @@ class Tower(ABC):
     @property
     @abstractmethod
     def dtype(self) -> torch.dtype:
-        """Of the weights. Embeddings are always returned as float32."""
+        """The dtype of the weights. Embeddings are always returned as float32."""
 
     @property
     @abstractmethod

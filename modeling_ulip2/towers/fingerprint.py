@@ -1,4 +1,4 @@
-"""A name for the function that a tower computes, by which stored embeddings are told to fit.
+"""A name for the function that a tower computes; it shows whether stored embeddings fit.
 
 It is made of everything that an embedding depends on, in one canonical form: all weights, what the configuration says
 and no weight shows (activation, heads, epsilons, pooling), the vocabulary and the ids of a few texts, the settings of
@@ -122,7 +122,7 @@ def _name(kind: str, parts: dict[str, Any]) -> str:
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:
-    """Of every number, rounded to bfloat16. Sums of whole numbers, so that it is exact on any device and fast."""
+    """Digest of every number, rounded to bfloat16. It adds whole numbers, so it is exact on any device and fast."""
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         if name.rpartition(".")[2] in _NOT_IN_EMBEDDINGS:
@@ -168,7 +168,7 @@ def _function_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def vocabulary_digest(tokenizer: Any) -> str | None:
-    """Of all tokens and their ids."""
+    """Digest of all tokens and their ids."""
     if not hasattr(tokenizer, "get_vocab"):
         return None
     entries: Iterable[tuple[str, int]] = sorted(tokenizer.get_vocab().items())

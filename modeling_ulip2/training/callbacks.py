@@ -47,9 +47,9 @@ class NothingLearnedError(RuntimeError):
 class LossGuard:
     """Stops a run whose loss shows that nothing can come of it.
 
-    A loss that stands still is told apart by where it stands: near its first value (or above: all embeddings have
-    become the same) nothing is learned; near zero or far below its first value nothing is left to learn, which is
-    logged once, and the run goes on.
+    A loss may stand still for two reasons. Near its first value (or above it, when all embeddings have become the
+    same) the model learns nothing, and the run stops. Near zero or far below its first value nothing is left to learn;
+    that is logged once, and the run goes on.
 
     Args:
         patience: so many equal losses in a row stand still.

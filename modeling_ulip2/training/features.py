@@ -125,7 +125,7 @@ def _made_by(dataset: str, tower: Tower) -> bool:
 
 
 def _manifest(dataset: str) -> dict[str, Any] | None:
-    """Of the features if they were added later, else of the build."""
+    """The manifest of the features if they were added later, else of the build."""
     folder = Path(dataset).expanduser()
     for name in (FEATURES_MANIFEST, MANIFEST):
         path = folder / name

@@ -3,13 +3,59 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 from .scripts import BAD_INPUT
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Tells a mistake in one line, as every other mistake is told."""
+    """A parser that reports a mistake in one line, as scripts and commands report all errors."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(BAD_INPUT, f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)\n")
+
+
+class CommandParser(OneLineParser):
+    """The parser of a command that stands among many: what its options need is imported when it is asked for.
+
+    Attributes:
+        fill: adds the options, before the command is parsed or explained.
+        defers: the command reads its words itself, from `words` of the namespace; the options are there to explain.
+        default_task: of a command with tasks, where none is named.
+    """
+
+    fill: Callable[[CommandParser], None] | None = None
+    defers = False
+    default_task: str | None = None
+
+    def complete(self) -> None:
+        """Adds the options, if that was not done yet."""
+        fill, self.fill = self.fill, None
+        if fill is not None:
+            fill(self)
+
+    def group(self, title: str, description: str | None = None) -> Any:
+        """The group of options with that title, made when it is first asked for."""
+        groups: dict[str, Any] = self.__dict__.setdefault("_groups", {})
+        if title not in groups:
+            groups[title] = self.add_argument_group(title, description)
+        return groups[title]
+
+    def add_options_of(self, parser: argparse.ArgumentParser) -> None:
+        """The options of another parser, as `parents` of `argparse.ArgumentParser` does it before there are any."""
+        self._add_container_actions(parser)
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
+        words = list(args or [])
+        asks_for_help = bool({"-h", "--help"} & set(words))
+        if self.default_task and (not words or words[0].startswith("-")) and not asks_for_help:
+            words = [self.default_task, *words]
+        if not self.defers or asks_for_help:
+            self.complete()
+            return super().parse_known_args(words, namespace)
+        namespace = namespace or argparse.Namespace()
+        namespace.run, namespace.words = self.get_default("run"), words
+        return namespace, []

@@ -1,10 +1,10 @@
-"""A script imports this before anything else: a package of an extra that is missing is then one line, exit status 2.
+"""A script imports this first, so that a missing package of an extra ends it with one line and exit status 2.
 
     import modeling_ulip2.utils.script_imports  # noqa: F401
 
     # isort: split
 
-What a script imports comes before its `run_main`, which tells everything else so.
+A script's imports run before its `run_main`, which handles all other errors in this way.
 """
 
 from __future__ import annotations

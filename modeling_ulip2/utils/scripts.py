@@ -3,8 +3,8 @@
     if __name__ == "__main__":
         run_main(main)
 
-What goes wrong with files, settings and missing packages is told in a sentence, with exit status 2, as the command
-`ulip2` does; so is what a script says with `sys.exit("...")`. `--traceback` anywhere on the command line, or
+Errors of files, settings and missing packages end a script with one sentence and exit status 2, as they end `ulip2`;
+so does `sys.exit("...")`. `--traceback` anywhere on the command line, or
 ULIP2_TRACEBACK=1 in the environment, shows where it happened. Anything else is a fault of ours, and its traceback is
 shown. `script_imports` does the same for what a script imports.
 """
@@ -23,7 +23,7 @@ TRACEBACK_OPTION, TRACEBACK_VARIABLE = "--traceback", "ULIP2_TRACEBACK"
 # Exit statuses. BAD_INPUT also says that of several things not one could be done.
 DONE, BAD_INPUT, SOME_FAILED, STOPPED = 0, 2, 3, 130
 
-# What goes wrong with files and settings: told in a sentence, without a traceback.
+# Errors of files and settings, which are printed as one sentence without a traceback.
 EXPECTED_ERRORS = (ValueError, OSError, ImportError, MemoryError, FloatingPointError)
 
 
@@ -49,27 +49,37 @@ def run_main(main: Callable[[], Any], name: str | None = None) -> NoReturn:
     """
     wanted = traceback_is_wanted()
     sys.argv = [word for word in sys.argv if word != TRACEBACK_OPTION]
-    name = name or script_name()
+    sys.exit(exit_status(main, name or script_name(), wanted))
+
+
+def exit_status(main: Callable[[], Any], name: str, traceback: bool = False) -> int:
+    """Runs `main`; the exit status, after what went wrong was told in a line.
+
+    Args:
+        main: what it returns, if it is an integer, is the status.
+        name: stands before the message.
+        traceback: whether what goes wrong is raised instead.
+    """
     try:
         result = main()
     except KeyboardInterrupt:
-        if wanted:
+        if traceback:
             raise
         print(f"{name}: stopped; the same command goes on where it can", file=sys.stderr)
-        sys.exit(STOPPED)
+        return STOPPED
     except SystemExit as ended:
         if not isinstance(ended.code, str):  # argparse's, or a status
             raise
-        if wanted and ended.__context__ is not None:
+        if traceback and ended.__context__ is not None:
             raise ended.__context__ from None
         print(ended.code.strip(), file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        return BAD_INPUT
     except Exception as error:
-        if wanted or not is_expected(error):
+        if traceback or not is_expected(error):
             raise
         print(f"{name}: {one_line(error)}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
-    sys.exit(result if isinstance(result, int) else DONE)
+        return BAD_INPUT
+    return result if isinstance(result, int) else DONE
 
 
 def traceback_is_wanted() -> bool:

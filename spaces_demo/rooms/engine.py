@@ -186,7 +186,7 @@ class Engine:
         ]
 
     def picture(self, row: int) -> Image.Image:
-        """Of one shape; plain where the collection has none."""
+        """The picture of one shape; a plain one where the collection has none."""
         return self._pictures[row]["image"] or Image.new("RGB", (96, 96), "#e2e8f0")
 
     def examples(self, count: int = 4) -> list[str]:

@@ -20,8 +20,8 @@ from modeling_ulip2.data.reading import read_triplets
 from modeling_ulip2.evaluation.benchmarks import embed_shards
 from modeling_ulip2.towers import load_tower
 from modeling_ulip2.training import features, point_features
-from tests.captioning import world
 from tests.evaluation.world import build_model
+from tests.models import captioning_world as world
 
 SHARD = 3  # of 16 rows: 6 shards
 

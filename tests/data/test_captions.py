@@ -17,7 +17,7 @@ from modeling_ulip2.data.captions import CaptionCollator, CaptionDataset, read_s
 from modeling_ulip2.data.pairs import CAPTIONS_CONFIG, CONVERSATIONS_CONFIG, write_pairs
 from modeling_ulip2.data.reading import decode_row, read_triplets
 from modeling_ulip2.training.point_features import point_features
-from tests.captioning import world as captioning
+from tests.models import captioning_world as captioning
 
 
 @pytest.fixture(scope="module")

@@ -166,7 +166,7 @@ def test_empty_ball_gives_point_0(backend: str) -> None:
 def test_ball_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     xyz = cloud(1, 2, 300)
     whole = ball_query(xyz, xyz, 0.3, 16, backend="torch")
-    monkeypatch.setattr("modeling_ulip2.models.point_ops._MAX_DISTANCES", 2 * 300 * 7)
+    monkeypatch.setattr("modeling_ulip2.models.point_ops_torch._MAX_DISTANCES", 2 * 300 * 7)
     assert torch.equal(ball_query(xyz, xyz, 0.3, 16, backend="torch"), whole)
     assert torch.equal(ball_query(xyz, xyz, 0.3, 16, backend="numba"), whole)
 

@@ -20,8 +20,8 @@ from modeling_ulip2.evaluation.captions.generation import nearest_captions, shuf
 from modeling_ulip2.evaluation.captions.verdict import CAPTIONER_REPORT, captioner_verdict
 from modeling_ulip2.recipes import captioner_training, captioning
 from modeling_ulip2.training.word_alignment import steps_of_pass
-from tests.captioning import world as captioners
 from tests.evaluation.world import CATEGORIES, World, build_world
+from tests.models import captioning_world as captioners
 
 ROOT = Path(__file__).parents[2]
 

@@ -71,7 +71,7 @@ def captioner(tmp_path_factory: pytest.TempPathFactory) -> Captioner:
     """A random connector between a random encoder and a random language model, saved and loaded again."""
     from rooms.captioner import Captioner
 
-    from tests.captioning.world import VOCABULARY, WORDS, captioner, language_model, save_parts
+    from tests.models.captioning_world import VOCABULARY, WORDS, captioner, language_model, save_parts
 
     folder = tmp_path_factory.mktemp("captioner")
     parts = save_parts(folder)

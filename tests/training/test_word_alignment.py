@@ -12,7 +12,7 @@ from datasets import Dataset
 from modeling_ulip2.data.captions import CaptionCollator, CaptionDataset
 from modeling_ulip2.training.point_features import point_features
 from modeling_ulip2.training.word_alignment import align_with_words, answer_tokens, connect, positions_in
-from tests.captioning import world
+from tests.models import captioning_world as world
 
 CAPTIONS = ["a red chair", "a blue table", "a wooden lamp", "the red model"]
 

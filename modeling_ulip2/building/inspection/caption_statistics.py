@@ -12,7 +12,7 @@ BINS = np.linspace(-1, 1, 41)  # of the histogram of scores, cosines
 
 
 class CaptionStatistics:
-    """Gathers captions object by object; `summary` tells of all of them."""
+    """Gathers captions object by object; `summary` describes all of them."""
 
     def __init__(self) -> None:
         self.objects = self.views = self.empty_views = self.repeated = self.without_scores = 0

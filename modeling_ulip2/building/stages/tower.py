@@ -44,7 +44,7 @@ def resolve_dtype(dtype: str, device: str | None = None) -> torch.dtype:
 
 
 def describe_tower(tower: Tower) -> dict[str, Any]:
-    """What the manifest tells of a tower."""
+    """What the manifest says about a tower."""
     return {
         "tower": tower.name,
         "model_type": tower.model_type,

@@ -152,8 +152,8 @@ def loss_curves(path: str | Path, log_history: Sequence[Mapping[str, Any]], titl
     """Losses over steps, and beside them the held-out accuracies that were logged on the way.
 
     Args:
-        log_history: `trainer.state.log_history`, dicts with "step". Drawn are `loss`, `loss_*`, `eval_loss*`, and of
-            the evaluations `eval_*top1` and `eval_*top5`, or where nothing was classified `eval_*recall_at_5`.
+        log_history: `trainer.state.log_history`, dicts with "step". The picture shows `loss`, `loss_*` and
+            `eval_loss*`, and beside them `eval_*top1` and `eval_*top5`, or else `eval_*recall_at_5`.
     """
     losses, scores = _series(log_history)
     if not losses:

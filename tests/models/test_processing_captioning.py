@@ -12,8 +12,8 @@ import torch
 from modeling_ulip2 import Ulip2CaptioningConfig, Ulip2CaptioningProcessor, Ulip2ForConditionalGeneration
 from modeling_ulip2.models.chat import PLAIN_TEMPLATE
 from modeling_ulip2.models.language import language_location
-from tests.captioning import world
 from tests.dataset_scripts.shapes import write_box
+from tests.models import captioning_world as world
 
 POINT = "<point_cloud>"
 

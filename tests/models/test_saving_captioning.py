@@ -16,7 +16,7 @@ from transformers import AutoModelForMultimodalLM, AutoProcessor, Trainer, Train
 
 from modeling_ulip2 import CardFacts, Ulip2CaptioningProcessor, Ulip2ForConditionalGeneration
 from modeling_ulip2.models.model_card import MARK
-from tests.captioning import world
+from tests.models import captioning_world as world
 from tests.models.test_auto_classes import as_hub_repository, run_as_stranger
 from tests.models.test_card import NAME, Hub, fake_hub  # noqa: F401
 

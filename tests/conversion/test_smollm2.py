@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from modeling_ulip2 import Ulip2CaptioningProcessor, Ulip2ForConditionalGeneration
 from modeling_ulip2.conversion import smollm2
-from tests.captioning import world
+from tests.models import captioning_world as world
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

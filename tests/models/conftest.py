@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.captioning import world
+from tests.models import captioning_world as world
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ from transformers import Pipeline, TextStreamer, pipeline
 from modeling_ulip2 import Ulip2FeatureExtractor
 from modeling_ulip2.cli import main
 from modeling_ulip2.pipelines.point_cloud_to_text import POINT_CLOUD_TO_TEXT
-from tests.captioning import world
 from tests.dataset_scripts.shapes import write_box
+from tests.models import captioning_world as world
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from modeling_ulip2 import Ulip2ForConditionalGeneration
 from modeling_ulip2.models.connectors import pool_tokens
-from tests.captioning import world
+from tests.models import captioning_world as world
 
 CONNECTORS: dict[str, dict[str, Any]] = {
     "qformer": {},

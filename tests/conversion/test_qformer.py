@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from modeling_ulip2.conversion.qformer import initialize_qformer, qformer_config_of
-from tests.captioning import world
+from tests.models import captioning_world as world
 
 VISION = {"hidden_size": 24, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 VISION |= {"image_size": 8, "patch_size": 4}
