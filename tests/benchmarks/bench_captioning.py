@@ -26,7 +26,7 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[2] / 
 
 from modeling_ulip2.building.captioners.generate import Blip2Captioner, Decoding  # noqa: E402
 from modeling_ulip2.building.stages.tower import DTYPES, resolve_dtype  # noqa: E402
-from tests.dataset_scripts.captioning_models import build_tokenizer  # noqa: E402
+from tests.building.captioners.captioning_models import build_tokenizer  # noqa: E402
 
 QUERIES = 32
 SCALES: dict[str, dict[str, Any]] = {

@@ -19,9 +19,8 @@ from modeling_ulip2.building.sources.table import CollectionError
 from modeling_ulip2.data.collator import TripletCollator
 from modeling_ulip2.data.images import read_depth
 from modeling_ulip2.data.schema import triplet_features
+from tests.building.stages.cameras import row_cameras
 from tests.training.world import tiny_processor
-
-from .cameras import row_cameras
 
 N = 64
 UIDS = ["a" * 32, "b" * 32, "c" * 32, "d" * 32]

@@ -14,9 +14,9 @@ from PIL import Image
 from modeling_ulip2.building.stages.base import to_batch, to_rows
 from modeling_ulip2.building.stages.read import ReadMesh
 from modeling_ulip2.data.objects import FolderError, add_labels, list_objects
+from tests.building.stages.test_stages import make_row
 
 from .shapes import write_box
-from .test_stages import make_row
 
 UIDS = ["a1" * 16, "b2" * 16, "c3" * 16]
 

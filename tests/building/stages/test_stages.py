@@ -22,10 +22,9 @@ from modeling_ulip2.geometry import Camera, Material, Mesh, Renderer, camera_rin
 from modeling_ulip2.geometry.axes import UP_AXES, rotation_to_y_up
 from modeling_ulip2.geometry.colors import srgb_to_linear
 from modeling_ulip2.towers import load_tower
+from tests.dataset_scripts.shapes import write_bad_meshes, write_box
 from tests.towers.world import save_open_clip
 from tests.training.world import write_tower
-
-from .shapes import write_bad_meshes, write_box
 
 
 @pytest.fixture(scope="module")

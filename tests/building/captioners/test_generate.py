@@ -19,10 +19,10 @@ from modeling_ulip2.building.captioners.generate import (
     is_caption,
 )
 from modeling_ulip2.building.stages.base import to_batch
+from tests.dataset_scripts.shapes import write_box
 from tests.training.world import write_tower
 
 from .captioning_models import WORDS, save_blip, save_blip2, save_llava
-from .shapes import write_box
 
 SMALL = Decoding(captions_per_view=3, max_new_tokens=6)
 

@@ -4,8 +4,7 @@ import pytest
 
 from modeling_ulip2.building.sources import debian
 from modeling_ulip2.building.sources.debian import PackageError, download_package, open_package, safe_member_path
-
-from .packages import write_package
+from tests.dataset_scripts.packages import write_package
 
 FILES = {"./usr/share/made/a.txt": b"hello", "./usr/share/made/b.bin": bytes(range(256)) * 50}
 

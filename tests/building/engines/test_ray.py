@@ -14,9 +14,9 @@ from build_triplets import main
 from modeling_ulip2.building.engines import ray as ray_engine
 from modeling_ulip2.building.engines.ray import run_ray
 from modeling_ulip2.building.engines.shard import EngineError, ShardResult
+from tests.dataset_scripts.shapes import build_arguments
+from tests.dataset_scripts.test_build_triplets import SCRIPT, contents
 
-from .shapes import build_arguments
-from .test_build_triplets import SCRIPT, contents
 from .test_engine import files_of, make_plan, make_shards, model_plan, run
 from .toy_stages import FullDisk, Unmakeable, wait_for
 

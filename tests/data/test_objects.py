@@ -1,8 +1,7 @@
 import pytest
 
 from modeling_ulip2.data.objects import OBJECT_COLUMNS, FolderError, list_objects, name_from_path
-
-from .shapes import write_box
+from tests.dataset_scripts.shapes import write_box
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from modeling_ulip2.data.images import read_depth
 from modeling_ulip2.data.schema import triplet_features
 from modeling_ulip2.geometry import camera_rings
 from modeling_ulip2.utils.parquet import read_parquet, write_parquet
+from tests.dataset_scripts.shapes import BOX_CORNERS, BOX_FACES
 
 from .cameras import row_cameras
-from .shapes import BOX_CORNERS, BOX_FACES
 from .test_stages import make_row
 
 # A shape that no mirroring and no quarter turn maps onto itself: half sizes and middle of each of its boxes.
