@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
-from modeling_ulip2.utils.command_line import CommandParser
+from modeling_ulip2.utils.command_line import CommandParser, config_field
 from modeling_ulip2.utils.scripts import DONE
 
 from .shared import add_command, print_rows
@@ -41,7 +40,7 @@ def _fill(parser: CommandParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from modeling_ulip2.conversion.folder import convert_to_folder
 
-    fields = dict(_field(text) for text in options.point_config)
+    fields = dict(config_field(text) for text in options.point_config)
     conversion, release = convert_to_folder(
         options.file, options.output_dir, fields, clip_name_or_path=options.tower, ignore=options.ignore
     )
@@ -56,13 +55,3 @@ def run(options: argparse.Namespace) -> int:
         rows.append(("ASSUMED", f"{assumed}: no weight shows them; if others were trained, pass --point_config"))
     print_rows(rows)
     return DONE
-
-
-def _field(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"--point_config takes FIELD=VALUE, got {text!r}.")
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value

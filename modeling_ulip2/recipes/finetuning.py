@@ -47,6 +47,7 @@ from modeling_ulip2.recipes.finetuning_options import (
 from modeling_ulip2.recipes.options import log_to_terminal, parse_options
 from modeling_ulip2.training.classification import ClassificationTrainer, ClassificationTrainingArguments
 from modeling_ulip2.training.options import claim_output_dir
+from modeling_ulip2.utils.command_line import config_field
 from modeling_ulip2.utils.files import write_text
 
 logger = logging.getLogger(__name__)
@@ -258,7 +259,7 @@ def build_model(
     elif source is not None:
         model = Ulip2ForPointCloudClassification(AutoConfig.from_pretrained(source, **head))
     else:
-        fields = dict(_field(text) for text in given.point_config)
+        fields = dict(config_field(text) for text in given.point_config)
         model = Ulip2ForPointCloudClassification(Ulip2Config(point_config=fields, **head))
     if source is not None:
         extractor = Ulip2FeatureExtractor.from_pretrained(source)
@@ -267,16 +268,6 @@ def build_model(
     extractor.num_points = given.num_points or extractor.num_points
     extractor.sampling = given.sampling or extractor.sampling
     return model, extractor
-
-
-def _field(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"--point_config takes FIELD=VALUE, got {text!r}")
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value
 
 
 def train(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -59,3 +60,18 @@ class CommandParser(OneLineParser):
         namespace = namespace or argparse.Namespace()
         namespace.run, namespace.words = self.get_default("run"), words
         return namespace, []
+
+
+def config_field(text: str) -> tuple[str, Any]:
+    """A word FIELD=VALUE of `--point_config`; a value that is no JSON is a text.
+
+    Raises:
+        ValueError: there is no "=".
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--point_config takes FIELD=VALUE, got {text!r}.")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
