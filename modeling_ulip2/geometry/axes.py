@@ -1,4 +1,4 @@
-"""Up axes of files: what a format says about its own, and meshes turned y up.
+"""Up axes of files: the axis that a format fixes, and turning meshes y up.
 
 The turns themselves, with their convention, are in `modeling_ulip2.models.axes`, which travels with the checkpoints.
 """

@@ -110,7 +110,7 @@ class Camera:
         return self._fitted_to_view(points, slope) if self.fit == "view" else self._fitted_to_ring(points, slope)
 
     def _fitted_to_view(self, points: np.ndarray, slope: float) -> Camera:
-        """The larger extent of the projection is 2 * slope, and both extents are centerd."""
+        """The larger extent of the projection is 2 * slope, and both extents are centered."""
         right, up, back = self.rotation @ points.T  # (V,) each
 
         # |across - shift| <= slope * (distance - back) holds for all points if it does for these two of them.
@@ -136,7 +136,7 @@ class Camera:
         return replace(self, distance=distance, shift=(shift[0], shift[1]))
 
     def _fitted_to_ring(self, points: np.ndarray, slope: float) -> Camera:
-        """Each point describes a circle while the camera goes round: keep the whole circle within the frame."""
+        """Each point describes a circle while the camera goes round; the whole circle stays within the frame."""
         cosine, sine = np.cos(np.radians(self.elevation)), np.sin(np.radians(self.elevation))
         radius, height = np.hypot(points[:, 0], points[:, 2]), points[:, 1]
         sideways = radius * np.hypot(cosine, 1 / slope) + height * sine

@@ -74,10 +74,10 @@ _NO_RULES_YET, _VERSION = None, 1
 
 
 def confine() -> list[str]:
-    """Gives up network, writing and other processes for good; the walls that hold now.
+    """Gives up network, writing and other processes for good.
 
     Returns:
-        Of "seccomp" and "landlock" those that this system has; none on other systems than Linux.
+        the walls that hold now: "seccomp" and "landlock" as far as this system has them; none outside Linux.
     """
     if not sys.platform.startswith("linux"):
         return []

@@ -1,4 +1,4 @@
-"""Points from depth pictures: what a camera sees of an object."""
+"""Points from depth pictures, which show what a camera sees of an object."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class FoundShapes:
 
 
 def find_shapes(paths: Iterable[str | os.PathLike[str]], root: str | os.PathLike[str] | None = None) -> FoundShapes:
-    """Files as they are given, and of folders, at any depth, those that are shapes by their suffix.
+    """The given files, and all files below the given folders whose suffix is that of a shape.
 
     Files and folders whose name begins with a dot are passed over, and text files without rows of numbers are no
     clouds.

@@ -127,9 +127,9 @@ class GltfMaterials:
     def _add_clearness(
         self, material: Material, use: TextureUse | None, clear: float, transmission: dict[str, Any]
     ) -> TextureUse | None:
-        """Let a transmissive material be seen through; gives how its texture is read.
+        """Make a transmissive material transparent; returns how its texture is read.
 
-        The alpha mode's own alpha stays what it was: of no account in OPAQUE, a stencil in MASK. A texture of the
+        The alpha mode's own alpha keeps its meaning: none in OPAQUE, a stencil in MASK. A texture of the
         transmission counts texel by texel where it lies on the surface as the color does, or alone; else by its mean.
         Where it is clear, the texels take the color of glass (`light.pane_color`), as panes without one do later.
         """
@@ -167,7 +167,7 @@ class GltfMaterials:
     def _add_metal(
         self, material: Material, use: TextureUse | None, specular: np.ndarray, info: dict[str, Any] | None
     ) -> TextureUse | None:
-        """Give the metal parts of a specular-glossiness material their specular color; gives how its texture is read.
+        """Give metal parts of a specular-glossiness material their specular color; returns how its texture is read.
 
         A specular texture counts where it lies on the surface as the diffuse one does, or alone.
         """

@@ -19,7 +19,7 @@ _RECORD = 54  # bytes of a record's own header
 def read_las(data: bytes, max_points: int) -> PointCloud:
     """The cloud in a LAS or LAZ file, its scale and offset applied in float64: in meters of a map, z up.
 
-    Colors that are 0 everywhere are none: formats with colors are used for scans without.
+    Colors that are 0 everywhere count as none: scans without color also use formats with colors.
 
     Raises:
         MeshError: "unsupported" also where laspy is missing; the message says what to install.

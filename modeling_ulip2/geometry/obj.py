@@ -318,7 +318,7 @@ class _Statements:
             raise MeshError("too_many_points", f"it has more than {self._limit} points")
 
     def _add_face(self, rest: bytes) -> int:
-        """Note a polygon's corners; gives the number of its triangles."""
+        """Note a polygon's corners; returns the number of its triangles."""
         corners = rest.split(b"#")[0].split() if b"#" in rest else rest.split()
         self._sizes.append(len(corners))
         append = self._indices.append

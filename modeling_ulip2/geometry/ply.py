@@ -62,7 +62,7 @@ class PlyFile:
     textures: list[str] = field(default_factory=list)
 
     def left_out(self, read: Container[str]) -> list[str]:
-        """A warning about tables of a shape that are not among those that were `read`; none for cameras and grids."""
+        """A warning about tables of a shape that were not `read`; there is none for cameras and grids."""
         rows = {name: element.count for name, element in self.elements.items() if element.count}
         left = [f"{name} ({count:,})" for name, count in rows.items() if name not in read and name not in _NO_SHAPE]
         return [f"its tables {', '.join(left)} are left out"] if left else []

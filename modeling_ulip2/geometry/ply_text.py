@@ -1,4 +1,4 @@
-"""The rows of an ASCII PLY file: one a line, and what contradicts the header is an error that names the line."""
+"""The rows of an ASCII PLY file, one per line; an error names the line that contradicts the header."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ MIXED_SUFFIXES = (".glb", ".gltf", ".obj", ".off")
 def read_points(
     path: str | Path, root: str | Path | None = None, *, max_points: int = MAX_POINTS, max_bytes: int = MAX_BYTES
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """As `read_cloud`: xyz (N, 3) float64 and rgb (N, 3) uint8 or None. What it warns of is issued as UserWarning."""
+    """As `read_cloud`: xyz (N, 3) float64 and rgb (N, 3) uint8 or None. Warnings are issued as UserWarning."""
     cloud = read_cloud(path, root, max_points=max_points, max_bytes=max_bytes)
     for warning in cloud.warnings:
         warnings.warn(f"{path}: {warning}", stacklevel=2)

@@ -145,7 +145,7 @@ class EglRasterizer:
 
     @property
     def is_software(self) -> bool:
-        """Whether the CPU draws, which the numba engine does better."""
+        """Whether the CPU would draw; the numba engine is faster then."""
         return any(name in self.device.lower() for name in ("llvmpipe", "softpipe", "swrast", "software"))
 
     def release(self) -> None:

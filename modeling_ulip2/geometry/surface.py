@@ -37,7 +37,7 @@ def surface_colors(mesh: Mesh, face: np.ndarray, barycentric: np.ndarray) -> np.
 
 
 def seen_colors(mesh: Mesh, face: np.ndarray, barycentric: np.ndarray, rgba: np.ndarray) -> np.ndarray:
-    """The one color that stands for each point where nothing can be seen through it and nothing shines.
+    """One opaque color for each point, in which glass is not transparent and lamps do not shine.
 
     - Glass: see `light.pane_color` and `Material.pane_opacity`.
     - Lamps: emission is added; where the sum leaves [0, 1], it is scaled by its largest channel, which keeps its hue.

@@ -53,7 +53,7 @@ def plain_text(data: bytes) -> bytes:
 
 
 def check_lines(data: bytes) -> None:
-    """Refuses a line that no table of numbers has, before anything makes a list of its words."""
+    """Refuses a line longer than any in a table of numbers, before anything makes a list of its words."""
     position = 0
     while len(data) - position > MAX_LINE:
         end = data.rfind(b"\n", position, position + MAX_LINE + 1)

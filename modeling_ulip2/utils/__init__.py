@@ -1,1 +1,1 @@
-"""What every part may need and none owns: files written whole, checksums, optional packages, how a script ends."""
+"""Helpers for all parts: files written whole, checksums, optional packages, the end of a script."""

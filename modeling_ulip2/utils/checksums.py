@@ -1,4 +1,4 @@
-"""Checksums of files, which tell whether a record is about the files that lie here now."""
+"""Checksums of files, which show whether a record is about the files that are here now."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class CommandParser(OneLineParser):
 
 
 def config_field(text: str) -> tuple[str, Any]:
-    """A word FIELD=VALUE of `--point_config`; a value that is no JSON is a text.
+    """Splits a word FIELD=VALUE of `--point_config`; a value that is not JSON is a string.
 
     Raises:
         ValueError: there is no "=".

@@ -1,4 +1,4 @@
-"""Optional packages, asked for where they are used, and the extras that bring them."""
+"""Optional packages, imported where they are used, and the extras that install them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def install_command(extra: str) -> str:
 
 
 def missing_package(error: ImportError) -> str | None:
-    """What to install where a module of an extra is missing; None where that is not the reason, or is told already."""
+    """What to install if a module of an extra is missing; None if nothing is, or if the message says it already."""
     name = (error.name or "").partition(".")[0]
     if name not in EXTRAS and "`accelerate" in str(error):  # of transformers' Trainer, which names an extra of its own
         name = "accelerate"

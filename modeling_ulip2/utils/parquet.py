@@ -43,7 +43,7 @@ def read_parquet(path: Path, features: Features) -> list[dict[str, Any]]:
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether a parquet file can be opened, so whether all of it was written."""
+    """Whether a parquet file can be opened, which shows that all of it was written."""
     try:
         pq.read_metadata(path)
     except (OSError, ValueError):  # ArrowInvalid is a ValueError

@@ -1,4 +1,4 @@
-"""Where models and datasets lie: a folder here or a repository of the hub, and one sentence where there is neither."""
+"""Finds models and datasets: in a folder here or in a repository of the hub; one sentence says if there is neither."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _HUB_NAME = re.compile(r"(?!.*(\.\.|--))[\w.-]{1,96}(/[\w.-]{1,96})?")
 
 
 def default_feature_cache() -> str:
-    """Where embeddings are kept that were computed once: beside the cache of the hub."""
+    """The folder of embeddings that were computed before, beside the cache of the hub."""
     from huggingface_hub.constants import HF_HOME
 
     return str(Path(HF_HOME) / "ulip2" / "features")

@@ -1,8 +1,7 @@
-"""What this package uses of other libraries beyond their public interfaces: here alone, so that a new version of one
-of them is checked against one file.
+"""All uses of other libraries' private interfaces, so that a new version of one of them is checked against one file.
 
-What travels with a checkpoint (`models/`) stands alone and has a list of its own. Seen with datasets 5.2 and
-transformers 5.23.
+Seen with datasets 5.2 and transformers 5.23. The files of `models/`, which stand alone, use what transformers wants
+of every model, such as `_init_weights` and `_from_config`.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from typing import Any
 
 
 def rows_fingerprint(dataset: Any) -> str:
-    """The hash by which datasets tells the rows of a `datasets.Dataset` apart, also after `select` and the like."""
+    """The hash that identifies the rows of a `datasets.Dataset`, also after `select` and the like."""
     return dataset._fingerprint
 
 
@@ -37,5 +36,5 @@ def batch_size_now(trainer: Any) -> int:
 
 
 def tell_scheduler_created(trainer: Any) -> None:
-    """Lets a `Trainer` know that its `create_scheduler` made the learning rate's scheduler, as its own would."""
+    """Marks the learning rate's scheduler as created by the `Trainer`, as its own `create_scheduler` does."""
     trainer._created_lr_scheduler = True

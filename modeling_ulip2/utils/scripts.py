@@ -53,7 +53,7 @@ def run_main(main: Callable[[], Any], name: str | None = None) -> NoReturn:
 
 
 def exit_status(main: Callable[[], Any], name: str, traceback: bool = False) -> int:
-    """Runs `main`; the exit status, after what went wrong was told in a line.
+    """Runs `main` and returns the exit status; an expected error is printed in one line.
 
     Args:
         main: what it returns, if it is an integer, is the status.
@@ -91,7 +91,7 @@ def script_name() -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, on one line, and what to install where that is why; its type where it says nothing."""
+    """An exception's message on one line, with what to install if a package is missing; its type if it has none."""
     said = " ".join(str(error).split()) or type(error).__name__
     advice = missing_package(error) if isinstance(error, ImportError) else None
     return f"{said}; {advice}" if advice else said
