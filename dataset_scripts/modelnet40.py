@@ -160,13 +160,13 @@ def _columns(clouds: list) -> Callable[[int], Cloud]:
 
 
 def _read_text(path: Path) -> np.ndarray:
-    """x, y, z of a file with six numbers a line, separated by commas."""
+    """x, y, z of a file with six numbers per line, separated by commas."""
     try:
         values = parse_numbers(path.read_bytes().replace(b",", b" "))
     except OSError as error:
         raise MeshError("missing", f"it cannot be opened ({error.strerror})", path) from None
     if values is None or len(values) == 0 or len(values) % 6:
-        raise MeshError("truncated", "it does not hold six numbers a line", path)
+        raise MeshError("truncated", "it does not hold six numbers per line", path)
     return values.reshape(-1, 6)[:, :3]
 
 

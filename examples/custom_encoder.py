@@ -75,7 +75,7 @@ class Arguments:
     dataset: str = field(metadata={"help": "Folder or hub name of a triplets dataset."})
     tower: str = field(metadata={"help": "Folder or hub name of the frozen image-text model."})
     hidden_size: int = field(default=128, metadata={"help": "Width of the encoder."})
-    num_points: int = field(default=2048, metadata={"help": "Points a cloud."})
+    num_points: int = field(default=2048, metadata={"help": "Points per cloud."})
 
 
 def main(argv: list[str] | None = None) -> TrainOutput:

@@ -70,8 +70,8 @@ class Arguments:
         default=None,
         metadata={"help": "CSV with the columns path and category of your meshes, to classify them."},
     )
-    num_points: int = field(default=4096, metadata={"help": "Points a shape."})
-    views: int = field(default=12, metadata={"help": "Views a shape."})
+    num_points: int = field(default=4096, metadata={"help": "Points per shape."})
+    views: int = field(default=12, metadata={"help": "Views per shape."})
     num_proc: int | None = field(
         default=None, metadata={"help": "Processes that build triplets; default: as many as cores."}
     )
@@ -200,7 +200,7 @@ def listing(folder: Path) -> str:
 
 
 def smaller_batch(experiment: Experiment) -> list[str | int]:
-    """Options for a collection so small that the YAML file's batch would leave fewer than four steps a pass."""
+    """Options for a collection so small that the YAML file's batch would leave fewer than four steps per pass."""
     shapes = len(json.loads(experiment.split_file.read_text(encoding="utf-8"))["train"])
     batch = yaml.safe_load(TRAINING.read_text(encoding="utf-8"))["per_device_train_batch_size"]
     return ["--per_device_train_batch_size", max(2, shapes // 4)] if shapes < 4 * batch else []

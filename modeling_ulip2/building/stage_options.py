@@ -106,7 +106,7 @@ def add_stage_arguments(parser: argparse.ArgumentParser) -> None:
         help="what points up in the meshes, which are turned y up; auto: what the format fixes (glTF: y), else y; a "
         "rotation in objects.csv goes before it [%(default)s]",
     )
-    add("--num-points", type=positive, default=10_000, help="points a shape [%(default)s]")
+    add("--num-points", type=positive, default=10_000, help="points per shape [%(default)s]")
     add("--seed", type=int, default=0, help="of points, templates and sampled captions [%(default)s]")
 
     views = parser.add_argument_group("views")
@@ -117,7 +117,7 @@ def add_stage_arguments(parser: argparse.ArgumentParser) -> None:
         help="views as in a published dataset; options given win. " + "; ".join(map(describe_preset, PRESETS)),
     )
     add("--views", type=positive, default=12, help="views on a ring around the shape [%(default)s]")
-    add("--size", type=positive, default=224, help="pixels a side of a view [%(default)s]")
+    add("--size", type=positive, default=224, help="pixels per side of a view [%(default)s]")
     add(
         "--elevation",
         type=elevation,
@@ -158,11 +158,11 @@ def add_stage_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"those of FILE that hold captions [of {', '.join(CAPTION_COLUMNS)} which there are]",
     )
     add("--captions-made-by", default="", metavar="TEXT", help="who or what made those of FILE, for the dataset card")
-    add("--metadata-captions", type=positive, default=6, help="captions an object, for 'metadata' [%(default)s]")
+    add("--metadata-captions", type=positive, default=6, help="captions per object, for 'metadata' [%(default)s]")
 
     generation = parser.add_argument_group(
         f"captions by a model ({', '.join(GENERATORS)})",
-        "ULIP-2 draws ten captions a view; it published neither prompt nor decoding, so that the rest is ours.",
+        "ULIP-2 draws ten captions per view; it published neither prompt nor decoding, so that the rest is ours.",
     )
     add = generation.add_argument
     models = ", ".join(f"{name}: {captioner.default_model}" for name, captioner in GENERATORS.items())

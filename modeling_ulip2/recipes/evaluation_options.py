@@ -75,7 +75,7 @@ class RetrievalArguments:
     )
     split: str = field(default="test", metadata={"help": "Which ids of split_file.", "choices": ["train", "test"]})
     templates: str = field(default="modelnet40_64", metadata={"help": "Prompts of a category: modelnet40_64."})
-    images: bool = field(default=True, metadata={"help": "Measure image -> shape too, one view a shape."})
+    images: bool = field(default=True, metadata={"help": "Measure image -> shape too, one view per shape."})
     tower: str | None = field(default=None, metadata={"help": "Image-text model, where the model's own has moved."})
     batch_size: int = field(default=16, metadata={"help": "Clouds per forward pass."})
     seed: int = field(default=0, metadata={"help": "Seed of the views, the shuffled control and the bootstrap."})

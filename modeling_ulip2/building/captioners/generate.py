@@ -46,7 +46,7 @@ class Decoding:
 
 
 class GeneratingCaptioner(Captioner):
-    """`captions_per_view` sampled captions a view; repeated and degenerate ones are left out, so there may be fewer.
+    """`captions_per_view` sampled captions per view; repeated and degenerate ones are left out, so there may be fewer.
 
     What is drawn for an object depends on the seed and its id alone: its views go through the model in batches of
     `views_per_batch`, which never mix objects, so that neither shards nor engines nor the number of processes change

@@ -52,7 +52,7 @@ def with_article(words: str) -> str:
 
 
 class LabelsCaptioner(Captioner):
-    """`num_names` captions a view such as "a brown and white armchair".
+    """`num_names` captions per view such as "a brown and white armchair".
 
     The names are those of the vocabulary whose text embedding is nearest to the view's embedding, averaged with the
     mean of all views; the colors are named from the pixels of the view that the object covers.

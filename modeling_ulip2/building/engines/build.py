@@ -31,7 +31,7 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--output", type=Path, required=True, help="dataset folder to begin or to complete")
     add("--limit", type=positive, help="only the first N objects")
-    add("--shard-size", type=positive, help="objects a shard, the unit of work [1/32 of all, from 8 to 64]")
+    add("--shard-size", type=positive, help="objects per shard, the unit of work [1/32 of all, from 8 to 64]")
     add("--title", help="of the dataset card [name of the output folder]")
 
 
@@ -147,7 +147,7 @@ def summary(work: Work, folder: BuildFolder, elapsed: float) -> str:
     return (
         f"{work.objects} objects in {elapsed:.1f} s, {work.objects / elapsed:.2f} objects/s. "
         f"Time in stages: {shares}.\n"
-        f"{work.cpu_seconds / work.objects:.2f} s of processor time an object; at most "
+        f"{work.cpu_seconds / work.objects:.2f} s of processor time per object; at most "
         f"{work.memory / 2**20:.0f} MiB in a process.\n"
         f"{folder.path} holds {totals['triplets']} triplets and {totals['captions']} captions; "
         f"{sum(totals['errors'].values())} meshes could not be used{f' ({reasons})' if reasons else ''}, "

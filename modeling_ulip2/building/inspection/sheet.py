@@ -34,7 +34,7 @@ def read_samples(files: Sequence[Path], count: int) -> list[dict[str, Any]]:
 
 
 def draw_sheet(rows: Sequence[dict[str, Any]], columns: int = 4) -> Image.Image:
-    """One tile an object, `columns` of them side by side."""
+    """One tile per object, `columns` of them side by side."""
     width, height = 2 * TILE + MARGIN, TILE + TEXT
     lines = -(-len(rows) // columns)
     size = (columns * (width + MARGIN) + MARGIN, lines * (height + MARGIN) + MARGIN)
