@@ -39,7 +39,7 @@ def dataset_card(title: str, manifest: Mapping[str, Any], totals: Mapping[str, A
             _how(settings, stages),
             _columns(settings),
             _licenses(totals),
-            _limits(stages, totals),
+            _limits(totals),
             "",
         ]
     )
@@ -263,7 +263,7 @@ def count_table(head: str, counts: Mapping[str, int]) -> list[str]:
     )
 
 
-def _limits(stages: Mapping[str, Any], totals: Mapping[str, Any]) -> str:
+def _limits(totals: Mapping[str, Any]) -> str:
     errors = totals.get("errors", {})
     lines = ["Captions are made by a program and are wrong at times; no person has read them."]
     if errors:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from .sandbox import Sandbox
 _POINTS, _TRIANGLES, _STRIP, _FAN = 0, 4, 5, 6
 
 
-def read_gltf(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, strict: bool) -> Mesh:
+def read_gltf(data: bytes, sandbox: Sandbox, *, max_faces: int, strict: bool) -> Mesh:
     """Parse a .gltf or .glb file; see `read_mesh` for the arguments' meaning.
 
     The default scene is taken in its rest pose: node transforms, skins and default morph weights are baked.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 from array import array
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 
@@ -34,7 +33,7 @@ _FREE_FORM = {b"curv", b"curv2", b"surf", b"bzp", b"bsp", b"cdc", b"cdp", b"res"
 _CALLS = {b"call", b"csh"}
 
 
-def read_obj(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, strict: bool) -> Mesh:
+def read_obj(data: bytes, sandbox: Sandbox, *, max_faces: int, strict: bool) -> Mesh:
     """Parse an OBJ file with its MTL files and textures; see `read_mesh` for the arguments' meaning."""
     text = _Statements(without_no_numbers(plain_text(data)), max_faces)
     if text.positions.count == 0:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 
@@ -25,7 +24,7 @@ _HEADER = re.compile(
 )
 
 
-def read_off(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, strict: bool) -> Mesh:
+def read_off(data: bytes, sandbox: Sandbox, *, max_faces: int, strict: bool) -> Mesh:
     """Parse an OFF, COFF, NOFF, CNOFF or ST… file; see `read_mesh` for the arguments' meaning.
 
     Numbers may stand on any lines (free form), but for a face's color, which by the format ends with its line.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from .columns import named_colors, named_normals, named_points, plain_name
@@ -19,7 +17,7 @@ _INDEX_NAMES = ("vertexindices", "vertexindex", "vertices", "indices", "vertexid
 _TABLES = ("face", "tristrips")
 
 
-def read_ply(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, strict: bool) -> Mesh:
+def read_ply(data: bytes, sandbox: Sandbox, *, max_faces: int, strict: bool) -> Mesh:
     """Parse a PLY mesh; see `read_mesh` for the arguments' meaning."""
     file = parse_ply(data, {"face": max_faces}, needed=_TABLES)
     vertex, face = file.elements.get("vertex"), file.elements.get("face")

@@ -77,7 +77,7 @@ def _read_header(data: bytes, warnings: list[str]) -> _Header:
         numbers = [_NUMBER.fullmatch(cell) is not None for cell in cells]
         if len(cells) == 1 and header.count is None and cells[0].isdigit():
             header.count = int(cells[0][:18])
-        elif cells and (all(numbers) or _is_labeled_row(line, words, numbers)):
+        elif cells and (all(numbers) or _is_labeled_row(line, words)):
             header.end, header.line = start, number
             _check_decimals(line, number)
             if not all(numbers):
@@ -98,7 +98,7 @@ def _read_header(data: bytes, warnings: list[str]) -> _Header:
     raise MeshError("empty", "it holds no point")
 
 
-def _is_labeled_row(line: bytes, words: list[bytes], numbers: list[bool]) -> bool:
+def _is_labeled_row(line: bytes, words: list[bytes]) -> bool:
     """Whether a line is a row, with words in some of its cells, of the table that the line before names."""
     if not words or not (b"," in line or b";" in line) or not names_points(names := _names(words[-1])):
         return False

@@ -62,7 +62,7 @@ def read_mesh(
             raise MeshError("unsupported", f"{path.suffix or 'no suffix'} is none of {', '.join(MESH_SUFFIXES)}")
         data, sandbox = open_bounded(path, max_bytes, root)
         assert reader is not None  # a path that is no file was refused
-        mesh = reader(path, data, sandbox, max_faces=max_faces, strict=strict)
+        mesh = reader(data, sandbox, max_faces=max_faces, strict=strict)
         _bleed_cut_outs(mesh)
         mesh.warnings = list(dict.fromkeys([*sandbox.warnings, *mesh.warnings]))
         return mesh

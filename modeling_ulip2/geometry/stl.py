@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import struct
-from pathlib import Path
 
 import numpy as np
 
@@ -27,7 +26,7 @@ _FACET_HEAD = re.compile(rb"\bfacet\b.*?\bouter\s+loop\b", re.DOTALL)
 _WORDS = (b"endloop", b"endfacet", b"vertex")
 
 
-def read_stl(path: Path, data: bytes, sandbox: Sandbox, *, max_faces: int, strict: bool) -> Mesh:
+def read_stl(data: bytes, sandbox: Sandbox, *, max_faces: int, strict: bool) -> Mesh:
     """Parse an STL file; see `read_mesh` for the arguments' meaning. Facets are flat-shaded, as STL has them."""
     declared = struct.unpack_from("<I", data, 80)[0] if len(data) >= _HEADER else 0
     expected = _HEADER + _FACET.itemsize * declared
