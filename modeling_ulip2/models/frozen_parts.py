@@ -284,8 +284,12 @@ def feature_width(point_model: Any, feature_type: str) -> int:
         return config.projection_dim if feature_type == "embeds" else config.point_config.output_dim
     # no configuration tells it for every encoder, a user's own among them: ask with a cloud
     cloud = torch.rand(1, 4096, config.point_config.in_channels, generator=torch.Generator().manual_seed(0))
+    was_training = point_model.training
+    point_model.eval()  # or else the cloud would enter the statistics of its BatchNorms
     with torch.no_grad():
-        return point_model(cloud.to(point_model.device)).tokens.shape[-1]
+        width = point_model(cloud.to(point_model.device)).tokens.shape[-1]
+    point_model.train(was_training)
+    return width
 
 
 __all__ = ["FrozenPartsMixin", "check_language_model", "feature_width", "load_point_model"]

@@ -16,13 +16,15 @@ from torch import nn
 from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.loss.loss_utils import ForCausalLMLoss
-from transformers.utils import ModelOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import ModelOutput, can_return_tuple
 
 from .captioning_card import CaptioningCardMixin
 from .configuration_captioning_ulip2 import Ulip2CaptioningConfig
 from .connectors import MlpConnector, QFormerConnector, make_connector, pool_tokens
 from .frozen_parts import FrozenPartsMixin, feature_width, load_point_model
 from .language import add_point_token, load_language_model, load_language_tokenizer
+from .transformer_layers import check_attention_output, passed_on
 
 
 @dataclass
@@ -49,6 +51,23 @@ class Ulip2ForConditionalGeneration(FrozenPartsMixin, CaptioningCardMixin, PreTr
     Texts hold a placeholder for every position that a cloud takes (`config.point_token_id`, put there by
     `Ulip2CaptioningProcessor`); the connector's outputs are what the language model reads there. Gradients reach the
     connector and an adapter only.
+
+    Example:
+        >>> import torch
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> from modeling_ulip2 import Ulip2Config, Ulip2ForConditionalGeneration, Ulip2PointModel
+        >>> encoder = Ulip2PointModel(Ulip2Config(point_config={"model_type": "ulip2_pointnext"}))
+        >>> sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+        >>> language_model = LlamaForCausalLM(LlamaConfig(vocab_size=100, **sizes))
+        >>> model = Ulip2ForConditionalGeneration.from_point_language_pretrained(
+        ...     encoder, language_model, connector="mlp", num_query_tokens=4
+        ... ).eval()
+        >>> ids = torch.tensor([[100, 100, 100, 100, 7, 8, 9]])  # a cloud's 4 placeholders, then a text
+        >>> output = model(ids, point_values=torch.rand(1, 1024, 4))
+        >>> list(output.logits.shape), list(output.point_hidden_states.shape)
+        ([1, 7, 100], [1, 4, 32])
+        >>> list(model.generate(ids, point_values=torch.rand(1, 1024, 4), min_new_tokens=5, max_new_tokens=5).shape)
+        [1, 5]
     """
 
     config_class = Ulip2CaptioningConfig
@@ -136,22 +155,26 @@ class Ulip2ForConditionalGeneration(FrozenPartsMixin, CaptioningCardMixin, PreTr
         """The language model's."""
         return None if self.language_model is None else self.language_model.get_output_embeddings()
 
+    @can_return_tuple
     @torch.no_grad()
-    def get_point_features(self, point_values: torch.Tensor) -> torch.Tensor:
-        """What the connector reads of clouds (B, N, in_channels): (B, G, point_hidden_size), of the frozen encoder.
+    def get_point_features(self, point_values: torch.Tensor) -> BaseModelOutputWithPooling:
+        """What the connector reads of clouds (B, N, in_channels), of the frozen encoder.
 
-        They may be kept and passed as `point_features`. One vector a cloud has G = 1; pooled tokens have G =
-        `num_query_tokens`.
+        Returns:
+            `pooler_output` (B, G, point_hidden_size), which may be kept and passed as `point_features`: one vector per
+            cloud has G = 1, pooled tokens have G = `num_query_tokens`. `last_hidden_state`: the encoder's tokens.
         """
         self.load_parts()
         config = self.config
-        encoded = self.point_model(point_values)
+        encoded = self.point_model(point_values, return_dict=True)
         if config.pools_tokens:
-            return pool_tokens(encoded.tokens, encoded.centers, config.num_query_tokens)
-        if config.point_feature_type == "tokens":
-            return encoded.tokens
-        vector = encoded.point_embeds if config.point_feature_type == "embeds" else encoded.pooled
-        return vector.unsqueeze(1)  # (B, 1, D)
+            features = pool_tokens(encoded.tokens, encoded.centers, config.num_query_tokens)
+        elif config.point_feature_type == "tokens":
+            features = encoded.tokens
+        else:
+            vector = encoded.point_embeds if config.point_feature_type == "embeds" else encoded.pooled
+            features = vector.unsqueeze(1)  # (B, 1, D)
+        return BaseModelOutputWithPooling(last_hidden_state=encoded.tokens, pooler_output=features)
 
     def _point_embeds(
         self,
@@ -164,7 +187,7 @@ class Ulip2ForConditionalGeneration(FrozenPartsMixin, CaptioningCardMixin, PreTr
         if point_features is None:
             if point_values is None:
                 return None
-            point_features = self.get_point_features(point_values)
+            point_features = self.get_point_features(point_values, return_dict=True).pooler_output
         elif point_values is not None:
             raise ValueError("Pass point_values or point_features, not both.")
         config = self.config
@@ -219,6 +242,7 @@ class Ulip2ForConditionalGeneration(FrozenPartsMixin, CaptioningCardMixin, PreTr
                 "most: shorten it, or use fewer clouds or query tokens."
             )
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: torch.Tensor,
@@ -229,6 +253,8 @@ class Ulip2ForConditionalGeneration(FrozenPartsMixin, CaptioningCardMixin, PreTr
         qformer_attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         **kwargs: Any,
     ) -> Ulip2CausalLMOutput:
         """Next-token logits, and the loss of labeled tokens.
@@ -237,11 +263,13 @@ class Ulip2ForConditionalGeneration(FrozenPartsMixin, CaptioningCardMixin, PreTr
             input_ids, attention_mask: (B, L) texts, padded left or right, with `num_query_tokens` placeholders for
                 each cloud.
             point_values: (clouds, N, in_channels), of all texts, in the order of their placeholders.
-            point_features: (clouds, G, point_hidden_size) of `get_point_features`, instead of `point_values`.
+            point_features: (clouds, G, point_hidden_size), the `pooler_output` of `get_point_features`, instead of
+                `point_values`.
             qformer_input_ids, qformer_attention_mask: (clouds, L') the instruction that goes with each cloud, in the
                 Q-Former's tokens.
             labels: (B, L) `input_ids` where the model shall learn to answer, -100 elsewhere.
             num_items_in_batch: number of labeled tokens of all batches that make up a step, as Trainer passes it.
+            output_hidden_states, output_attentions: of the language model.
             kwargs: to the language model.
 
         Raises:
@@ -251,7 +279,14 @@ class Ulip2ForConditionalGeneration(FrozenPartsMixin, CaptioningCardMixin, PreTr
         self.load_parts()
         point_embeds = self._point_embeds(point_values, point_features, qformer_input_ids, qformer_attention_mask)
         self._check_length(input_ids.shape[1])
-        inputs = {"inputs_embeds": self._prompt_embeds(input_ids, point_embeds), **kwargs}
+        asked = passed_on(self.config, output_hidden_states, output_attentions)
+        check_attention_output(self.language_model.config, asked.get("output_attentions", False))
+        inputs = {
+            "inputs_embeds": self._prompt_embeds(input_ids, point_embeds),
+            "return_dict": True,
+            **kwargs,
+            **asked,
+        }
         accepted = inspect.signature(self.language_model.forward).parameters
         if attention_mask is not None:
             inputs["attention_mask"] = attention_mask

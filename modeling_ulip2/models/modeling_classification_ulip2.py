@@ -15,7 +15,7 @@ from transformers.utils import can_return_tuple
 
 from .configuration_ulip2 import Ulip2Config
 from .model_card import Card, point_usage
-from .modeling_ulip2 import Ulip2PreTrainedModel, make_point_model, without_tower
+from .modeling_ulip2 import Ulip2PreTrainedModel, without_tower
 from .point_layers import hidden_layers
 
 # The hub has no task for the classification of point clouds.
@@ -50,6 +50,15 @@ class Ulip2ForPointCloudClassification(Ulip2PreTrainedModel):
         model = Ulip2ForPointCloudClassification.from_pretrained(FOLDER, num_labels=15)
 
     takes the encoder of a pre-trained folder and leaves out its projection and its image-text model; the head is new.
+
+    Example:
+        >>> import torch
+        >>> from modeling_ulip2 import Ulip2Config, Ulip2ForPointCloudClassification
+        >>> config = Ulip2Config(point_config={"model_type": "ulip2_pointnext"}, num_labels=15)
+        >>> model = Ulip2ForPointCloudClassification(config)
+        >>> output = model(torch.rand(2, 1024, 4), labels=torch.tensor([3, 14]))
+        >>> list(output.logits.shape), list(output.loss.shape)
+        ([2, 15], [])
     """
 
     input_modalities = ["point"]
@@ -58,7 +67,7 @@ class Ulip2ForPointCloudClassification(Ulip2PreTrainedModel):
     def __init__(self, config: Ulip2Config):
         super().__init__(without_tower(config))
         self.num_labels: int = config.num_labels  # type: ignore[assignment]
-        self.point_model = make_point_model(config)
+        self._make_point_model(config)
         self.classifier = PointClassificationHead(config)
         self.post_init()
 

@@ -24,7 +24,7 @@ from transformers.models.clip.modeling_clip import CLIPOutput
 from transformers.utils import can_return_tuple
 
 from .configuration_conse import ConseConfig
-from .transformer_layers import requested_outputs
+from .transformer_layers import check_attention_output, passed_on
 
 
 @dataclass
@@ -38,11 +38,23 @@ class ConseModel(PreTrainedModel):
     """Sentence encoder and image classifier as one dual encoder, with the interface of `CLIPModel`.
 
     Both parts are used as they are: nothing is trained, and there is no logit scale.
+
+    Example:
+        >>> import torch
+        >>> from transformers import BertConfig, ViTConfig
+        >>> from modeling_ulip2.models.configuration_conse import ConseConfig
+        >>> from modeling_ulip2.models.modeling_conse import ConseModel
+        >>> text_config = BertConfig(hidden_size=48, num_attention_heads=4, num_hidden_layers=1)
+        >>> vision_config = ViTConfig(num_hidden_layers=1, id2label={0: "chair", 1: "lamp"})
+        >>> model = ConseModel(ConseConfig(text_config=text_config, vision_config=vision_config)).eval()
+        >>> list(model.get_text_features(torch.tensor([[101, 3242, 102]])).pooler_output.shape)
+        [1, 48]
+        >>> list(model.get_image_features(torch.rand(2, 3, 224, 224)).pooler_output.shape)
+        [2, 48]
     """
 
     config_class = ConseConfig
     base_model_prefix = "conse"
-    main_input_name = "pixel_values"
     input_modalities = ["image", "text"]
     _supports_sdpa = True
     class_embeds: Tensor
@@ -59,10 +71,6 @@ class ConseModel(PreTrainedModel):
         if isinstance(module, ConseModel):
             initialization.zeros_(module.class_embeds)
 
-    def _requested(self, output_hidden_states: bool | None, output_attentions: bool | None) -> dict[str, bool]:
-        requested = requested_outputs(self.config, output_hidden_states, output_attentions)
-        return {name: True for name, asked in requested.items() if asked}  # not every classifier knows both names
-
     @can_return_tuple
     def get_text_features(
         self,
@@ -76,7 +84,8 @@ class ConseModel(PreTrainedModel):
         """Sentence embeddings: the mean over the tokens. `input_ids` (B, L) -> `pooler_output` (B, D)."""
         if token_type_ids is not None and "token_type_ids" in inspect.signature(self.text_model.forward).parameters:
             kwargs["token_type_ids"] = token_type_ids  # a text is one sentence, so that these are zeros
-        kwargs |= self._requested(output_hidden_states, output_attentions)
+        kwargs |= passed_on(self.config, output_hidden_states, output_attentions)
+        check_attention_output(self.text_model.config, kwargs.get("output_attentions", False))
         encoded = self.text_model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)
         hidden = encoded.last_hidden_state  # (B, L, D)
         if attention_mask is None:
@@ -99,8 +108,8 @@ class ConseModel(PreTrainedModel):
         output_attentions: bool | None = None,
     ) -> ConseImageOutput:
         """Convex combinations of class embeddings. `pixel_values` (B, 3, H, W) -> `pooler_output` (B, D)."""
-        requested = self._requested(output_hidden_states, output_attentions)
-        hidden, seen = self._classify(pixel_values, **requested)
+        asked = passed_on(self.config, output_hidden_states, output_attentions)
+        hidden, seen = self._classify(pixel_values, **asked)
         output = self.embed_hidden(hidden)
         output.hidden_states, output.attentions = seen.get("hidden_states"), seen.get("attentions")
         return output
@@ -170,7 +179,7 @@ class ConseModel(PreTrainedModel):
             CLIPOutput with `text_embeds` (T, D) and `image_embeds` (I, D), L2-normalized, and their cosines
             `logits_per_image` (I, T) and `logits_per_text` (T, I).
         """
-        requested = self._requested(output_hidden_states, output_attentions)
+        requested = passed_on(self.config, output_hidden_states, output_attentions)
         of_texts: Any = self.get_text_features(
             input_ids, attention_mask, token_type_ids, return_dict=True, **requested, **kwargs
         )

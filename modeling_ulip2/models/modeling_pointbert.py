@@ -168,7 +168,16 @@ class PointBertPreTrainedModel(PointTransformerPreTrainedModel):
 
 
 class PointBertModel(PointBertPreTrainedModel):
-    """Point-BERT encoder."""
+    """Point-BERT encoder.
+
+    Example:
+        >>> import torch
+        >>> from modeling_ulip2 import PointBertConfig, PointBertModel
+        >>> model = PointBertModel(PointBertConfig(num_hidden_layers=2, num_groups=64)).eval()
+        >>> output = model(torch.rand(2, 1024, 6))  # xyz and rgb of 2 clouds
+        >>> list(output.tokens.shape), list(output.pooled.shape), list(output.centers.shape)
+        ([2, 64, 384], [2, 768], [2, 64, 3])
+    """
 
     def __init__(self, config: PointBertConfig):
         super().__init__(config)

@@ -135,9 +135,19 @@ class PointMLPModel(PointEncoderPreTrainedModel):
 
     Sampling starts at a random point in training, as published, and at point 0 in evaluation, so that a cloud always
     has the same embedding.
+
+    Example:
+        >>> import torch
+        >>> from modeling_ulip2 import PointMLPConfig, PointMLPModel
+        >>> from modeling_ulip2.models.configuration_pointconv import POINTMLP_ELITE
+        >>> model = PointMLPModel(PointMLPConfig(**POINTMLP_ELITE)).eval()
+        >>> output = model(torch.rand(2, 1024, 3))  # xyz of 2 clouds
+        >>> list(output.tokens.shape), list(output.pooled.shape), list(output.centers.shape)
+        ([2, 64, 256], [2, 256], [2, 64, 3])
     """
 
     config_class = PointMLPConfig
+    _no_split_modules = ["PointMLPGrouper", "PointMLPLayer", "PointMLPResidual"]
 
     def __init__(self, config: PointMLPConfig):
         super().__init__(config)

@@ -101,9 +101,18 @@ class PointNet2Model(PointEncoderPreTrainedModel):
 
     Sampling starts at a random point in training, as published, and at point 0 in evaluation, so that a cloud always
     has the same embedding.
+
+    Example:
+        >>> import torch
+        >>> from modeling_ulip2 import PointNet2Config, PointNet2Model
+        >>> model = PointNet2Model(PointNet2Config()).eval()
+        >>> output = model(torch.rand(2, 1024, 3))  # xyz of 2 clouds
+        >>> list(output.tokens.shape), list(output.pooled.shape), list(output.centers.shape)
+        ([2, 128, 256], [2, 256], [2, 128, 3])
     """
 
     config_class = PointNet2Config
+    _no_split_modules = ["PointNet2GlobalAbstraction", "PointNet2SetAbstraction"]
 
     def __init__(self, config: PointNet2Config):
         super().__init__(config)

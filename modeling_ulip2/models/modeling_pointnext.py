@@ -176,9 +176,19 @@ class PointNextHead(nn.Module):
 
 
 class PointNextModel(PointEncoderPreTrainedModel):
-    """PointNeXt encoder with the head that ULIP uses (it ends before the classification layer)."""
+    """PointNeXt encoder with the head that ULIP uses (it ends before the classification layer).
+
+    Example:
+        >>> import torch
+        >>> from modeling_ulip2 import PointNextConfig, PointNextModel
+        >>> model = PointNextModel(PointNextConfig()).eval()
+        >>> output = model(torch.rand(2, 1024, 4))  # xyz and height of 2 clouds
+        >>> list(output.tokens.shape), list(output.pooled.shape), list(output.centers.shape)
+        ([2, 64, 512], [2, 256], [2, 64, 3])
+    """
 
     config_class = PointNextConfig
+    _no_split_modules = ["PointNextBlock", "PointNextGlobalAbstraction", "PointNextSetAbstraction", "PointNextStem"]
 
     def __init__(self, config: PointNextConfig):
         super().__init__(config)

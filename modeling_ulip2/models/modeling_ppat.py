@@ -40,6 +40,15 @@ class PpatSetAbstraction(nn.Module):
         return values.max(dim=2).values
 
 
+class PpatLift(nn.Sequential):
+    """1x1 convolution and LayerNorm; between them lies nothing where the published code transposes."""
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """(B, G, 3 + set_abstraction_dim) -> (B, G, C)."""
+        conv, _, norm = self
+        return norm(pointwise(values, conv))
+
+
 def group_balls(
     point_values: torch.Tensor, num_groups: int, radius: float, group_size: int, start: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -131,7 +140,7 @@ class PpatTransformer(nn.Module):
 
 class PpatPreTrainedModel(PointTransformerPreTrainedModel):
     config_class = PpatConfig
-    _no_split_modules = ["PpatBlock", "PpatSetAbstraction"]
+    _no_split_modules = ["PpatBlock", "PpatLift", "PpatSetAbstraction"]
     # it takes no bias of the logits
     _supports_flash_attn = False
 
@@ -149,13 +158,20 @@ class PpatModel(PpatPreTrainedModel):
 
     Sampling starts at a random point in training, as published, and at point 0 in evaluation, so that a cloud always
     has the same embedding.
+
+    Example:
+        >>> import torch
+        >>> from modeling_ulip2 import PpatConfig, PpatModel
+        >>> model = PpatModel(PpatConfig(num_hidden_layers=2, num_groups=64)).eval()
+        >>> output = model(torch.rand(2, 1024, 6))  # xyz and rgb of 2 clouds
+        >>> list(output.tokens.shape), list(output.pooled.shape), list(output.centers.shape)
+        ([2, 64, 512], [2, 512], [2, 64, 3])
     """
 
     def __init__(self, config: PpatConfig):
         super().__init__(config)
         self.sa = PpatSetAbstraction(config)
-        # numbered as published, where a transposition stands between the two
-        self.lift = nn.Sequential(
+        self.lift = PpatLift(
             nn.Conv1d(config.set_abstraction_dim + 3, config.hidden_size, 1),
             nn.Identity(),
             nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps),
@@ -202,8 +218,7 @@ class PpatModel(PpatPreTrainedModel):
             point_values, num_groups, config.group_radius, config.group_size, starts[0].to(point_values.device)
         )
         tokens = self.sa(neighborhood)  # (B, G, set_abstraction_dim)
-        lift, _, norm = self.lift
-        tokens = norm(pointwise(torch.cat([centers.to(tokens.dtype), tokens], dim=-1), lift))  # (B, G, C)
+        tokens = self.lift(torch.cat([centers.to(tokens.dtype), tokens], dim=-1))  # (B, G, C)
         cls = self.cls_token.to(tokens.dtype).expand(batch, 1, -1)  # (B, 1, C)
         hidden_states = torch.cat([cls, tokens], dim=1)  # (B, G+1, C)
         offsets = None

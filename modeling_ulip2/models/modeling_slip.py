@@ -148,11 +148,20 @@ def normalized_run(
 
 
 class SlipModel(PreTrainedModel):
-    """SLIP as a dual encoder, with the interface of `CLIPModel`; the head of its self-supervised half is left out."""
+    """SLIP as a dual encoder, with the interface of `CLIPModel`; the head of its self-supervised half is left out.
+
+    Example:
+        >>> import torch
+        >>> from modeling_ulip2.models.configuration_slip import SlipConfig
+        >>> from modeling_ulip2.models.modeling_slip import SlipModel
+        >>> model = SlipModel(SlipConfig(text_num_hidden_layers=1, vision_num_hidden_layers=1)).eval()
+        >>> output = model(torch.tensor([[49406, 320, 4269, 49407]]), torch.rand(2, 3, 224, 224))
+        >>> list(output.text_embeds.shape), list(output.logits_per_image.shape)
+        ([1, 512], [2, 1])
+    """
 
     config_class = SlipConfig
     base_model_prefix = "slip"
-    main_input_name = "pixel_values"
     input_modalities = ["image", "text"]
     supports_gradient_checkpointing = True
     _no_split_modules = ["SlipTextBlock", "SlipVisionBlock"]

@@ -31,7 +31,7 @@ from .point_encoder import PointEncoderOutput
 from .referring import ReferringModelMixin
 from .tower import FrozenTowerMixin
 from .tower_inputs import image_inputs, sort_inputs, text_inputs
-from .transformer_layers import requested_outputs
+from .transformer_layers import passed_on
 
 # The encoders of the package: importing their files registers them and makes them travel with every checkpoint.
 POINT_MODELS = (PointBertModel, PointMLPModel, PointNet2Model, PointNextModel, PpatModel, Uni3dModel)
@@ -90,15 +90,18 @@ class Ulip2PreTrainedModel(ReferringModelMixin, ModelCardMixin, PreTrainedModel)
     _supports_flex_attn = True
     _supports_attention_backend = True
     point_model: Any
-    point_projection: nn.Linear
+    point_projection: Any
+
+    def _make_point_model(self, config: Ulip2Config) -> None:
+        self.point_model = make_point_model(config)
+        # convolutional encoders have no blocks to compute again
+        self.supports_gradient_checkpointing = self.point_model.supports_gradient_checkpointing
 
     def _encode(
         self, point_values: torch.Tensor, output_hidden_states: bool | None, output_attentions: bool | None
     ) -> PointEncoderOutput:
         """Clouds by the encoder; what a call does not say, this model's configuration says, or else the encoder's."""
-        asked = requested_outputs(self.config, output_hidden_states, output_attentions)
-        said = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
-        options: dict[str, Any] = {name: True if value else said[name] for name, value in asked.items()}
+        options = passed_on(self.config, output_hidden_states, output_attentions)
         if not self.point_model.config.return_dict:
             options["return_dict"] = True
         return self.point_model(point_values, **options)
@@ -113,14 +116,23 @@ class Ulip2PreTrainedModel(ReferringModelMixin, ModelCardMixin, PreTrainedModel)
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         # the encoder and an embedded tower are models of their own and initialize themselves
-        if isinstance(module, (Ulip2PointModelWithProjection, Ulip2Model)):
-            projection = module.point_projection
+        if isinstance(module, PointProjection):
             # as ULIP initializes its projections, whatever the width of the encoder
-            init.normal_(projection.weight, std=512**-0.5)
-            if projection.bias is not None:
-                init.zeros_(projection.bias)
-        if isinstance(module, Ulip2Model):
+            init.normal_(module.weight, std=512**-0.5)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, Ulip2Model):
             init.constant_(module.logit_scale, self.config.logit_scale_init_value)
+
+
+class PointProjection(nn.Linear):
+    """Pooled features (B, D) into the shared space, (B, projection_dim)."""
+
+    # A class of its own, since transformers initializes what a checkpoint lacks module by module, and passes by a
+    # model around it that has no parameters itself.
+    def __init__(self, config: Ulip2Config):
+        point_config: Any = config.point_config
+        super().__init__(point_config.output_dim, config.projection_dim, bias=config.projection_bias)
 
 
 def make_point_model(config: Ulip2Config) -> PreTrainedModel:
@@ -142,20 +154,24 @@ def without_tower(config: Ulip2Config) -> Ulip2Config:
     return config
 
 
-def _make_projection(config: Ulip2Config) -> nn.Linear:
-    point_config: Any = config.point_config
-    return nn.Linear(point_config.output_dim, config.projection_dim, bias=config.projection_bias)
-
-
 class Ulip2PointModel(Ulip2PreTrainedModel):
-    """The point encoder alone, from any ULIP-2 checkpoint."""
+    """The point encoder alone, from any ULIP-2 checkpoint.
+
+    Example:
+        >>> import torch
+        >>> from modeling_ulip2 import Ulip2Config, Ulip2PointModel
+        >>> model = Ulip2PointModel(Ulip2Config(point_config={"model_type": "ulip2_pointnext"})).eval()
+        >>> output = model(torch.rand(2, 1024, 4), output_hidden_states=True)
+        >>> list(output.pooled.shape), len(output.hidden_states)
+        ([2, 256], 5)
+    """
 
     input_modalities = ["point"]
     _keys_to_ignore_on_load_unexpected = [r"^clip_model\.", r"^point_projection\.", r"^logit_scale$"]
 
     def __init__(self, config: Ulip2Config):
         super().__init__(without_tower(config))
-        self.point_model = make_point_model(config)
+        self._make_point_model(config)
         self.post_init()
 
     @can_return_tuple
@@ -170,15 +186,26 @@ class Ulip2PointModel(Ulip2PreTrainedModel):
 
 
 class Ulip2PointModelWithProjection(Ulip2PreTrainedModel):
-    """The point encoder and its projection into the shared space, from any ULIP-2 checkpoint; no tower needed."""
+    """The point encoder and its projection into the shared space, from any ULIP-2 checkpoint; no tower needed.
+
+    Example:
+        >>> import torch
+        >>> from modeling_ulip2 import Ulip2Config, Ulip2PointModelWithProjection
+        >>> model = Ulip2PointModelWithProjection(Ulip2Config(point_config={"model_type": "ulip2_pointnext"})).eval()
+        >>> output = model(torch.rand(2, 1024, 4))
+        >>> list(output.point_embeds.shape)
+        [2, 1280]
+        >>> torch.equal(model.get_point_features(torch.ones(1, 32, 4)).pooler_output, model(torch.ones(1, 32, 4))[0])
+        True
+    """
 
     input_modalities = ["point"]
     _keys_to_ignore_on_load_unexpected = [r"^clip_model\.", r"^logit_scale$"]
 
     def __init__(self, config: Ulip2Config):
         super().__init__(without_tower(config))
-        self.point_model = make_point_model(config)
-        self.point_projection = _make_projection(config)
+        self._make_point_model(config)
+        self.point_projection = PointProjection(config)
         self.post_init()
 
     @can_return_tuple
@@ -217,14 +244,24 @@ class Ulip2Model(FrozenTowerMixin, Ulip2PreTrainedModel):
     """Point encoder, projection, logit scale, and a frozen image-text tower by reference.
 
     The tower named by `config.clip_name_or_path` is loaded on the first call that needs it; see `FrozenTowerMixin`.
+
+    Example:
+        >>> import torch
+        >>> from modeling_ulip2 import Ulip2Config, Ulip2Model
+        >>> config = Ulip2Config(point_config={"model_type": "ulip2_pointnext"}, projection_dim=512)
+        >>> model = Ulip2Model(config).eval()
+        >>> texts = torch.randn(3, 512)  # a tower's features of 3 texts; with a tower, pass input_ids
+        >>> output = model(point_values=torch.rand(2, 1024, 4), text_embeds=texts)
+        >>> list(output.point_embeds.shape), list(output.logits_per_point_text.shape)
+        ([2, 512], [2, 3])
     """
 
     _keys_to_ignore_on_load_unexpected = [r"^clip_model\."]
 
     def __init__(self, config: Ulip2Config):
         super().__init__(config)
-        self.point_model = make_point_model(config)
-        self.point_projection = _make_projection(config)
+        self._make_point_model(config)
+        self.point_projection = PointProjection(config)
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
         self._init_tower()
         self.post_init()
@@ -264,7 +301,7 @@ class Ulip2Model(FrozenTowerMixin, Ulip2PreTrainedModel):
         """
         tower = self.get_clip_model()
         given = text_inputs(tower, {"input_ids": input_ids, "attention_mask": attention_mask, **tower_inputs})
-        asked = self._asked_of_tower(output_hidden_states, output_attentions)
+        asked = passed_on(self.config, output_hidden_states, output_attentions)
         return self._checked("text", tower.get_text_features(**given, **asked))
 
     @can_return_tuple
@@ -288,12 +325,8 @@ class Ulip2Model(FrozenTowerMixin, Ulip2PreTrainedModel):
         """
         tower = self.get_clip_model()
         given = image_inputs(tower, {"pixel_values": pixel_values, **tower_inputs})
-        asked = self._asked_of_tower(output_hidden_states, output_attentions)
+        asked = passed_on(self.config, output_hidden_states, output_attentions)
         return self._checked("image", tower.get_image_features(**given, **asked))
-
-    def _asked_of_tower(self, output_hidden_states: bool | None, output_attentions: bool | None) -> dict[str, bool]:
-        requested = requested_outputs(self.config, output_hidden_states, output_attentions)
-        return {name: True for name, asked in requested.items() if asked}  # not every tower knows both names
 
     def _checked(self, modality: str, features: Any) -> BaseModelOutputWithPooling:
         if isinstance(features, torch.Tensor):  # what transformers 4 returned, and what many custom models still do

@@ -115,7 +115,17 @@ class Uni3dPreTrainedModel(PointTransformerPreTrainedModel):
 
 
 class Uni3dModel(Uni3dPreTrainedModel):
-    """Uni3D point encoder."""
+    """Uni3D point encoder.
+
+    Example:
+        >>> import torch
+        >>> from modeling_ulip2 import Uni3dConfig, Uni3dModel
+        >>> from modeling_ulip2.models.configuration_ulip2 import UNI3D_SIZES
+        >>> model = Uni3dModel(Uni3dConfig(**UNI3D_SIZES["tiny"], num_hidden_layers=2, num_groups=64)).eval()
+        >>> output = model(torch.rand(2, 1024, 6))  # xyz and rgb of 2 clouds
+        >>> list(output.tokens.shape), list(output.pooled.shape), list(output.centers.shape)
+        ([2, 64, 192], [2, 192], [2, 64, 3])
+    """
 
     def __init__(self, config: Uni3dConfig):
         super().__init__(config)

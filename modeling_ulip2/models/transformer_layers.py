@@ -63,8 +63,9 @@ class SelfAttention(nn.Module):
             part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, T, head_dim)
             for part in (query, key, value)
         )
-        function: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
+        name = self.config._attn_implementation
+        function: Callable[..., Any] = (
+            eager_attention_forward if name in (None, "eager") else ALL_ATTENTION_FUNCTIONS[name]
         )
         attended, weights = function(self, query, key, value, bias, dropout=0.0, scaling=self.scaling)
         return attended.flatten(2), weights
@@ -141,6 +142,18 @@ def requested_outputs(
     return {name: bool(getattr(config, name) if value is None else value) for name, value in said.items()}
 
 
+def passed_on(
+    config: PreTrainedConfig, output_hidden_states: bool | None, output_attentions: bool | None
+) -> dict[str, bool]:
+    """What a model that holds another asks of it: what the call or its own configuration wants.
+
+    What neither speaks of is left to the other's configuration; not every model knows both names.
+    """
+    requested = requested_outputs(config, output_hidden_states, output_attentions)
+    said = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+    return {name: value for name, value in requested.items() if value or said[name] is not None}
+
+
 def check_attention_output(config: PreTrainedConfig, output_attentions: bool) -> None:
     """Raises ValueError if attention weights are asked of an implementation that does not make them."""
     if output_attentions and config._attn_implementation != "eager":
@@ -154,6 +167,7 @@ __all__ = [
     "drop_path",
     "drop_path_rates",
     "eager_attention_forward",
+    "passed_on",
     "requested_outputs",
     "run_blocks",
 ]

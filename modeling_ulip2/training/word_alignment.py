@@ -103,7 +103,7 @@ def connect(model: Any, batch: dict[str, Any]) -> Tensor:
     """The connector's outputs for a batch of one cloud per text, (B, num_query_tokens, text_hidden_size)."""
     features = batch.get("point_features")
     if features is None:
-        features = model.get_point_features(batch["point_values"].to(model.device))
+        features = model.get_point_features(batch["point_values"].to(model.device)).pooler_output
     instruction = {
         name: batch[name].to(model.device) for name in ("qformer_input_ids", "qformer_attention_mask") if name in batch
     }

@@ -168,7 +168,7 @@ def test_several_clouds_and_turns(captioner: tuple[Any, Any]) -> None:
 def test_features_may_be_kept(parts: tuple[str, str], fields: dict[str, Any]) -> None:
     model, processor = world.captioner(*parts, **fields)
     batch = training_batch(processor)
-    features = model.get_point_features(batch["point_values"])
+    features = model.get_point_features(batch["point_values"]).pooler_output
     assert not features.requires_grad
     without = {name: value for name, value in batch.items() if name != "point_values"}
     torch.testing.assert_close(model(**without, point_features=features).loss, model(**batch).loss)
