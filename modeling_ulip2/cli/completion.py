@@ -8,6 +8,7 @@ from typing import Any
 
 from modeling_ulip2.utils.command_line import CommandParser
 from modeling_ulip2.utils.packages import require_package
+from modeling_ulip2.utils.private_apis import holds_commands, options_of
 
 SHELLS = ("bash", "zsh", "tcsh")
 # What an option is called that takes a path.
@@ -30,7 +31,7 @@ class PrintCompletion(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, namespace: Any, shell: Any, *_: object) -> None:
         shtab = require_package("shtab", "completion")
         for action in _actions(parser):
-            if isinstance(action, argparse._SubParsersAction) and action.help == argparse.SUPPRESS:
+            if holds_commands(action) and action.help == argparse.SUPPRESS:
                 action.help = None  # shtab leaves out what help leaves out
             name = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
             if not action.choices and _PATHS & set(name.split("_")):
@@ -43,8 +44,9 @@ def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
     """All options of a parser and of the commands within it."""
     if isinstance(parser, CommandParser):
         parser.complete()
-    for action in parser._actions:
+    for action in options_of(parser):
         yield action
-        if isinstance(action, argparse._SubParsersAction):
-            for own in dict.fromkeys(action.choices.values()):
+        if holds_commands(action):
+            commands: Any = action.choices  # parsers by name
+            for own in dict.fromkeys(commands.values()):
                 yield from _actions(own)

@@ -14,11 +14,12 @@ from transformers.hf_argparser import HfArgumentParser
 
 from modeling_ulip2.utils.command_line import OneLineParser
 from modeling_ulip2.utils.packages import require_package
+from modeling_ulip2.utils.private_apis import options_of
 
 
 def options_usage(parser: argparse.ArgumentParser) -> str:
     """What must be given, and that there is more."""
-    needed = [action for action in parser._actions if action.required]
+    needed = [action for action in options_of(parser) if action.required]
     return " ".join(["%(prog)s", *(f"{a.option_strings[0]} {a.dest.upper()}" for a in needed), "[OPTION ...]"])
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from . import private_apis
 from .scripts import BAD_INPUT
 
 
@@ -45,7 +46,7 @@ class CommandParser(OneLineParser):
 
     def add_options_of(self, parser: argparse.ArgumentParser) -> None:
         """The options of another parser, as `parents` of `argparse.ArgumentParser` does it before there are any."""
-        self._add_container_actions(parser)
+        private_apis.add_options_of(self, parser)
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None

@@ -1,11 +1,12 @@
 """All uses of other libraries' private interfaces, so that a new version of one of them is checked against one file.
 
-Seen with datasets 5.2 and transformers 5.23. The files of `models/`, which stand alone, use what transformers wants
-of every model, such as `_init_weights` and `_from_config`.
+Seen with datasets 5.2, transformers 5.23 and the argparse of Python 3.11. The files of `models/`, which stand alone,
+use what transformers wants of every model, such as `_init_weights` and `_from_config`.
 """
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 
@@ -38,3 +39,18 @@ def batch_size_now(trainer: Any) -> int:
 def tell_scheduler_created(trainer: Any) -> None:
     """Marks the learning rate's scheduler as created by the `Trainer`, as its own `create_scheduler` does."""
     trainer._created_lr_scheduler = True
+
+
+def options_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """All options and arguments of a parser, in their order."""
+    return parser._actions
+
+
+def holds_commands(action: argparse.Action) -> bool:
+    """Whether an action stands for the commands below a parser, which are its `choices`."""
+    return isinstance(action, argparse._SubParsersAction)
+
+
+def add_options_of(parser: argparse.ArgumentParser, other: argparse.ArgumentParser) -> None:
+    """Adds the options of another parser, as argparse does with `parents` when a parser is made."""
+    parser._add_container_actions(other)
