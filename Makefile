@@ -22,7 +22,7 @@ LANGUAGE_MODEL := outputs/captioning/language_model
 RUN_EXTRAS := mesh,data,train,eval,openclip,offline
 DEMO_EXTRAS := $(RUN_EXTRAS),demo
 CAPTION_EXTRAS := $(RUN_EXTRAS),caption
-TEST_EXTRAS := $(DEMO_EXTRAS),las,caption,benchmarks,ray,dev
+TEST_EXTRAS := $(DEMO_EXTRAS),las,caption,benchmarks,ray,completion,dev
 
 export HF_HUB_OFFLINE ?= 1
 export GRADIO_ANALYTICS_ENABLED ?= False

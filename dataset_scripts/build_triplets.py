@@ -1,78 +1,15 @@
-"""A folder of meshes becomes triplets: points, views and ranked captions, as parquet shards that `load_dataset` reads.
+"""Makes triplets of a folder of meshes: points, views and ranked captions; `ulip2 build` is the same.
 
     python dataset_scripts/build_triplets.py --meshes data/sweet_home_3d --output data/triplets --tower towers/conse
 
-Stop it whenever you like: the same command goes on where it was. What cannot be used is in `errors.parquet`.
+What happens stands in `modeling_ulip2/building/meshes.py`.
 """
-
-from __future__ import annotations
 
 import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
 
 # isort: split
-import argparse
-from pathlib import Path
-
-from publish_triplets import push, repository
-
-from modeling_ulip2.building.captioners.recorded import tell_coverage
-from modeling_ulip2.building.engine_options import add_engine_arguments, check_engine_arguments
-from modeling_ulip2.building.engines.build import add_output_arguments, run_build, run_script
-from modeling_ulip2.building.stage_options import (
-    add_stage_arguments,
-    build_settings,
-    build_stages,
-    parse_stage_arguments,
-)
-from modeling_ulip2.data.objects import SOURCE_FILE, FolderError, add_labels, list_objects
-from modeling_ulip2.data.recorded_captions import RecordedCaptionsError, read_recorded_captions
-from modeling_ulip2.data.shards import BuildFolder
+from modeling_ulip2.building.meshes import main
 from modeling_ulip2.utils.scripts import run_main
-
-
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add(
-        "--meshes",
-        type=Path,
-        required=True,
-        help="folder of GLB, glTF, OBJ, PLY, STL or OFF files, with objects.csv or not",
-    )
-    add("--objects", type=Path, metavar="CSV", help="table of the objects [objects.csv in the folder of meshes]")
-    add("--labels", type=Path, metavar="CSV", help="table whose names, categories, creators, … go over the objects'")
-    add_output_arguments(parser)
-    add("--push-to-hub", type=repository, metavar="ORG/NAME", help="publish it in the end, see publish_triplets.py")
-    add_engine_arguments(parser)
-    add_stage_arguments(parser)
-    args = parse_stage_arguments(parser, arguments)
-    check_engine_arguments(parser, args)
-    return args
-
-
-def build(args: argparse.Namespace) -> BuildFolder:
-    """Run the build; the folder with its manifest as it stands afterwards.
-
-    Raises:
-        FolderError, OutputError, EngineError: see there; shards already written are kept.
-    """
-    objects = list_objects(args.meshes, args.objects)[: args.limit]
-    if args.labels:
-        print(f"{args.labels} names {add_labels(objects, args.labels)} of {len(objects)} objects.")
-    if args.captions is not None:
-        recorded = read_recorded_captions(args.captions, args.caption_columns)
-        print(tell_coverage(recorded, [row["id"] for row in objects]))
-    source_file = (args.objects.parent if args.objects else args.meshes) / SOURCE_FILE
-    source = source_file.read_text(encoding="utf-8") if source_file.is_file() else ""
-    return run_build(args, objects, build_settings(args), build_stages(args), source)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    args = parse_arguments(arguments)
-    run_script("build_triplets", args.output, lambda: build(args), (FolderError, RecordedCaptionsError))
-    if args.push_to_hub:
-        push(args.output, args.push_to_hub)
-
 
 if __name__ == "__main__":
     run_main(main)

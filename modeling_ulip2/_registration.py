@@ -14,17 +14,20 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
+from .utils.packages import add_advice
+
 # Without this module nobody can ask transformers for a class of ours.
 _AUTO = "transformers.models.auto.configuration_auto"
-_WATCHED = ("transformers.", f"{__package__}.")
+_OURS = f"{__package__}."
+_WATCHED = ("transformers.", _OURS)
 
 
 def register_when_ready() -> None:
     """Registers everything now if transformers' Auto classes are imported, or else as soon as they are."""
+    if not any(isinstance(finder, _Watch) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Watch(registered=_AUTO in sys.modules))
     if _AUTO in sys.modules:
         register()
-    elif not any(isinstance(finder, _Watch) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Watch())
 
 
 def register() -> None:
@@ -59,16 +62,21 @@ def register() -> None:
 
 
 class _Watch(MetaPathFinder):
-    """Finds nothing itself; sees imports of `_WATCHED` begin and end, and registers when all of them have ended."""
+    """Finds nothing itself; sees imports of `_WATCHED` begin and end, and registers when all of them have ended.
 
-    def __init__(self) -> None:
+    Where a module of this package cannot be imported without a package of an extra, the error then says which.
+    """
+
+    def __init__(self, registered: bool = False) -> None:
+        self.registered = registered
         self._imports = threading.local()  # how many are under way in this thread, one within another
         self._lock = threading.Lock()
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if not fullname.startswith(_WATCHED):
+        ours = fullname.startswith(_OURS)
+        if not ours and (self.registered or not fullname.startswith(_WATCHED)):
             return None
         for finder in sys.meta_path:
             spec = None if finder is self else finder.find_spec(fullname, path, target)
@@ -84,6 +92,10 @@ class _Watch(MetaPathFinder):
             self._imports.depth = getattr(self._imports, "depth", 0) + 1
             try:
                 execute(module)
+            except ImportError as error:
+                if ours:
+                    add_advice(error)
+                raise
             finally:
                 self._imports.depth -= 1
             self._end()
@@ -92,10 +104,10 @@ class _Watch(MetaPathFinder):
         return spec
 
     def _end(self) -> None:
-        if self._imports.depth or _AUTO not in sys.modules:
+        if self._imports.depth or self.registered or _AUTO not in sys.modules:
             return
         with self._lock:
-            if self not in sys.meta_path:
+            if self.registered:
                 return
-            sys.meta_path.remove(self)
+            self.registered = True
         register()

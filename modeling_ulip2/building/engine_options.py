@@ -10,7 +10,6 @@ from modeling_ulip2.utils.cpus import available_cores
 
 from .engines.gpus import group_gpus, visible_gpus
 from .engines.local import Event, OnReady, run_local
-from .engines.ray import run_ray
 from .engines.shard import ShardPlan
 
 OBJECT_TIMEOUT = 300.0
@@ -67,11 +66,16 @@ def run_engine(
     """
     if args.engine == "local":
         num_proc = available_cores() if args.num_proc is None else args.num_proc
-        return run_local(plan, shards, num_proc, on_ready, args.object_timeout, _gpus_here(args))
-    if args.ray_address is None:
+        gpus = _gpus_here(args) if plan.wants_gpu else ()
+        return run_local(plan, shards, num_proc, on_ready, args.object_timeout, gpus)
+    if not plan.wants_gpu:
+        num_gpus = 0
+    elif args.ray_address is None:
         num_gpus = len(_gpus_here(args)) * args.gpus_per_process
     else:  # a cluster's GPUs need not be on this machine
         num_gpus = args.gpus if args.device in (None, "cuda") else 0
+    from .engines.ray import run_ray
+
     return run_ray(
         plan, shards, args.num_proc, on_ready, args.object_timeout, num_gpus, args.gpus_per_process, args.ray_address
     )

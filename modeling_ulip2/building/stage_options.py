@@ -18,20 +18,22 @@ from modeling_ulip2.geometry.reading import MAX_BYTES, MAX_FACES
 from modeling_ulip2.utils.checksums import sha256_of
 
 from .captioners.base import MetadataCaptioner
-from .captioners.generate import Blip2Captioner, BlipCaptioner, Decoding, GeneratingCaptioner, VlmCaptioner
+from .captioners.generators import GENERATORS, Decoding, Generator
 from .captioners.labels import LabelsCaptioner
 from .captioners.recorded import RecordedCaptioner
 from .stages.base import local_name
-from .stages.embed import EmbedViews
-from .stages.rank import RankCaptions
+from .stages.embed import EmbedCaptions, EmbedViews
+from .stages.rank import KeepCaptions, RankCaptions
 from .stages.read import ReadMesh, SamplePoints
 from .stages.render import IMAGE_FORMATS, RenderViews
 from .stages.tower import DTYPES
 
 
-def _generator(captioner: type[GeneratingCaptioner], args: argparse.Namespace) -> StageFactory:
+def _generator(generator: Generator, args: argparse.Namespace) -> StageFactory:
+    from .captioners import generate  # torch and transformers
+
     return partial(
-        captioner,
+        getattr(generate, generator.captioner),
         model=args.caption_model,
         prompt=args.caption_prompt,
         decoding=Decoding(args.captions_per_view, args.top_p, args.temperature, args.max_new_tokens),
@@ -43,11 +45,6 @@ def _generator(captioner: type[GeneratingCaptioner], args: argparse.Namespace) -
     )
 
 
-GENERATORS: dict[str, type[GeneratingCaptioner]] = {
-    "blip2": Blip2Captioner,
-    "blip": BlipCaptioner,
-    "vlm": VlmCaptioner,
-}
 CAPTIONERS: dict[str, Callable[[argparse.Namespace], StageFactory]] = {
     "metadata": lambda args: partial(MetadataCaptioner, num_captions=args.metadata_captions, seed=args.seed),
     "labels": lambda args: partial(
@@ -56,7 +53,7 @@ CAPTIONERS: dict[str, Callable[[argparse.Namespace], StageFactory]] = {
     "recorded": lambda args: partial(
         RecordedCaptioner, file=str(args.captions), columns=args.caption_columns, made_by=args.captions_made_by
     ),
-    **{name: partial(_generator, captioner) for name, captioner in GENERATORS.items()},
+    **{name: partial(_generator, generator) for name, generator in GENERATORS.items()},
 }
 
 
@@ -165,7 +162,7 @@ def add_stage_arguments(parser: argparse.ArgumentParser) -> None:
         "ULIP-2 draws ten captions per view; it published neither prompt nor decoding, so that the rest is ours.",
     )
     add = generation.add_argument
-    models = ", ".join(f"{name}: {captioner.default_model}" for name, captioner in GENERATORS.items())
+    models = ", ".join(f"{name}: {captioner.model}" for name, captioner in GENERATORS.items())
     add("--caption-model", metavar="MODEL", help=f"folder or hub name [{models}]")
     add("--caption-prompt", metavar="TEXT", help="what it is told, and no part of the captions [see the manifest]")
     add("--captions-per-view", type=positive, default=Decoding.captions_per_view, help="[%(default)s]")
@@ -175,12 +172,20 @@ def add_stage_arguments(parser: argparse.ArgumentParser) -> None:
     add("--caption-batch", type=positive, default=12, help="views of an object at once [%(default)s]")
     add("--device-map", help="such as auto: spread the captioning model over the GPUs of a process")
 
-    ranking = parser.add_argument_group("ranking")
+    ranking = parser.add_argument_group("ranking and features")
     add = ranking.add_argument
+    add(
+        "--no-ranking",
+        dest="ranking",
+        action="store_false",
+        help="leave captions in the order of the captioners, without scores; with --no-features, and without the "
+        "captioner 'labels', no tower is loaded",
+    )
     add(
         "--tower",
         default=DEFAULT_TOWER,
-        help="dual encoder that ranks: open_clip:MODEL/TAG, or a folder or hub name of transformers [%(default)s]",
+        help="dual encoder that ranks captions, names labels and gives the features: open_clip:MODEL/TAG, or a folder "
+        "or hub name of transformers [%(default)s]",
     )
     add("--device", help="of the models, such as cpu or cuda [a GPU if there is one]")
     add(
@@ -239,7 +244,8 @@ def build_settings(args: argparse.Namespace) -> dict[str, Any]:
         "num_points views size elevation fov fill fit background image_format quality depth features renderer dtype"
     )
     settings = {name: getattr(args, name) for name in copied.split()}
-    settings |= {"captioners": args.captioner, "tower": local_name(args.tower)}
+    settings |= {"captioners": args.captioner, "tower": local_name(args.tower) if needs_tower(args) else None}
+    settings |= {} if args.ranking else {"ranking": False}
     if "labels" in args.captioner:
         settings |= {"vocabulary": local_name(args.vocabulary), "label_captions": args.label_captions}
     if "recorded" in args.captioner:
@@ -252,9 +258,9 @@ def build_settings(args: argparse.Namespace) -> dict[str, Any]:
     if "metadata" in args.captioner:
         settings |= {"metadata_captions": args.metadata_captions}
     for captioner in (GENERATORS[name] for name in args.captioner if name in GENERATORS):
-        settings |= {"caption_model": local_name(args.caption_model or captioner.default_model)}
+        settings |= {"caption_model": local_name(args.caption_model or captioner.model)}
         settings |= {name: getattr(args, name) for name in asdict(Decoding())} | {"caption_batch": args.caption_batch}
-        settings["caption_prompt"] = captioner.default_prompt if args.caption_prompt is None else args.caption_prompt
+        settings["caption_prompt"] = captioner.prompt if args.caption_prompt is None else args.caption_prompt
     # a build begun before there was this option goes on
     settings |= {} if args.up_axis == AUTO_AXIS else {"up_axis": args.up_axis}
     settings |= {"hidden": True} if args.hidden else {}
@@ -269,6 +275,11 @@ def limits(args: argparse.Namespace) -> dict[str, Any]:
 def tower(args: argparse.Namespace) -> dict[str, Any]:
     """What every stage with a tower is made with: they share one."""
     return {"tower": args.tower, "device": args.device, "dtype": args.dtype}
+
+
+def needs_tower(args: argparse.Namespace) -> bool:
+    """Whether captions are ranked or named by a tower, or its embeddings are stored."""
+    return args.ranking or args.features or "labels" in args.captioner
 
 
 def build_stages(args: argparse.Namespace) -> list[StageFactory]:
@@ -286,7 +297,8 @@ def build_stages(args: argparse.Namespace) -> list[StageFactory]:
             renderer=args.renderer,
             depth=args.depth,
         ),
-        partial(EmbedViews, **tower(args), hidden=args.hidden),
+        *([partial(EmbedViews, **tower(args), hidden=args.hidden)] if needs_tower(args) else []),
         *(CAPTIONERS[name](args) for name in args.captioner),
-        partial(RankCaptions, **tower(args)),
+        *([partial(RankCaptions, **tower(args))] if args.ranking else [KeepCaptions]),
+        *([partial(EmbedCaptions, **tower(args))] if args.features and not args.ranking else []),
     ]

@@ -14,10 +14,27 @@ from typing import Any
 from modeling_ulip2.utils.command_line import CommandParser
 from modeling_ulip2.utils.scripts import TRACEBACK_OPTION, exit_status, traceback_is_wanted
 
-from . import caption, classify, convert, embed, evaluate, finetune, index, info, pretrain, search, verify
+from . import (
+    build,
+    caption,
+    classify,
+    convert,
+    embed,
+    evaluate,
+    finetune,
+    index,
+    info,
+    inspect,
+    merge,
+    pretrain,
+    publish,
+    search,
+    verify,
+)
 from .completion import PrintCompletion
 
 COMMANDS: dict[str, tuple[ModuleType, ...]] = {
+    "make triplets": (build, inspect, merge, publish),
     "train and measure": (pretrain, finetune, evaluate),
     "use a model": (embed, classify, caption),
     "search": (index, search),

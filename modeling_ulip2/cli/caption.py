@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from modeling_ulip2.utils.command_line import CommandParser
+from modeling_ulip2.utils.command_line import CommandParser, add_hub_arguments, hub_options
 from modeling_ulip2.utils.scripts import status
 
 from .shared import (
     add_command,
     add_device,
     add_files,
-    add_hub,
     add_model,
-    hub_options,
     positive,
     shape_files,
     tell_failure,
@@ -46,7 +44,7 @@ def _fill(parser: CommandParser) -> None:
     add = parser.group("model").add_argument
     add("--language_model", metavar="NAME_OR_PATH", help="where the model's own has moved")
     add("--point_model", metavar="NAME_OR_PATH", help="point encoder, where the model's own has moved")
-    add_hub(parser)
+    add_hub_arguments(parser, "model")
     add_device(parser)
 
 

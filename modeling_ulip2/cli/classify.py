@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from modeling_ulip2.utils.command_line import CommandParser
+from modeling_ulip2.utils.command_line import CommandParser, add_hub_arguments, hub_options
 from modeling_ulip2.utils.scripts import status
 
 from .shared import (
@@ -13,10 +13,8 @@ from .shared import (
     add_command,
     add_device,
     add_files,
-    add_hub,
     add_model,
     add_tower,
-    hub_options,
     positive,
     shape_files,
     tell,
@@ -50,7 +48,7 @@ def _fill(parser: CommandParser) -> None:
         help='with {} for the label (default: ULIP-2\'s 64, "a photo of {}")',
     )
     parser.group("output").add_argument("--top_k", type=positive, help="labels to print (default: all)")
-    add_hub(parser)
+    add_hub_arguments(parser, "model")
     add_batch_size(parser)
     add_device(parser)
 

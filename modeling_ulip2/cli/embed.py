@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modeling_ulip2.utils.command_line import CommandParser
+from modeling_ulip2.utils.command_line import CommandParser, add_hub_arguments, hub_options
 from modeling_ulip2.utils.scripts import status
 
 from .shared import (
@@ -15,9 +15,7 @@ from .shared import (
     add_command,
     add_device,
     add_files,
-    add_hub,
     add_model,
-    hub_options,
     shape_files,
     tell,
     tell_failure,
@@ -53,7 +51,7 @@ def _fill(parser: CommandParser) -> None:
         help="the unit vector in the space of the image-text model, or the encoder's own vector "
         "(default: the first that the model has)",
     )
-    add_hub(parser)
+    add_hub_arguments(parser, "model")
     add_batch_size(parser)
     add_device(parser)
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from modeling_ulip2.utils.command_line import CommandParser
+from modeling_ulip2.utils.command_line import CommandParser, add_hub_arguments, hub_options
 from modeling_ulip2.utils.scripts import status
 
 from .shared import (
     add_batch_size,
     add_command,
     add_device,
-    add_hub,
     add_model,
     add_reading,
     add_tower,
     check_root,
-    hub_options,
     tell,
     tell_failure,
     tell_warnings,
@@ -56,7 +54,7 @@ def _fill(parser: CommandParser) -> None:
         help="FAISS factory string, e.g. Flat (exact), HNSW32,SQfp16 or IVF1024,SQ8 (default: by size)",
     )
     add_reading(parser)
-    add_hub(parser)
+    add_hub_arguments(parser, "model")
     add_batch_size(parser)
     add_device(parser)
 

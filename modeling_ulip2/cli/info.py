@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from modeling_ulip2.utils.command_line import CommandParser
+from modeling_ulip2.utils.command_line import CommandParser, add_hub_arguments, hub_options
 from modeling_ulip2.utils.scripts import DONE
 
-from .shared import add_command, add_hub, hub_options, print_rows
+from .shared import add_command, print_rows
 
 
 def register(commands: Any) -> str:
@@ -19,7 +19,7 @@ def _fill(parser: CommandParser) -> None:
     parser.group("model").add_argument(
         "path", metavar="NAME_OR_PATH", help="a model's folder or hub name, or a published checkpoint file"
     )
-    add_hub(parser)
+    add_hub_arguments(parser, "model")
 
 
 def run(options: argparse.Namespace) -> int:

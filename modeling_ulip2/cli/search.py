@@ -5,18 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from modeling_ulip2.utils.command_line import CommandParser
+from modeling_ulip2.utils.command_line import CommandParser, add_hub_arguments, hub_options
 from modeling_ulip2.utils.scripts import DONE
 
 from .shared import (
     add_command,
     add_device,
-    add_hub,
     add_model,
     add_reading,
     add_tower,
     check_root,
-    hub_options,
     positive,
     tell_warnings,
 )
@@ -45,7 +43,7 @@ def _fill(parser: CommandParser) -> None:
     parser.group("output").add_argument(
         "--top_k", type=positive, default=10, help="shapes to list (default: %(default)s)"
     )
-    add_hub(parser, "index")
+    add_hub_arguments(parser, "index")
     add_device(parser)
 
 

@@ -6,9 +6,11 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from modeling_ulip2.utils.command_line import CommandParser
+from modeling_ulip2.utils.scripts import DONE
 
 if TYPE_CHECKING:
     from modeling_ulip2.embedding.records import ShapeFailure
@@ -16,10 +18,6 @@ if TYPE_CHECKING:
 
 # The up axes are those of `modeling_ulip2.models.axes`, which is not imported for `--help`.
 UP_AXES = ("y", "z", "-z", "x", "auto")
-
-
-# Options of `from_pretrained` and `load_dataset`, by the same names.
-HUB_OPTIONS = ("revision", "token", "cache_dir")
 
 
 def add_command(
@@ -96,6 +94,31 @@ def add_tasks(commands: Any, name: str, summary: str, tasks: Callable[[Any], Non
     return summary
 
 
+def add_script(commands: Any, name: str, module: str, summary: str) -> str:
+    """A sub-command that a script of `dataset_scripts/` is, too; returns its summary.
+
+    Args:
+        module: of `modeling_ulip2.building`, with `DESCRIPTION`, `add_arguments(parser)` and `main(words, prog)`.
+    """
+    parser = commands.add_parser(name, help=summary)
+    parser.defers = True
+    place = f"modeling_ulip2.building.{module}"
+
+    def fill(parser: CommandParser) -> None:
+        script = import_module(place)
+        parser.description = script.DESCRIPTION
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        script.add_arguments(parser)
+
+    def run(options: argparse.Namespace) -> int:
+        status = import_module(place).main(options.words, f"ulip2 {name}")
+        return status if isinstance(status, int) else DONE
+
+    parser.fill = fill
+    parser.set_defaults(run=run)
+    return summary
+
+
 HELP_ALL = "--help_all"
 TRAINING_SETTINGS = (
     "output_dir learning_rate num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps bf16 "
@@ -141,19 +164,6 @@ def add_model(parser: CommandParser, kind: str = "a Ulip2Model", required: bool 
         metavar="NAME_OR_PATH",
         help=f"folder or hub name of {kind}" + ("" if required else " (default: the one that made the index)"),
     )
-
-
-def add_hub(parser: CommandParser, what: str = "model") -> None:
-    """Options of a name on the hub, as `from_pretrained` has them."""
-    add = parser.group("hub").add_argument
-    add("--revision", help=f"branch, tag or commit of the {what} on the hub (default: main)")
-    add("--token", help="token for what is private or gated on the hub (default: that of `hf auth login`)")
-    add("--cache_dir", metavar="FOLDER", help="where downloads are kept (default: the cache of the hub)")
-
-
-def hub_options(options: argparse.Namespace) -> dict[str, Any]:
-    """What was given of the options of `add_hub`."""
-    return {name: value for name in HUB_OPTIONS if (value := getattr(options, name, None)) is not None}
 
 
 def add_tower(parser: CommandParser) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from modeling_ulip2.utils.command_line import CommandParser
+from modeling_ulip2.utils.command_line import CommandParser, add_hub_arguments, hub_options
 from modeling_ulip2.utils.scripts import DONE
 
-from .shared import add_command, add_hub, hub_options, print_rows
+from .shared import add_command, print_rows
 
 DEVIATES = 1  # exit status, beside those of utils/scripts.py
 
@@ -26,7 +26,7 @@ def _fill(parser: CommandParser) -> None:
         nargs="?",
         help="a model's folder or hub name (default: all cases of the package, no model)",
     )
-    add_hub(parser)
+    add_hub_arguments(parser, "model")
     parser.group("where it runs").add_argument("--device", default="cpu", help="where to compute (cpu, cuda, ...)")
 
 

@@ -84,7 +84,8 @@ def _metadata(title: str, settings: Mapping[str, Any], stages: Mapping[str, Any]
     schemas: dict[str, Features] = {TRIPLETS_CONFIG: triplet_features(settings["num_points"], depth=settings["depth"])}
     if settings["features"]:
         hidden = stages.get("EmbedViews", {}).get("hidden", 0)
-        schemas[FEATURES_CONFIG] = features_features(stages["RankCaptions"]["dim"], hidden=hidden)
+        dim = (stages.get("RankCaptions") or stages["EmbedCaptions"])["dim"]
+        schemas[FEATURES_CONFIG] = features_features(dim, hidden=hidden)
     count = totals.get("triplets", 0)
     licenses = sorted({name or UNKNOWN_LICENSE for name in totals.get("licenses", {})})
     data = DatasetCardData(
@@ -157,7 +158,9 @@ WHERE = "All settings are in `manifest.json`. What could not be used is in `erro
 
 
 def _ranking(stages: Mapping[str, Any]) -> str:
-    tower = stages.get("RankCaptions", {})
+    if "RankCaptions" not in stages:
+        return "stand in the order in which they were made, without scores."
+    tower = stages["RankCaptions"]
     return (
         f"are ranked by their cosine similarity with the view under `{tower.get('tower', '?')}` (fingerprint "
         f"`{tower.get('fingerprint', '?')}`, {tower.get('dtype', '?')}). All are kept with their scores; choose top-k "

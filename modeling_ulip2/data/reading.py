@@ -47,7 +47,7 @@ def read_triplets(dataset: str, streaming: bool = False) -> Dataset | IterableDa
         if not any(folder.glob("**/*.parquet")):
             raise FileNotFoundError(f"{dataset} holds no parquet shard: not a triplets folder, or not built yet")
         return load_config(str(folder), TRIPLETS_CONFIG, streaming)
-    build = "build one with dataset_scripts/build_triplets.py"
+    build = "build one with `ulip2 build`"
     if folder.exists() or not is_hub_name(dataset):
         raise PlaceError(f"{dataset}: {'a file' if folder.exists() else NOWHERE}; {build}")
     try:

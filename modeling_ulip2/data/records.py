@@ -184,7 +184,7 @@ def read_manifest(folder: Path, names: RecordNames = BUILD) -> dict[str, Any]:
     """
     path = folder / names.manifest
     if not path.is_file():
-        raise OutputError(f"{folder} holds no {names.manifest}: build it with build_triplets.py")
+        raise OutputError(f"{folder} holds no {names.manifest}: build it with `ulip2 build`")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         version = manifest["format"]

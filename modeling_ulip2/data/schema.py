@@ -6,10 +6,12 @@ Only stock feature types are used, so that `load_dataset` reads the files withou
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import Array2D, Features, Image, List, Value
+
+if TYPE_CHECKING:  # takes seconds
+    from datasets import Features
 
 TRIPLETS_CONFIG = "triplets"
 FEATURES_CONFIG = "features"
@@ -44,6 +46,8 @@ def triplet_features(num_points: int, *, depth: bool = False) -> Features:
     columns `distances`, `shifts`, `fov`, `size` and `target` are read like any other; without `shifts` there were
     none.
     """
+    from datasets import Array2D, Features, Image, List, Value
+
     columns: dict[str, Any] = {
         "id": Value("string"),
         "source": Value("string"),
@@ -77,6 +81,8 @@ def features_features(dim: int, *, depth: bool = False, hidden: int = 0) -> Feat
     - with `hidden`: `image_hidden` [V][hidden] float16, what the last layer of the tower's image classifier sees of
       each view, on which a linear map can be fitted
     """
+    from datasets import Features, List, Value
+
     embedding = List(Value("float16"), length=dim)
     columns = {"id": Value("string"), "image_embeds": List(embedding), "text_embeds": List(List(embedding))}
     if depth:
@@ -88,6 +94,8 @@ def features_features(dim: int, *, depth: bool = False, hidden: int = 0) -> Feat
 
 def error_features() -> Features:
     """Columns of `errors.parquet`: what could not become a triplet, why, and the shard it would have been in."""
+    from datasets import Features, Value
+
     return Features(
         {"id": Value("string"), "reason": Value("string"), "message": Value("string"), "shard": Value("int32")}
     )
@@ -95,6 +103,8 @@ def error_features() -> Features:
 
 def warning_features() -> Features:
     """Columns of `warnings.parquet`: what had to be left out or guessed about a shape that did become a triplet."""
+    from datasets import Features, Value
+
     return Features({"id": Value("string"), "message": Value("string"), "shard": Value("int32")})
 
 

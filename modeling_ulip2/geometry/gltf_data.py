@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from modeling_ulip2.utils.packages import install_command
+
 from .errors import MeshError
 from .sandbox import Sandbox
 from .text import plain_text
@@ -192,7 +194,9 @@ class GltfDocument:
         try:
             import DracoPy
         except ImportError:
-            raise MeshError("draco", "it is Draco-compressed; `pip install DracoPy` to read it") from None
+            raise MeshError(
+                "draco", f"it is Draco-compressed, which DracoPy reads; {install_command('mesh')}"
+            ) from None
         view = int(extension["bufferView"])
         if view not in self._draco:
             blob = self.buffer_view(view)

@@ -7,11 +7,12 @@ import struct
 
 import numpy as np
 
+from modeling_ulip2.utils.packages import install_command
+
 from .cloud import PointCloud, check_count
 from .columns import named_cloud
 from .errors import MeshError
 
-INSTALL = 'pip install "modeling-ulip2[las]"'
 _CHUNK = 1_000_000
 _RECORD = 54  # bytes of a record's own header
 
@@ -30,7 +31,7 @@ def read_las(data: bytes, max_points: int) -> PointCloud:
     try:
         import laspy
     except ImportError:
-        raise MeshError("unsupported", f"LAS and LAZ files need laspy: {INSTALL}") from None
+        raise MeshError("unsupported", f"LAS and LAZ files need laspy; {install_command('las')}") from None
     try:
         with laspy.open(io.BytesIO(data)) as reader:
             count = int(reader.header.point_count)
@@ -53,7 +54,7 @@ def read_las(data: bytes, max_points: int) -> PointCloud:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
         if "Laz" in str(error) and "backend" in str(error).lower():
-            raise MeshError("unsupported", f"LAZ files need lazrs: {INSTALL}") from None
+            raise MeshError("unsupported", f"LAZ files need lazrs; {install_command('las')}") from None
         raise MeshError("corrupt", f"it is no sound LAS file ({type(error).__name__}: {str(error)[:120]})") from None
     columns = [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
     if not columns or len(columns[0]) < count:

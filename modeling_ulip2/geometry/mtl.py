@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 import numpy as np
-from PIL import Image
+
+from modeling_ulip2.utils.packages import require_package
 
 from .colors import srgb_to_linear
 from .errors import MeshError
@@ -231,7 +232,8 @@ def _with_alpha(texture: np.ndarray | None, stencil: np.ndarray) -> np.ndarray:
     alpha = stencil[..., 3] if stencil[..., 3].min() < 255 else stencil[..., :3].max(axis=2)
     if texture is None:
         return np.dstack([np.full((*alpha.shape, 3), 255, dtype=np.uint8), alpha])
-    resized = Image.fromarray(alpha).resize((texture.shape[1], texture.shape[0]), Image.Resampling.BILINEAR)
+    pillow = require_package("PIL.Image")
+    resized = pillow.fromarray(alpha).resize((texture.shape[1], texture.shape[0]), pillow.Resampling.BILINEAR)
     return np.dstack([texture[..., :3], np.asarray(resized)])
 
 

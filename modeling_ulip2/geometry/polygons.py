@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from modeling_ulip2.utils.packages import install_command
+
 from .errors import MeshError
 from .numbers import ranges
 
@@ -197,7 +199,8 @@ def _with_ears(
         from mapbox_earcut import triangulate_float64
     except ImportError:
         raise MeshError(
-            "unsupported", "it has polygons that are not convex; `pip install mapbox_earcut` to cut them"
+            "unsupported",
+            f"it has polygons that are not convex, which mapbox_earcut cuts; {install_command('mesh')}",
         ) from None
     flat = np.ascontiguousarray(flat, dtype=np.float64)
     pieces, begin = [], 0

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from modeling_ulip2.utils.packages import install_command
+
 from .cameras import Camera
 from .light import GLSL, TINTED_GLASS
 from .scene import GLASS, OPAQUE, Scene
@@ -119,7 +121,7 @@ class EglRasterizer:
         try:
             import moderngl
         except ImportError:
-            raise EglUnavailableError("the EGL engine needs moderngl: pip install moderngl") from None
+            raise EglUnavailableError(f"the EGL engine needs moderngl; {install_command('mesh')}") from None
         settings: dict[str, Any] = {"backend": "egl"}
         if device_index is not None:
             settings["device_index"] = device_index

@@ -5,13 +5,17 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+
+from modeling_ulip2.utils.packages import require_package
 
 from .colors import SRGB_TO_LINEAR, linear_to_srgb, to_uint8
 from .errors import MeshError
+
+if TYPE_CHECKING:  # for shapes with pictures on them only
+    from PIL import Image
 
 # 8192 x 8192, the largest texture in common use. Declared sizes are checked before any pixel is decoded.
 MAX_TEXTURE_PIXELS = 2**26
@@ -38,6 +42,7 @@ def decode_texture(data: bytes, name: str = "texture", max_side: int = MAX_TEXTU
     Raises:
         MeshError: "texture_too_large" by the declared size, "texture_corrupt" if it cannot be decoded.
     """
+    pillow, fails = require_package("PIL.Image"), require_package("PIL").UnidentifiedImageError
     if data.startswith(_KTX):
         raise MeshError(
             "texture_corrupt", f"the image {name!r} is KTX2 (Basis), which is not read; store textures as PNG or JPEG"
@@ -45,7 +50,7 @@ def decode_texture(data: bytes, name: str = "texture", max_side: int = MAX_TEXTU
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large images; the check below decides
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with pillow.open(io.BytesIO(data), formats=FORMATS) as image:
                 width, height = image.size
                 if width * height > MAX_TEXTURE_PIXELS:
                     raise _too_large(name, f"{width} x {height}")
@@ -57,9 +62,9 @@ def decode_texture(data: bytes, name: str = "texture", max_side: int = MAX_TEXTU
                 return _to_rgba(image, max_side)
     except MeshError:
         raise
-    except Image.DecompressionBombError as error:
+    except pillow.DecompressionBombError as error:
         raise _too_large(name, str(error)) from None
-    except UnidentifiedImageError:
+    except fails:
         raise MeshError("texture_corrupt", f"the image {name!r} is in no format that is read") from None
     except Exception as error:  # each of Pillow's decoders fails in its own way
         raise MeshError("texture_corrupt", f"the image {name!r} cannot be decoded ({error})") from None
@@ -109,7 +114,7 @@ def _to_rgba(image: Image.Image, max_side: int) -> np.ndarray:
     if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):  # 16-bit gray: Pillow would clip, not scale
         gray = np.asarray(image, dtype=np.float32)
         top = 65535.0 if image.mode != "F" else max(1.0, float(gray.max()))
-        image = Image.fromarray((gray * (255.0 / top)).clip(0, 255).astype(np.uint8))
+        image = require_package("PIL.Image").fromarray((gray * (255.0 / top)).clip(0, 255).astype(np.uint8))
     rgba = np.array(image.convert("RGBA"))
     while max(rgba.shape[:2]) > max_side:
         rgba = halve(rgba)

@@ -22,6 +22,7 @@ from datasets import Dataset
 from transformers.utils import logging
 
 from modeling_ulip2.utils.files import whole_path
+from modeling_ulip2.utils.packages import require_package
 
 from .schema import EMBEDS, FAISS_FILE
 
@@ -85,7 +86,7 @@ def update_faiss(folder: Path, shapes: Dataset, factory: str, *, rebuild: bool =
     Raises:
         ValueError: the factory string is unknown, or needs more shapes to be trained.
     """
-    import faiss
+    faiss = require_package("faiss")
 
     path = folder / FAISS_FILE
     embeds = EmbedRows(shapes)
@@ -105,7 +106,7 @@ def train_faiss(embeds: EmbedRows, factory: str, seed: int = 0) -> Any:
     Raises:
         ValueError: the factory string is unknown, or needs more shapes to be trained.
     """
-    import faiss
+    faiss = require_package("faiss")
 
     try:
         index = faiss.index_factory(embeds.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
@@ -137,13 +138,13 @@ def add_rows(index: Any, embeds: EmbedRows, progress: bool = True) -> None:
 
 def open_faiss(path: Path) -> Any:
     """An index to search in, its vectors memory-mapped: the system loads what is asked for and may forget it."""
-    import faiss
+    faiss = require_package("faiss")
 
     return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
 
 
 def is_exact(index: Any) -> bool:
     """Whether a search compares with every shape's embedding as it is."""
-    import faiss
+    faiss = require_package("faiss")
 
     return isinstance(index, faiss.IndexFlat)

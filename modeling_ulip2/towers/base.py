@@ -5,16 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-ImageLike: TypeAlias = Image.Image | np.ndarray
+if TYPE_CHECKING:  # for those who embed pictures
+    from PIL import Image
+
+ImageLike: TypeAlias = "Image.Image | np.ndarray"
 # On a CPU a few images at a time stay in the cache, which matters more than a large product.
 _CPU_BATCH_SIZES = {"image": 4, "text": 32}
 _GPU_BATCH_SIZES = {"image": 64, "text": 256}
@@ -161,6 +163,8 @@ def normalized(features: Any) -> Tensor:
 
 def as_rgb(image: ImageLike) -> Image.Image:
     """An image of any mode, or a uint8 array (H, W, 3), as an RGB image."""
+    from PIL import Image
+
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
             raise ValueError(f"an image array must be uint8 (H, W, 3), got {image.dtype} {image.shape}")

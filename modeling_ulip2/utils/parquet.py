@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Dataset, Features
 
 from .files import whole_file
+
+if TYPE_CHECKING:
+    from datasets import Features
 
 ROW_GROUP_SIZE = 100  # what `datasets` chooses for images
 # Coordinates and embeddings hardly repeat, so that dictionaries of them cost most of the time of reading. Captions do,
@@ -22,6 +24,8 @@ _ROWS_AT_ONCE = 10_000
 
 def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], features: Features) -> tuple[int, int]:
     """Write rows as a parquet file with exactly `features`, whole or not at all; bytes of the file and in memory."""
+    from datasets import Dataset
+
     columns = {name: [row[name] for row in rows] for name in features}
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as file:

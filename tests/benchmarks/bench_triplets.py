@@ -24,10 +24,9 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "dataset_scripts"))
 
-from build_triplets import parse_arguments  # noqa: E402
-
 from modeling_ulip2.building.engines.local import run_local  # noqa: E402
 from modeling_ulip2.building.engines.shard import ShardPlan, ShardResult, make_stages, process_shard  # noqa: E402
+from modeling_ulip2.building.meshes import parse_arguments  # noqa: E402
 from modeling_ulip2.building.stage_options import build_stages  # noqa: E402
 from modeling_ulip2.building.stages.base import to_batch, to_rows  # noqa: E402
 from modeling_ulip2.data.images import open_view  # noqa: E402

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from build_triplets import main
 
+from modeling_ulip2.building.meshes import main
 from tests.training.world import write_tower
 
 from .shapes import build_arguments, write_bad_meshes, write_box

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from build_triplets import main, parse_arguments
 from datasets import load_dataset
 
+from modeling_ulip2.building.meshes import main, parse_arguments
 from modeling_ulip2.data.images import open_view
 from modeling_ulip2.data.schema import features_features, triplet_features
 
@@ -152,6 +152,42 @@ def test_options_choose_captioners_features_and_depth(meshes, tower, tmp_path):
     assert "# Two boxes" in card and "Meshes are z up in their files and were turned y up" in card
 
 
+def test_captions_that_are_not_ranked_need_no_tower(meshes, tmp_path):
+    output, more = tmp_path / "out", ["--captioner", "metadata", "--metadata-captions", "3", "--limit", "2"]
+    main(arguments(meshes[0], output, tmp_path / "absent", *more, "--no-ranking", "--no-features"))
+    rows = load_dataset(str(output), split="train", cache_dir=str(tmp_path / "cache"))
+    for row in rows:
+        assert len({tuple(own) for own in row["captions"]}) == 1 and len(row["captions"][0]) == 3
+        assert row["caption_scores"] == [[None] * 3] * 3
+    manifest = json.loads((output / "manifest.json").read_text())
+    assert manifest["settings"]["tower"] is None and manifest["settings"]["ranking"] is False
+    assert "EmbedViews" not in manifest["stages"]
+    assert "in the order in which they were made, without scores" in (output / "README.md").read_text()
+
+
+def test_features_are_those_of_captions_that_are_not_ranked(built, meshes, tower, tmp_path):
+    main(arguments(meshes[0], tmp_path / "out", tower, "--no-ranking"))
+    ranked, kept = (
+        {
+            row["id"]: (row, own)
+            for row, own in zip(
+                load_dataset(str(folder), "triplets", split="train", cache_dir=str(tmp_path / folder.name)),
+                load_dataset(str(folder), "features", split="train", cache_dir=str(tmp_path / folder.name)),
+                strict=True,
+            )
+        }
+        for folder in (built, tmp_path / "out")
+    )
+    assert set(ranked) == set(kept)
+    for name, (row, features) in kept.items():
+        assert np.array_equal(features["image_embeds"], ranked[name][1]["image_embeds"])
+        for view, captions in enumerate(row["captions"]):
+            other = ranked[name][0]["captions"][view]
+            assert sorted(captions) == sorted(other)
+            embeds = np.asarray(ranked[name][1]["text_embeds"][view])[[other.index(text) for text in captions]]
+            assert np.allclose(features["text_embeds"][view], embeds, atol=1e-3)
+
+
 def test_shards_are_cut_by_the_number_of_objects_alone(meshes, tower, tmp_path):
     small = ["--num-points", "8", "--views", "1", "--size", "16", "--captioner", "metadata", "--no-features"]
     folders = ["--meshes", str(meshes[0]), "--output", str(tmp_path / "out"), "--tower", str(tower)]
@@ -193,7 +229,7 @@ def test_a_killed_build_goes_on_and_ends_like_one_that_was_not(built, meshes, to
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"--meshes": "absent"}, "there is no folder"),
+        ({"--meshes": "absent"}, "no such folder"),
         ({"--meshes": "empty"}, "has no mesh"),
         ({"--output": "file"}, "cannot write into"),
         ({"--output": "file/out"}, "cannot write into"),

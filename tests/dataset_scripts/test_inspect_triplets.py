@@ -3,10 +3,10 @@ import json
 
 import numpy as np
 import pytest
-from inspect_triplets import main
 from PIL import Image
 
 from modeling_ulip2.building.inspection.caption_statistics import CaptionStatistics
+from modeling_ulip2.building.inspection.inspect import main
 from modeling_ulip2.building.inspection.likeness import near_duplicates
 from modeling_ulip2.building.inspection.objects import cloud_problems, view_problems
 from modeling_ulip2.data.images import draw_cloud
@@ -106,7 +106,7 @@ def test_a_sample_is_spread_over_all_files(tmp_path):
 
 
 def test_a_folder_without_triplets_is_a_sentence(tmp_path):
-    with pytest.raises(SystemExit, match="holds no triplets/"):
+    with pytest.raises(FileNotFoundError, match="holds no triplets/"):
         inspect(tmp_path, tmp_path / "out")
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from build_triplets import main as build
 from datasets import Features, Value, load_dataset
-from merge_triplets import main, merge
 
+from modeling_ulip2.building.merging import main, merge
+from modeling_ulip2.building.meshes import main as build
 from modeling_ulip2.data.reading import read_triplets
 from modeling_ulip2.data.records import OutputError, read_log
 from modeling_ulip2.data.schema import triplet_features
@@ -54,7 +54,7 @@ def test_what_does_not_fit_together(built, more_boxes, tmp_path):
         merge([built, built], tmp_path / "twice")
     with pytest.raises(OutputError, match="is not empty"):
         merge([built, more_boxes], built)
-    with pytest.raises(OutputError, match="build it with build_triplets.py"):
+    with pytest.raises(OutputError, match="build it with `ulip2 build`"):
         merge([built, tmp_path], tmp_path / "new")
 
     other = shutil.copytree(more_boxes, tmp_path / "other")

@@ -2,11 +2,11 @@ import shutil
 from pathlib import Path
 
 import build_triplets
-import publish_triplets
 import pytest
 from filelock import FileLock
 from PIL import Image
 
+from modeling_ulip2.building.publishing import dataset as publish_triplets
 from tests.training.world import write_dataset
 
 from .shapes import build_arguments

@@ -4,9 +4,9 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
-from build_triplets import main
 
 from modeling_ulip2.building.captioners.recorded import RecordedCaptioner
+from modeling_ulip2.building.meshes import main
 
 from .shapes import build_arguments
 

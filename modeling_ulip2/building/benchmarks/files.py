@@ -12,6 +12,7 @@ import numpy as np
 from modeling_ulip2.geometry.errors import MeshError
 from modeling_ulip2.geometry.pickles import MAX_PICKLE_BYTES
 from modeling_ulip2.geometry.sandbox import Sandbox
+from modeling_ulip2.utils.packages import install_command
 
 MAX_LIST_BYTES = 256 * 2**20
 
@@ -115,7 +116,7 @@ def read_hdf5(path: Path, names: Sequence[str], max_bytes: int = MAX_PICKLE_BYTE
     try:
         import h5py
     except ImportError:
-        raise BenchmarkError(f'{path} needs h5py: pip install "modeling-ulip2[benchmarks]"') from None
+        raise BenchmarkError(f"{path} needs h5py; {install_command('benchmarks')}") from None
     arrays = []
     try:
         with h5py.File(path, "r") as file:

@@ -6,7 +6,6 @@ import random
 from typing import Any
 
 from modeling_ulip2.building.stages.base import Batch, Row, Stage, alive, object_seed
-from modeling_ulip2.towers.prompts import load_templates
 
 
 class Captioner(Stage):
@@ -48,6 +47,8 @@ class MetadataCaptioner(Captioner):
 
     def __init__(self, num_captions: int = 6, templates: str = "modelnet40_64", seed: int = 0) -> None:
         self.num_captions, self.template_list, self.seed = num_captions, templates, seed
+        from modeling_ulip2.towers.prompts import load_templates  # torch
+
         self.templates = load_templates(templates)
 
     def describe(self) -> dict[str, Any]:

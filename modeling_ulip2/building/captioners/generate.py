@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -30,19 +30,10 @@ from modeling_ulip2.data.images import open_view
 from modeling_ulip2.towers.fingerprint import model_digest
 
 from .base import Captioner
+from .generators import GENERATORS, PUBLISHED_COUNT, Decoding
 
 # One to four words, said four times or more in a row: a language model that went round in circles.
 LOOP = re.compile(r"\b(\w+(?:\W+\w+){0,3}?)(?:\W+\1\b){3,}", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How captions are drawn: nucleus sampling. All values but the number, which is ULIP-2's, are ours."""
-
-    captions_per_view: int = 10
-    top_p: float = 0.9
-    temperature: float = 1.0
-    max_new_tokens: int = 30
 
 
 class GeneratingCaptioner(Captioner):
@@ -76,7 +67,7 @@ class GeneratingCaptioner(Captioner):
         self,
         model: str | None = None,
         prompt: str | None = None,
-        decoding: Decoding = Decoding(),
+        decoding: Decoding = PUBLISHED_COUNT,
         views_per_batch: int = 12,
         seed: int = 0,
         device: str | None = None,
@@ -161,8 +152,7 @@ class GeneratingCaptioner(Captioner):
 class Blip2Captioner(GeneratingCaptioner):
     """BLIP-2 with any language model, as in ULIP-2."""
 
-    default_model = "Salesforce/blip2-opt-6.7b"
-    default_prompt = "a photo of"
+    default_model, default_prompt = GENERATORS["blip2"].model, GENERATORS["blip2"].prompt
     model_class = Blip2ForConditionalGeneration
     model_type = "blip-2"
 
@@ -179,8 +169,7 @@ class Blip2Captioner(GeneratingCaptioner):
 class BlipCaptioner(GeneratingCaptioner):
     """BLIP, to which the paper compares BLIP-2."""
 
-    default_model = "Salesforce/blip-image-captioning-large"
-    default_prompt = "a photo of"
+    default_model, default_prompt = GENERATORS["blip"].model, GENERATORS["blip"].prompt
     model_class = BlipForConditionalGeneration
     model_type = "blip"
 
@@ -191,8 +180,7 @@ class BlipCaptioner(GeneratingCaptioner):
 class VlmCaptioner(GeneratingCaptioner):
     """Any image-text-to-text model of transformers with a chat template."""
 
-    default_model = "HuggingFaceTB/SmolVLM-Instruct"
-    default_prompt = "Describe the object in this rendering in one short phrase, without mentioning the background."
+    default_model, default_prompt = GENERATORS["vlm"].model, GENERATORS["vlm"].prompt
     model_class = AutoModelForImageTextToText
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

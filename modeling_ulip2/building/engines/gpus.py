@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 
-import torch
-
 
 def visible_gpus() -> list[str]:
     """The GPUs of this machine that may be used, as CUDA_VISIBLE_DEVICES names them."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    import torch
+
     count = torch.cuda.device_count()
     return given.split(",")[:count] if given else [str(index) for index in range(count)]
 

@@ -29,8 +29,6 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeAlias
 
-import torch
-
 from modeling_ulip2.building.stages.base import Row
 
 from .shard import (
@@ -148,13 +146,25 @@ def run_local(
 
 
 def _run_here(plan: ShardPlan, shards: Sequence[tuple[int, list[Row]]], on_ready: OnReady) -> Iterator[ShardResult]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in a worker: sums in another order would be other bits
-    try:
+    with one_thread(plan):  # as in a worker: sums in another order would be other bits
         stages = make_stages(plan)
         on_ready(describe_stages(stages))
         for shard, rows in shards:
             yield process_shard(plan, stages, shard, rows, {}, lambda stage, ids: None)
+
+
+@contextmanager
+def one_thread(plan: ShardPlan) -> Iterator[None]:
+    """Within, torch computes in one thread, where stages of the plan have models; the others do without torch."""
+    if not plan.wants_gpu:
+        yield
+        return
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
     finally:
         torch.set_num_threads(threads)
 
@@ -360,19 +370,19 @@ def _work(plan: ShardPlan, connection: Connection, visible: str | None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # with its clean-up
     if visible is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible  # nothing has asked for a GPU yet
-    torch.set_num_threads(1)
     tasks: queue.SimpleQueue[tuple[int, bytes, Skip]] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(connection, tasks), daemon=True).start()
     try:
-        stages = make_stages(plan)
-        connection.send(("ready", describe_stages(stages)))
-        while True:
-            shard, payload, skip = tasks.get()
-            part = pickle.loads(payload)
-            result = process_part(
-                plan, stages, shard, part, skip, lambda stage, ids: connection.send(("at", stage, ids))
-            )
-            connection.send(("done", pickle.dumps(result)))
+        with one_thread(plan):
+            stages = make_stages(plan)
+            connection.send(("ready", describe_stages(stages)))
+            while True:
+                shard, payload, skip = tasks.get()
+                part = pickle.loads(payload)
+                result = process_part(
+                    plan, stages, shard, part, skip, lambda stage, ids: connection.send(("at", stage, ids))
+                )
+                connection.send(("done", pickle.dumps(result)))
     except (BrokenPipeError, ConnectionResetError):
         return  # the engine is gone
     except Exception as error:

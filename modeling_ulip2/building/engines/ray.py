@@ -27,6 +27,7 @@ import pyarrow as pa
 
 from modeling_ulip2.building.stages.base import Row
 from modeling_ulip2.utils.cpus import available_cores
+from modeling_ulip2.utils.packages import install_command
 
 from .local import LocalPool, OnReady
 from .shard import EngineError, ShardPlan, ShardResult, ShardRows
@@ -154,7 +155,7 @@ def _import_ray() -> Any:
         import ray
         import ray.data
     except ImportError as error:
-        raise EngineError("the Ray engine needs Ray: pip install 'modeling-ulip2[ray]'") from error
+        raise EngineError(f"the Ray engine needs Ray; {install_command('ray')}") from error
     return ray
 
 

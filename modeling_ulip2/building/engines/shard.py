@@ -9,15 +9,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
-
-from datasets import Features
-from transformers.utils.logging import disable_progress_bar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from modeling_ulip2.building.stages.base import Batch, Row, Stage, to_batch, to_rows
 from modeling_ulip2.data.schema import FEATURES_CONFIG, TRIPLETS_CONFIG, features_features, triplet_features
 from modeling_ulip2.data.shards import shard_path
 from modeling_ulip2.utils.parquet import write_parquet
+
+if TYPE_CHECKING:
+    from datasets import Features
 
 StageFactory: TypeAlias = Callable[[], Stage]
 Report: TypeAlias = Callable[[str, list[str]], None]  # name of a stage, ids of the objects it is about to see
@@ -45,6 +45,11 @@ class ShardPlan:
     num_points: int
     configs: Sequence[str] = (TRIPLETS_CONFIG, FEATURES_CONFIG)
     depth: bool = False
+
+    @property
+    def wants_gpu(self) -> bool:
+        """Whether a stage has a model."""
+        return any(map(wants_gpu, self.stages))
 
     def split(self) -> tuple[ShardPlan | None, ShardPlan]:
         """The stages before the first one with a model, None if there are none, and the rest, which writes."""
@@ -83,7 +88,10 @@ def wants_gpu(factory: StageFactory) -> bool:
 
 
 def make_stages(plan: ShardPlan) -> list[Stage]:
-    disable_progress_bar()  # of loading weights, once for each stage and worker
+    if plan.wants_gpu:
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()  # of loading weights, once for each stage and worker
     return [make() for make in plan.stages]
 
 

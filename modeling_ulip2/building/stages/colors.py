@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from skimage.color import rgb2lab
 
 # Colors as the people of the xkcd color survey (xkcd.com/color/rgb, CC0) call them most often, under the basic term
 # that each belongs to; names between two terms, such as indigo, are left out. Muted ones, such
@@ -31,6 +30,8 @@ BRIGHTEN = 1.1  # the sides of an object that the renderer leaves in shade are d
 
 def _term_table() -> np.ndarray:
     """(LEVELS^3,) index into TERMS of every quantized color, red the slowest."""
+    from skimage.color import rgb2lab  # takes a second
+
     steps = (np.arange(LEVELS) + 0.5) / LEVELS
     grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)  # (LEVELS^3, 3)
     terms = np.repeat(np.arange(len(TERMS)), [len(colors) for colors in NAMED_COLORS.values()])

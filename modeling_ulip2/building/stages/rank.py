@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .base import Batch, alive, by_length
+from .base import Batch, Stage, alive, by_length
 from .tower import TowerStage
 
 
@@ -27,11 +27,7 @@ class RankCaptions(TowerStage):
         return {**super().describe(), "dim": self.tower.dim}
 
     def __call__(self, batch: Batch) -> Batch:
-        batch = {**batch, "error": list(batch["error"]), "message": list(batch["message"])}
-        for i in alive(batch):
-            if not any(batch["captions"][i]):
-                batch["error"][i] = "no_captions"
-                batch["message"][i] = "no captioner has words for it: give it a name, or add a captioner"
+        batch = without_wordless(batch)
         good = alive(batch)
         texts = sorted({text for i in good for of_view in batch["captions"][i] for text in of_view}, key=by_length)
         position = {text: at for at, text in enumerate(texts)}
@@ -52,6 +48,31 @@ class RankCaptions(TowerStage):
                 results[name][i] = list(column)
             results["image_embeds"][i] = image_embeds.astype(np.float16)
         return {**batch, **results}
+
+
+class KeepCaptions(Stage):
+    """In place of `RankCaptions`, without a tower: `captions` [V][k] stay in the order in which captioners gave them,
+    and `caption_scores` [V][k] are None.
+    """
+
+    batch_size = 64
+
+    def __call__(self, batch: Batch) -> Batch:
+        batch = without_wordless(batch)
+        scores: list[Any] = [None] * len(batch["id"])
+        for i in alive(batch):
+            scores[i] = [[None] * len(of_view) for of_view in batch["captions"][i]]
+        return {**batch, "caption_scores": scores}
+
+
+def without_wordless(batch: Batch) -> Batch:
+    """The batch, in which objects without any caption have failed: without words they are no triplets."""
+    batch = {**batch, "error": list(batch["error"]), "message": list(batch["message"])}
+    for i in alive(batch):
+        if not any(batch["captions"][i]):
+            batch["error"][i] = "no_captions"
+            batch["message"][i] = "no captioner has words for it: give it a name, or add a captioner"
+    return batch
 
 
 def rank(

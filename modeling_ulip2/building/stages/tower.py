@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
-
-import torch
-
-from modeling_ulip2.towers import Tower, load_tower
+from typing import TYPE_CHECKING, Any
 
 from .base import Stage
+
+if TYPE_CHECKING:  # torch takes seconds, and the command line needs the names alone
+    import torch
+
+    from modeling_ulip2.towers import Tower
 
 DTYPES = ("auto", "float32", "bfloat16")
 
@@ -21,17 +22,22 @@ def shared_tower(name: str, device: str | None = None, dtype: str = "float32") -
     Raises:
         OSError: there is none, or it cannot be fetched.
     """
+    from modeling_ulip2.towers import load_tower
+
     try:
         return load_tower(name, device=device, dtype=resolve_dtype(dtype, device))
     except OSError as error:
         raise OSError(
             f"cannot load the tower {name!r}: {str(error).splitlines()[0]} Without the hub, build the offline pair "
-            "with `python -m modeling_ulip2.towers.conse DIR` and pass --tower DIR."
+            "with `python -m modeling_ulip2.towers.conse DIR` and pass --tower DIR; or build without a "
+            "tower: --captioner metadata --no-ranking --no-features."
         ) from error
 
 
 def resolve_dtype(dtype: str, device: str | None = None) -> torch.dtype:
     """ "auto" is bfloat16 where the device computes in it, which is about twice as fast, and float32 elsewhere."""
+    import torch
+
     if dtype != "auto":
         return getattr(torch, dtype)
     if torch.cuda.is_available() if device is None else device.startswith("cuda"):

@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from build_triplets import main, parse_arguments
 from PIL import Image
 
 from modeling_ulip2.building.captioners import generate
@@ -18,6 +17,7 @@ from modeling_ulip2.building.captioners.generate import (
     VlmCaptioner,
     is_caption,
 )
+from modeling_ulip2.building.meshes import main, parse_arguments
 from modeling_ulip2.building.stages.base import to_batch
 from tests.dataset_scripts.shapes import write_box
 from tests.training.world import write_tower

@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from build_triplets import main
 
 from modeling_ulip2.building.engines import ray as ray_engine
 from modeling_ulip2.building.engines.ray import run_ray
 from modeling_ulip2.building.engines.shard import EngineError, ShardResult
+from modeling_ulip2.building.meshes import main
 from tests.dataset_scripts.shapes import build_arguments
 from tests.dataset_scripts.test_build_triplets import SCRIPT, contents
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from build_triplets import parse_arguments
 from scipy.spatial import KDTree
 
+from modeling_ulip2.building.meshes import parse_arguments
 from modeling_ulip2.building.stage_options import build_settings
 from modeling_ulip2.building.stages.base import to_batch, to_rows
 from modeling_ulip2.building.stages.read import ReadMesh, SamplePoints

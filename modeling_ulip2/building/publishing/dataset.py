@@ -1,0 +1,199 @@
+"""Put a folder of triplets on the Hugging Face Hub as a dataset, once its card tells what a reader must know.
+
+A picture of samples is added to the card, and its examples name the repository. Nothing is uploaded while the build is
+unfinished or the card incomplete: `--check` tells what is missing and does no more. The upload is huggingface_hub's
+own: when it was stopped, the same command goes on. Log in first with `hf auth login`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import yaml
+from filelock import FileLock, Timeout
+from huggingface_hub import HfApi, RepoCard
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+from modeling_ulip2.data.card import UNKNOWN_LICENSE
+from modeling_ulip2.data.records import BUILD, FEATURES, OutputError, is_told, read_log, read_manifest
+from modeling_ulip2.data.schema import TRIPLETS_CONFIG
+from modeling_ulip2.data.shards import LOCK, is_whole
+from modeling_ulip2.utils.command_line import repository, script_parser
+from modeling_ulip2.utils.files import LEFTOVERS, write_text
+from modeling_ulip2.utils.parquet import is_parquet
+
+DESCRIPTION = """Put a folder of triplets on the Hugging Face Hub as a dataset.
+
+A picture of samples is added to the card, and its examples name the repository. Nothing is uploaded while the build is
+unfinished or the card incomplete: --check tells what is missing and does no more. When an upload was stopped, the same
+command goes on. Log in first with `hf auth login`.
+"""
+CARD, SHEET, SAMPLES = "README.md", "samples.jpg", 24
+# What a reader must find: how its heading may read, and the word that is looked for.
+SECTIONS = {
+    "where the shapes come from": ("Source", "source"),
+    "licenses": ("Licenses", r"licen[cs]e"),
+    "what is known to be wrong": ("Limits", "limit"),
+}
+MARKERS = re.compile(r"\b(?:TODO|FIXME|TBD|XXX)\b|\[More Information Needed\]")
+PLACEHOLDER = 'load_dataset("…"'  # as the card's examples name a repository that is not known yet
+IGNORED = [LOCK, f"**/{LEFTOVERS}", LEFTOVERS, ".cache/**"]
+
+
+class IncompleteError(ValueError):
+    """The dataset is not fit to be published; `problems` are sentences."""
+
+    def __init__(self, folder: Path, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__(f"{folder} cannot be published yet:\n" + "\n".join(f"  - {problem}" for problem in problems))
+
+
+def publish(folder: Path, repo_id: str, private: bool = False, api: HfApi | None = None) -> str:
+    """Upload a folder of triplets; the address of the dataset.
+
+    Raises:
+        IncompleteError: nothing was uploaded.
+        OSError: no connection, no permission, or a file cannot be written.
+    """
+    if problems := [*build_problems(folder), *card_problems(folder)]:
+        raise IncompleteError(folder, problems)
+    complete_card(folder, repo_id)
+    api = api or HfApi()
+    address = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+    # huggingface_hub 2 does in `upload_folder` what its version 1 has a second method for: many commits, resumable
+    upload = getattr(api, "upload_large_folder", None) or api.upload_folder
+    upload(repo_id=repo_id, folder_path=folder, repo_type="dataset", ignore_patterns=IGNORED)
+    return str(address)
+
+
+def build_problems(folder: Path) -> list[str]:
+    """What speaks against the files: missing, damaged or still being written."""
+    files = sorted((folder / TRIPLETS_CONFIG).glob("*.parquet"))
+    if not files:
+        return [f"it holds no {TRIPLETS_CONFIG}/*.parquet"]
+    problems = []
+    lock = FileLock(folder / LOCK)
+    try:
+        with lock.acquire(timeout=0):
+            (folder / LOCK).unlink(missing_ok=True)
+    except Timeout:
+        problems.append("a build is writing into it")
+    damaged = [path.relative_to(folder).as_posix() for path in folder.glob("*/*.parquet") if not is_parquet(path)]
+    if damaged:
+        problems.append(f"{len(damaged)} files cannot be read, e.g. {damaged[0]}")
+    for names in (BUILD, FEATURES):
+        if not (folder / names.manifest).is_file():
+            continue
+        try:
+            manifest, log = read_manifest(folder, names), read_log(folder, names)
+        except OutputError as error:
+            problems.append(str(error))
+            continue
+        count = manifest["num_shards"]
+        missing = count - sum(is_whole(folder, entry.record, entry.shard, count) for entry in log)
+        if missing:
+            problems.append(f"{missing} of the {count} shards of {names.manifest} are missing: run the build again")
+        elif not is_told(folder, names, manifest):
+            problems.append(f"its card and {names.errors} tell of an earlier state: run the build again")
+    return problems
+
+
+def card_problems(folder: Path) -> list[str]:
+    """What the card lacks, or tells otherwise than the files."""
+    path = folder / CARD
+    if not path.is_file():
+        return [f"it has no {CARD}"]
+    try:
+        card = RepoCard.load(path)
+    except (ValueError, yaml.YAMLError) as error:
+        return [f"the YAML of {CARD} cannot be read: {str(error).splitlines()[0]}"]
+    problems, data = [], card.data.to_dict()
+    licenses = data.get("license") or []
+    licenses = [licenses] if isinstance(licenses, str) else licenses
+    if not licenses or UNKNOWN_LICENSE in licenses:
+        which = "names no license" if not licenses else f"has shapes whose license is {UNKNOWN_LICENSE!r}"
+        problems.append(f"the card's YAML {which}: find it out and name it")
+    if marker := MARKERS.search(card.content):
+        line = card.content[: marker.start()].count("\n") + 1
+        problems.append(f"line {line} of the card is unfinished: {marker.group()!r}")
+    headings = "\n".join(re.findall(r"^#+ .*$", card.text, re.MULTILINE)).lower()
+    problems += [
+        f"the card has no section on {what}: write one in {CARD}, under the heading '## {heading}'"
+        for what, (heading, word) in SECTIONS.items()
+        if not re.search(word, headings)
+    ]
+    return problems + config_problems(folder, data)
+
+
+def config_problems(folder: Path, data: dict[str, Any]) -> list[str]:
+    """Configs and counts of the card's YAML beside the files that are there."""
+    configs = {entry.get("config_name"): entry for entry in data.get("configs") or []}
+    infos = data.get("dataset_info") or []
+    sizes = {
+        info.get("config_name"): sum(split["num_examples"] for split in info.get("splits") or [])
+        for info in (infos if isinstance(infos, list) else [infos])
+    }
+    problems = []
+    there = sorted({path.parent.name for path in folder.glob("*/*.parquet")})
+    for name in there:
+        rows = sum(pq.read_metadata(path).num_rows for path in (folder / name).glob("*.parquet") if is_parquet(path))
+        if name not in configs:
+            problems.append(f"the card's YAML does not name the config {name!r}")
+        elif name not in sizes:
+            problems.append(f"the card's dataset_info does not describe the config {name!r}")
+        elif sizes[name] != rows:
+            problems.append(f"the card counts {sizes[name]:,} rows in {name!r}, the files hold {rows:,}")
+    return problems + [
+        f"the card names the config {name!r}, which has no file" for name in configs if name not in there
+    ]
+
+
+def complete_card(folder: Path, repo_id: str) -> None:
+    """Draw the sheet of samples, show it in the card, and name the repository in its examples."""
+    from modeling_ulip2.building.inspection.sheet import draw_sheet, read_samples  # takes seconds
+
+    draw_sheet(read_samples(sorted((folder / TRIPLETS_CONFIG).glob("*.parquet")), SAMPLES)).save(
+        folder / SHEET, quality=88
+    )
+    before = (folder / CARD).read_text(encoding="utf-8")
+    text = before.replace(PLACEHOLDER, f'load_dataset("{repo_id}"')
+    if f"]({SHEET})" not in text:
+        picture = f"![Views, clouds and best captions of {SAMPLES} shapes]({SHEET})\n\n"
+        heading = re.search(r"^## ", text, re.MULTILINE)
+        at = heading.start() if heading else len(text)
+        text = f"{text[:at]}## Samples\n\n{picture}{text[at:]}"
+    if text != before:
+        write_text(folder / CARD, text)
+
+
+def push(folder: Path, repo_id: str, private: bool = False) -> None:
+    """`publish` for the command line: tells where the dataset is, or ends the program with a sentence."""
+    try:
+        print(f"published as {publish(folder, repo_id, private)}")
+    except IncompleteError as error:
+        sys.exit(f"{error}\nNothing was uploaded.")
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        sys.exit(f"cannot upload {folder}: {str(error).splitlines()[0]} The same command goes on where it was.")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="triplets, as `ulip2 build` leaves them")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--push-to-hub", type=repository, metavar="ORG/NAME", help="dataset repository, made if new")
+    target.add_argument("--check", action="store_true", help="only tell what is missing")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+
+
+def main(arguments: list[str] | None = None, prog: str | None = None) -> None:
+    args = script_parser(DESCRIPTION, add_arguments, prog).parse_args(arguments)
+    if args.push_to_hub:
+        push(args.folder, args.push_to_hub, args.private)
+    elif problems := [*build_problems(args.folder), *card_problems(args.folder)]:
+        sys.exit(str(IncompleteError(args.folder, problems)))
+    else:
+        print(f"{args.folder} can be published.")

@@ -1,0 +1,11 @@
+"""`ulip2 publish`: triplets on the hub."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .shared import add_script
+
+
+def register(commands: Any) -> str:
+    return add_script(commands, "publish", "publishing.dataset", "put triplets on the hub as a dataset")
