@@ -18,7 +18,6 @@ import embed_triplets
 import inspect_triplets
 import merge_triplets
 import numpy as np
-import publish_triplets
 import pyarrow.parquet as pq
 import pytest
 import split_triplets
@@ -26,6 +25,7 @@ import torch
 from convert_release import main as convert
 from PIL import Image
 
+from modeling_ulip2.building.publishing import dataset as publish_triplets
 from modeling_ulip2.data.captions import CaptionCollator, CaptionDataset, read_texts
 from modeling_ulip2.data.collator import TripletCollator
 from modeling_ulip2.data.reading import TripletDataset, config_files, read_triplets
