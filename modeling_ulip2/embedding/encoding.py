@@ -67,8 +67,7 @@ def encode_points(model: Any, point_values: Tensor, features: str | None = None)
     features = choose_features(model, features)
     check_evaluating(model)
     if features == "connector":
-        found = model.get_point_features(point_values)
-        return getattr(found, "pooler_output", found).float()
+        return model.get_point_features(point_values).pooler_output.float()
     if features == "logits":
         return model(point_values).logits.float()
     if features == "embeds" and hasattr(model, "get_point_features"):

@@ -19,7 +19,7 @@ class CaptioningCardMixin(ModelCardMixin):
         config: Any = self.config
         encoder, encoder_said = reference(config.point_model_name_or_path, config.point_model_config)
         language, language_said = reference(config.language_model_name_or_path, config.text_config)
-        connector = f"`{config.connector}`, {config.num_query_tokens} positions a cloud"
+        connector = f"`{config.connector}`, {config.num_query_tokens} positions per cloud"
         if config.connector == "mlp":
             connector += f", `{config.compression}`"
         frozen = self._keys_to_ignore_on_save or ()
@@ -48,7 +48,7 @@ class CaptioningProcessorCardMixin(ProcessorCardMixin):
     def _card(self, name: str) -> Card:
         card = super()._card(name)
         own: Any = self
-        card.rows.append(("positions a cloud", f"{own.num_query_tokens} of `{own.point_token}`"))
+        card.rows.append(("positions per cloud", f"{own.num_query_tokens} of `{own.point_token}`"))
         card.usage, card.pipeline_tag = caption_usage(name), _TASK
         return card
 

@@ -108,7 +108,7 @@ class Ulip2CaptioningConfig(ReferringConfigMixin, PreTrainedConfig):
             return
         if self.compression == "pool" and self.point_feature_type != "tokens" and self.num_query_tokens != 1:
             raise ValueError(
-                f"One vector a cloud (point_feature_type={self.point_feature_type!r}) is nothing to pool: use "
+                f"One vector per cloud (point_feature_type={self.point_feature_type!r}) is nothing to pool: use "
                 "num_query_tokens=1, compression='resample' or connector='qformer'."
             )
         if self.compression == "resample" and self.connector_hidden_size % self.connector_num_attention_heads:

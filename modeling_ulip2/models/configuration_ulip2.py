@@ -177,7 +177,7 @@ class PpatConfig(PreTrainedConfig):
     Args:
         in_channels: columns of the input, which enter a patch beside the relative position: xyz (3), xyz and rgb (6).
         hidden_size, num_hidden_layers, num_attention_heads, head_dim, intermediate_size: of the transformer.
-        num_groups: patches a cloud.
+        num_groups: patches per cloud.
         group_radius, group_size: a patch takes the first `group_size` points within this distance of its center.
         set_abstraction_dim: channels of a patch before it is projected to `hidden_size`.
         relative_position_bias: add a learned function of the offset between two centers to their attention.

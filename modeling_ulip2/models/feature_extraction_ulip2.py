@@ -61,7 +61,7 @@ class Ulip2FeatureExtractor(ProcessorCardMixin, FeatureExtractionMixin):
     by itself with the same seed, so that a batch gives what its clouds give one by one.
 
     Args:
-        num_points: points a cloud after resampling.
+        num_points: points per cloud after resampling.
         in_channels: 6 for xyz and rgb, 3 for xyz (color is then left out); 4 and 7 for these and the height above
             the lowest point (PointNeXt reads 4).
         normalize: centroid to 0 and farthest point to radius 1. False leaves coordinates as they are, with a warning

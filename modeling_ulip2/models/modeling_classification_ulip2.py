@@ -106,7 +106,7 @@ class Ulip2ForPointCloudClassification(Ulip2PreTrainedModel):
 
         Args:
             point_values: (B, N, in_channels), as the encoder reads them.
-            labels: (B,) integers in [0, num_labels) for one label a cloud, which is the usual case; floats (B,
+            labels: (B,) integers in [0, num_labels) for one label per cloud, which is the usual case; floats (B,
                 num_labels) for several (`problem_type="multi_label_classification"`), or (B,) for a number (one
                 label, or `problem_type="regression"`).
             output_hidden_states, output_attentions: of the point encoder.
@@ -132,7 +132,9 @@ class Ulip2ForPointCloudClassification(Ulip2PreTrainedModel):
         if not whole or self.config.problem_type not in (None, SINGLE_LABEL):
             return ForSequenceClassificationLoss(labels, logits, self.config)
         if labels.shape != logits.shape[:1]:
-            raise ValueError(f"labels must have shape ({len(logits)},), one class a cloud, got {tuple(labels.shape)}.")
+            raise ValueError(
+                f"labels must have shape ({len(logits)},), one class per cloud, got {tuple(labels.shape)}."
+            )
         if labels.min() < 0 or labels.max() >= self.num_labels:
             raise ValueError(
                 f"labels must lie in [0, {self.num_labels}), as the model has {self.num_labels} classes; got "

@@ -62,7 +62,7 @@ class PointMLPResidual(nn.Module):
 class PointMLPGrouper(nn.Module):
     """Sampled centers and their nearest points, made alike by the geometric affine module (PointMLP, equation 3).
 
-    Every row is [alpha * (neighbor - mean) / spread + beta, center], where the spread is one number a cloud and the
+    Every row is [alpha * (neighbor - mean) / spread + beta, center], where the spread is one number per cloud and the
     mean is the center ("anchor") or the mean of the group ("center").
     """
 

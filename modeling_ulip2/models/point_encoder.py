@@ -118,7 +118,7 @@ def check_point_values(
         )
     if point_values.shape[1] < min_points:
         raise ValueError(
-            f"point_values has {point_values.shape[1]} points a cloud, fewer than {setting} = {min_points}. Sample "
+            f"point_values has {point_values.shape[1]} points per cloud, fewer than {setting} = {min_points}. Sample "
             "more points from the surface, or repeat points."
         )
     if not torch.compiler.is_compiling():

@@ -120,7 +120,7 @@ def ball_query(
         query: (B, G, 3) floating coordinates.
         xyz: (B, N, 3) floating coordinates.
         radius: in the unit of the coordinates.
-        k: indices a row.
+        k: indices per row.
         include_boundary: whether a point at exactly `radius` counts as inside.
         backend: "auto", "torch", "numba" (CPU) or "triton" (CUDA).
 

@@ -50,7 +50,7 @@ def test_a_stream_is_shuffled_differently_in_each_pass_and_the_same_in_each_run(
 
 @pytest.mark.parametrize("num_processes", [2, 3])
 def test_processes_share_a_stream(dataset, num_processes):
-    """Two processes read a file each, three read all: either way each row is used once a pass."""
+    """Two processes read a file each, three read all: either way each row is used once per pass."""
     source = read_triplets(str(dataset), streaming=True)
     passes = [
         [row["id"] for row in takewhile(lambda row: row["epoch"] == 0, pickle.loads(pickle.dumps(stream)))]

@@ -109,7 +109,7 @@ def test_wrong_clouds_are_refused(encoder: Encoder, damage: str) -> None:
     messages = {
         "integers": "floating",
         "nan": r"NaN or infinite values in the clouds \[1\]",
-        "empty": "0 points a cloud",
+        "empty": "0 points per cloud",
     }
     if damage == "shape":
         points = points[0]
