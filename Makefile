@@ -22,12 +22,13 @@ LANGUAGE_MODEL := outputs/captioning/language_model
 RUN_EXTRAS := mesh,data,train,eval,openclip,offline
 DEMO_EXTRAS := $(RUN_EXTRAS),demo
 CAPTION_EXTRAS := $(RUN_EXTRAS),caption
-TEST_EXTRAS := $(DEMO_EXTRAS),las,caption,benchmarks,ray,completion,dev
+DOCS_EXTRAS := $(RUN_EXTRAS),caption,benchmarks,docs
+TEST_EXTRAS := $(DEMO_EXTRAS),las,caption,benchmarks,ray,completion,docs,dev
 
 export HF_HUB_OFFLINE ?= 1
 export GRADIO_ANALYTICS_ENABLED ?= False
 
-.PHONY: quickstart test demo language_model caption lint format bench clean
+.PHONY: quickstart test demo language_model caption lint format bench docs clean
 
 quickstart: $(VENV)/.installed-run
 	$(BIN)/python examples/quickstart.py --output_dir $(QUICKSTART) $(if $(MESHES),--meshes "$(MESHES)") $(QUICKSTART_ARGS)
@@ -71,6 +72,11 @@ format: $(VENV)/.installed-test
 bench: $(VENV)/.installed-test
 	for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
+# The documentation as a folder that opens in a browser: build/site/index.html.
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
 clean:
 	rm -rf $(VENV) build *.egg-info
 
@@ -88,3 +94,4 @@ $(eval $(call installation,run,$(RUN_EXTRAS)))
 $(eval $(call installation,caption,$(CAPTION_EXTRAS)))
 $(eval $(call installation,test,$(TEST_EXTRAS)))
 $(eval $(call installation,demo,$(DEMO_EXTRAS)))
+$(eval $(call installation,docs,$(DOCS_EXTRAS)))

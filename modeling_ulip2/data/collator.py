@@ -118,8 +118,8 @@ class TripletCollator(CloudCollator):
     """Turns triplet rows into inputs of `Ulip2Model`.
 
     A row holds `id`, `xyz` (N, 3), `rgb` (N, 3) uint8 (optional) and either the towers' embeddings (`image_embeds`
-    (V, D), `text_embeds` [V](k, D), optional `depth_embeds` (V, D)) or raw data (`views` [V], `captions` [V][k],
-    optional `depths` [V]). Captions come best first.
+    (V, D), `text_embeds` V times (k, D), optional `depth_embeds` (V, D)) or raw data (`views` [V], k `captions`
+    per view, optional `depths` [V]). Captions come best first.
 
     Args:
         processor: a `Ulip2Processor`. Rows with embeddings need its feature extractor only.

@@ -32,9 +32,9 @@ def triplet_features(num_points: int, *, depth: bool = False) -> Features:
     - `xyz` (num_points, 3) float16: points on the surface, y up, in the file's own unit (see `pack_xyz`)
     - `rgb` (num_points, 3) uint8: their sRGB colors
     - `views` [V]: encoded RGB images
-    - `azimuths`, `elevations`, `distances` [V], `shifts` [V][2], `fov`, `size`, `target` (3,): the cameras, see below
-    - `captions` [V][k], `caption_scores` [V][k]: every caption of a view and its cosine similarity with the view,
-      best first; k may differ from view to view, so top-k is a choice of the training run
+    - `azimuths`, `elevations`, `distances` [V], `shifts` (V, 2), `fov`, `size`, `target` (3,): the cameras, see below
+    - `captions` and `caption_scores`, k for each of V views: every caption of a view and its cosine similarity with
+      the view, best first; k may differ from view to view, so top-k is a choice of the training run
     - with `depth`: `depths` [V], 16-bit PNG, 0 where there is nothing, and `depth_scale`, the distance from the camera
       plane that one step stands for
 
