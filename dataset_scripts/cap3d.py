@@ -12,7 +12,6 @@ from __future__ import annotations
 import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
 
 # isort: split
-import argparse
 import csv
 import sys
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from modeling_ulip2.building.sources.pairs import Error, NamedShapes, PairsError, digest, error, find_shapes, finish
+from modeling_ulip2.building.sources.pairs import Error, NamedShapes, PairsError, convert_texts, error, reader_parser
 from modeling_ulip2.data.pairs import CAPTIONS_CONFIG
 from modeling_ulip2.utils.scripts import run_main
 
@@ -74,21 +73,10 @@ def read_captions(path: Path, shapes: NamedShapes) -> tuple[list[dict[str, Any]]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--csv", type=Path, required=True, help="lines of uid,caption")
-    parser.add_argument("--triplets", help="folder or hub name of a triplets dataset that has the shapes")
-    parser.add_argument("--clouds", type=Path, help="folder of point files instead")
-    parser.add_argument("--num-points", type=int, default=8192, help="points of a cloud [%(default)s]")
-    parser.add_argument("--seed", type=int, default=0, help="of the points that are left out [%(default)s]")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write")
-    args = parser.parse_args(arguments)
+    args = reader_parser(__doc__, "--csv", "lines of uid,caption").parse_args(arguments)
     try:
-        shapes = find_shapes(args.triplets, args.clouds)
-        settings = vars(args) | {"sha256": digest(args.csv)}
-        rows, errors = read_captions(args.csv, shapes)
-        text = TEXT.format(file=args.csv.name)
-        kept, lost = finish(
-            args.output, settings, CAPTIONS_CONFIG, rows, errors, text, args.clouds, args.num_points, args.seed
+        kept, lost = convert_texts(
+            args, args.csv, CAPTIONS_CONFIG, TEXT, lambda shapes: read_captions(args.csv, shapes)
         )
     except (PairsError, OSError) as problem:
         sys.exit(f"cap3d: {problem}")

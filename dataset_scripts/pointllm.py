@@ -12,7 +12,6 @@ from __future__ import annotations
 import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
 
 # isort: split
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from modeling_ulip2.building.sources.pairs import Error, NamedShapes, PairsError, digest, error, find_shapes, finish
+from modeling_ulip2.building.sources.pairs import Error, NamedShapes, PairsError, convert_texts, error, reader_parser
 from modeling_ulip2.data.pairs import CONVERSATIONS_CONFIG
 from modeling_ulip2.utils.scripts import run_main
 
@@ -90,29 +89,28 @@ def read_conversations(
     return rows, errors
 
 
+def read_entries(path: Path) -> list[Any]:
+    """The list of conversations in a file."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as problem:
+        raise PairsError(f"{path} is no JSON: {problem}") from problem
+    if not isinstance(entries, list):
+        raise PairsError(f"{path} must hold a list of conversations, not a {type(entries).__name__}")
+    return entries
+
+
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, required=True, help="list of conversations")
-    parser.add_argument("--triplets", help="folder or hub name of a triplets dataset that has the shapes")
-    parser.add_argument("--clouds", type=Path, help="folder of point files instead, such as OBJECT_ID_8192.npy")
+    parser = reader_parser(__doc__, "--json", "list of conversations")
     parser.add_argument("--types", nargs="+", help="conversation types to keep, such as detailed_description [all]")
-    parser.add_argument("--num-points", type=int, default=8192, help="points of a cloud [%(default)s]")
-    parser.add_argument("--seed", type=int, default=0, help="of the points that are left out [%(default)s]")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write")
     args = parser.parse_args(arguments)
     try:
-        shapes = find_shapes(args.triplets, args.clouds)
-        settings = vars(args) | {"sha256": digest(args.json)}
-        try:
-            entries = json.loads(args.json.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as problem:
-            raise PairsError(f"{args.json} is no JSON: {problem}") from problem
-        if not isinstance(entries, list):
-            raise PairsError(f"{args.json} must hold a list of conversations, not a {type(entries).__name__}")
-        rows, errors = read_conversations(entries, shapes, args.types)
-        text = TEXT.format(file=args.json.name)
-        kept, lost = finish(
-            args.output, settings, CONVERSATIONS_CONFIG, rows, errors, text, args.clouds, args.num_points, args.seed
+        kept, lost = convert_texts(
+            args,
+            args.json,
+            CONVERSATIONS_CONFIG,
+            TEXT,
+            lambda shapes: read_conversations(read_entries(args.json), shapes, args.types),
         )
     except (PairsError, OSError) as problem:
         sys.exit(f"pointllm: {problem}")

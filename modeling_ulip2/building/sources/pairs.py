@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,51 @@ def find_shapes(triplets: str | None, clouds: Path | None) -> NamedShapes:
     if (triplets is None) == (clouds is None):
         raise PairsError("name the shapes: either --triplets or --clouds")
     return NamedShapes(list(read_triplets(triplets)["id"]) if triplets is not None else list_clouds(Path(str(clouds))))
+
+
+def reader_parser(description: str | None, option: str, what: str) -> argparse.ArgumentParser:
+    """The options that all readers of files of texts have.
+
+    Args:
+        option, what: of the file: its name and its help.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(option, type=Path, required=True, help=what)
+    parser.add_argument("--triplets", help="folder or hub name of a triplets dataset that has the shapes")
+    parser.add_argument("--clouds", type=Path, help="folder of point files instead, such as OBJECT_ID_8192.npy")
+    parser.add_argument("--num-points", type=int, default=8192, help="points per cloud [%(default)s]")
+    parser.add_argument("--seed", type=int, default=0, help="of the points that are left out [%(default)s]")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    return parser
+
+
+def convert_texts(
+    args: argparse.Namespace,
+    file: Path,
+    config: str,
+    text: str,
+    read: Callable[[NamedShapes], tuple[list[dict[str, Any]], list[Error]]],
+) -> tuple[int, int]:
+    """Writes the texts of a file as a dataset folder, with the clouds of their shapes where `--clouds` gives them.
+
+    Args:
+        args: options of `reader_parser`.
+        file: with the texts.
+        config: of the dataset.
+        text: what the card says of it, with `{file}` for the name of the file.
+        read: gives rows and errors.
+
+    Returns:
+        numbers of the rows that were written, and of the lines and clouds that could not be used.
+
+    Raises:
+        PairsError, OSError: the file, the shapes or the output cannot be used.
+    """
+    shapes = find_shapes(args.triplets, args.clouds)
+    settings = vars(args) | {"sha256": digest(file)}
+    rows, errors = read(shapes)
+    told = text.format(file=file.name)
+    return finish(args.output, settings, config, rows, errors, told, args.clouds, args.num_points, args.seed)
 
 
 def finish(
