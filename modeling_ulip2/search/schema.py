@@ -77,7 +77,8 @@ Point embeddings of size {info["dim"]} by `{model_name(info["model"])}`, in the 
 from modeling_ulip2.search.index import ShapeIndex
 
 index = ShapeIndex.open("…")
-index.search(query_embed, k=10)    # a text's, a picture's or a shape's embedding, or a sum of them
+query = index.load_embedder().embed_texts("a wooden chair")[0]  # or a picture's or shape's vector, or a sum of them
+[index.shapes[match.row]["name"] for match in index.search(query, 10)]
 ```
 
 The folder is an ordinary dataset: `load_dataset("…", split="train")` gives the rows, and

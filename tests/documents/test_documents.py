@@ -10,14 +10,19 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
+from modeling_ulip2 import Ulip2Config, Ulip2FeatureExtractor, Ulip2ForPointCloudClassification
+from modeling_ulip2.cli import main
 from tests.models.test_auto_classes import run_as_stranger
+from tests.models.tiny import POINT_CONFIG
 
 from . import commands, python_blocks
 from .blocks import DATA, NEEDS, ROOT, Block, documents, markdown_blocks, read_blocks
@@ -106,6 +111,35 @@ def test_transformers_alone_does_what_the_quickstart_page_shows(world: Path) -> 
     script = f"results = {{}}\n{ast.unparse(tree)}\n"
     results = run_as_stranger(world, script, [str(QUICKSTART / "model")], NUMBA_DISABLE_JIT="1")
     assert list(results.values()) == [[1, 32], [1, 2]]
+
+
+def cards(world: Path) -> list[Path]:
+    """The cards that the package writes: of a model, a captioner, a classifier, triplets and an index."""
+    classifier = world / "outputs" / "classifier"
+    if not classifier.exists():
+        config = Ulip2Config(point_config=POINT_CONFIG, num_labels=3)
+        Ulip2ForPointCloudClassification(config).save_pretrained(classifier)
+        Ulip2FeatureExtractor(num_points=40).save_pretrained(classifier)
+        model = str(world / QUICKSTART / "model")
+        assert (
+            main(["index", str(world / QUICKSTART / "dataset"), str(world / "outputs/index"), "--model", model]) == 0
+        )
+    return [card for card in world.rglob("outputs/**/README.md") if "features" not in card.parts]
+
+
+def test_cards_made_by_code_do_what_they_show(in_world: Path) -> None:
+    ran = []
+    for card in cards(in_world):
+        text = card.read_text(encoding="utf-8").replace("chair.glb", "examples/data/shapes/chair.glb")
+        text = re.sub(r'"(FOLDER|…)"', f'"{card.parent}"', text)
+        names: dict[str, Any] = {"cloud": np.random.default_rng(0).random((300, 6)), "__name__": "__main__"}
+        for block in markdown_blocks(text, name_of_card := card.parent.name):
+            if block.language == "python":
+                python_blocks.run_block(block, names)
+                ran.append(name_of_card)
+            elif block.language == "bash":
+                commands.check_block(block)
+    assert {"dataset", "classifier", "index"} <= set(ran) and ran.count("model") >= 3
 
 
 @pytest.mark.slow
