@@ -148,7 +148,7 @@ def _told(path: str, content: bytes) -> dict[str, Any]:
     return entry
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """An answer that is an error."""
 
     def __init__(self, status: int, code: str, message: str = "") -> None:
@@ -198,8 +198,8 @@ class _Handler(BaseHTTPRequestHandler):
                         answer(self, **{name: unquote(value) for name, value in found.groupdict("").items()})
                         return
                 self.hub.unserved.append(f"{self.command} {path}")
-                raise _Refused(404, "NotFound", "Sorry, we can't find what you are looking for.")
-            except _Refused as refused:
+                raise _RefusedError(404, "NotFound", "Sorry, we can't find what you are looking for.")
+            except _RefusedError as refused:
                 headers = {"X-Error-Code": refused.code, "X-Error-Message": str(refused)}
                 self._json({"error": str(refused)}, refused.status, headers)
 
@@ -215,24 +215,24 @@ class _Handler(BaseHTTPRequestHandler):
         repository = self.hub.repositories.get((KINDS[kind], repo))
         known = self.token == TOKEN
         if self.token is not None and not known:
-            raise _Refused(401, "", "Invalid credentials in Authorization header")
+            raise _RefusedError(401, "", "Invalid credentials in Authorization header")
         if repository is None or (repository.private and not known):
-            raise _Refused(404 if known else 401, "RepoNotFound", "Repository not found")
+            raise _RefusedError(404 if known else 401, "RepoNotFound", "Repository not found")
         if write and not known:
-            raise _Refused(401, "", "Invalid username or password.")
+            raise _RefusedError(401, "", "Invalid username or password.")
         return repository
 
     def _commit(self, repository: Repository, revision: str) -> Commit:
         commit = repository.at(revision)
         if commit is None:
-            raise _Refused(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+            raise _RefusedError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         return commit
 
     # --- asking ------------------------------------------------------------------------------------------------------
 
     def who(self) -> None:
         if self.token != TOKEN:
-            raise _Refused(401, "", "Invalid username or password.")
+            raise _RefusedError(401, "", "Invalid username or password.")
         self._json({"type": "user", "name": USER, "orgs": [], "auth": {"accessToken": {"role": "write"}}})
 
     def nothing(self) -> None:
@@ -278,7 +278,7 @@ class _Handler(BaseHTTPRequestHandler):
                     entries[folder] = {"type": "directory", "path": folder, "oid": "0" * 40, "size": 0}
             entries[name] = _told(name, content)
         if path and not entries:
-            raise _Refused(404, "EntryNotFound", f"{path} does not exist")
+            raise _RefusedError(404, "EntryNotFound", f"{path} does not exist")
         if self.query.get("recursive", "false").lower() not in ("true", "1"):
             entries = {name: entry for name, entry in entries.items() if "/" not in name[len(inside) :]}
         self._json(list(entries.values()))
@@ -319,7 +319,7 @@ class _Handler(BaseHTTPRequestHandler):
         commit = self._commit(repository, revision)
         headers = {"X-Repo-Commit": commit.oid, "Accept-Ranges": "bytes"}
         if repository.gated:
-            raise _Refused(
+            raise _RefusedError(
                 403 if self.token == TOKEN else 401, "GatedRepo", f"Access to {repo} is restricted: ask for it there."
             )
         content = commit.files.get(path)
@@ -341,7 +341,7 @@ class _Handler(BaseHTTPRequestHandler):
     def stored(self, oid: str) -> None:
         content = self.hub.objects.get(oid)
         if content is None:
-            raise _Refused(404, "EntryNotFound", "no such object")
+            raise _RefusedError(404, "EntryNotFound", "no such object")
         self._send(content, self.query.get("path", oid), {"ETag": f'"{oid}"', "Accept-Ranges": "bytes"})
 
     def _send(self, content: bytes, path: str, headers: dict[str, str]) -> None:
@@ -351,7 +351,7 @@ class _Handler(BaseHTTPRequestHandler):
         if wanted and wanted.group(1):
             first, last = int(wanted.group(1)), min(int(wanted.group(2) or total - 1), total - 1)
             if first >= total:
-                raise _Refused(416, "", "Requested Range Not Satisfiable")
+                raise _RefusedError(416, "", "Requested Range Not Satisfiable")
             status, content = 206, content[first : last + 1]
             headers["Content-Range"] = f"bytes {first}-{last}/{total}"
         elif wanted:
@@ -374,7 +374,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def create(self) -> None:
         if self.token != TOKEN:
-            raise _Refused(401, "", "Invalid username or password.")
+            raise _RefusedError(401, "", "Invalid username or password.")
         wanted = json.loads(self.body)
         kind, name = wanted.get("type") or "model", f"{wanted.get('organization') or USER}/{wanted['name']}"
         prefix = "" if kind == "model" else f"{kind}s/"
@@ -388,7 +388,7 @@ class _Handler(BaseHTTPRequestHandler):
     def branch(self, kind: str, repo: str, name: str) -> None:
         repository = self._repository(kind, repo, write=True)
         if name in repository.branches:
-            raise _Refused(409, "", "Reference already exists")
+            raise _RefusedError(409, "", "Reference already exists")
         start = (json.loads(self.body) if self.body else {}).get("startingPoint") or "main"
         repository.branches[name] = self._commit(repository, start).oid
         self._json({})
@@ -428,7 +428,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def store(self, oid: str) -> None:
         if sha256(self.body) != oid:
-            raise _Refused(400, "", "the content is another than announced")
+            raise _RefusedError(400, "", "the content is another than announced")
         self.hub.objects[oid] = self.body
         self._answer(200)
 

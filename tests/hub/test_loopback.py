@@ -1,4 +1,4 @@
-"""The loopback hub is what huggingface_hub takes for a hub: every request that our tests rely on, by its own client."""
+"""The loopback hub is what huggingface_hub takes for a hub: each request that tests rely on, by its own client."""
 
 from __future__ import annotations
 
