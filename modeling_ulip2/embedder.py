@@ -93,7 +93,9 @@ class Ulip2Embedder:
         num_workers: int | None = None,
         **kwargs: Any,
     ) -> Ulip2Embedder:
-        """Loads a model by the path of its folder or its name on the hub.
+        """Loads a model by the path of its folder, its name on the hub, or the name of a published checkpoint.
+
+        A published checkpoint (`ulip2 releases` lists them) is fetched and converted on first use, and kept.
 
         Args:
             tower: image-text model to use instead of the one that the checkpoint embeds or names, e.g. as it moved.

@@ -28,6 +28,7 @@ from . import (
     merge,
     pretrain,
     publish,
+    releases,
     search,
     verify,
 )
@@ -38,7 +39,7 @@ COMMANDS: dict[str, tuple[ModuleType, ...]] = {
     "train and measure": (pretrain, finetune, evaluate),
     "use a model": (embed, classify, caption),
     "search": (index, search),
-    "checkpoints": (info, convert, verify),
+    "checkpoints": (releases, info, convert, verify),
 }
 DESCRIPTION = "ULIP-2 on the command line: 3D shapes, pictures and texts in one space."
 EPILOG = """`ulip2 COMMAND --help` explains a command. Wherever a command takes the folder of a model, a dataset or an

@@ -14,8 +14,8 @@ from transformers import AutoConfig, PreTrainedConfig
 from modeling_ulip2.models.configuration_ulip2 import Ulip2Config
 from modeling_ulip2.utils.places import find_folder
 
+from .assemble import convert
 from .checkpoint import read_checkpoint
-from .convert import convert
 from .folder import release_of
 from .verify import RECORD
 

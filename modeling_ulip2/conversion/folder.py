@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,10 +19,12 @@ from modeling_ulip2.models.processing_ulip2 import Ulip2Processor
 from modeling_ulip2.towers.slip import slip_processor
 from modeling_ulip2.utils.checksums import sha256_of
 
+from .assemble import Conversion, convert
 from .card import model_card
+from .catalog import find_by_checksum
 from .checkpoint import PublishedCheckpoint, read_checkpoint
-from .convert import Conversion, convert
-from .releases import Release, find_release
+from .encoders import ConversionError
+from .releases import Release, find_release, fits
 from .verify import record
 
 TOWER_FOLDER = "tower"
@@ -38,6 +40,9 @@ def convert_to_folder(
     point_config: Mapping[str, Any] | None = None,
     clip_name_or_path: str | None = None,
     ignore: str | None = None,
+    release: Release | None = None,
+    name: str = "FOLDER",
+    tower_file: Callable[[], str | os.PathLike[str]] | None = None,
 ) -> tuple[Conversion, Release | None]:
     """Converts a published file and writes model, feature extractor, remote code, tower (SLIP) and card.
 
@@ -47,12 +52,15 @@ def convert_to_folder(
         point_config, ignore: see `convert`.
         clip_name_or_path: the image-text tower that the model shall refer to; default: the published one, where
             transformers can load it, or the SLIP of the file.
+        release: what the file is; default: told by its checksum, else by its size.
+        name: how the examples of the card call the model, e.g. the repository where it will lie.
+        tower_file: gives the published file of the release's SLIP, where this file does not hold it.
 
     Returns:
         The conversion and the release that the file was recognized as.
 
     Raises:
-        ConversionError: the file does not fit; nothing is written then.
+        ConversionError: the file does not fit, or is another than `release`; nothing is written then.
         FileExistsError: the folder holds something already.
     """
     output = Path(output_dir)
@@ -60,8 +68,20 @@ def convert_to_folder(
         raise FileExistsError(f"{output} exists and is not empty: choose a new folder, or empty it.")
     checkpoint = read_checkpoint(file)
     conversion = convert(checkpoint, point_config, clip_name_or_path, ignore)
-    release = release_of(conversion, checkpoint)
+    checksum = sha256_of(Path(file))
+    known = find_by_checksum(checksum)
+    if release is None:
+        release = known.release if known else release_of(conversion, checkpoint)
+    elif not is_release_of(release, conversion):
+        found = release_of(conversion, checkpoint)
+        raise ConversionError(
+            f"{file} is not {release.title}: it holds {found.title if found else conversion.layout.name} with "
+            f"{conversion.model.num_parameters():,} parameters."
+        )
     model = conversion.model
+    wants_tower = clip_name_or_path is None and release is not None and release.tower_release is not None
+    if conversion.tower is None and wants_tower and tower_file is not None:
+        conversion.tower = convert(tower_file()).model  # type: ignore[assignment]
     if isinstance(model, Ulip2Model) and clip_name_or_path is None:
         model.config.clip_name_or_path = (
             f"./{TOWER_FOLDER}" if conversion.tower is not None else release.tower if release else None
@@ -71,7 +91,7 @@ def convert_to_folder(
     # (next to it: what is written relative to the one holds for the other)
     folder = output.with_name(f".{output.name}-{uuid4().hex[:8]}")
     try:
-        _write(conversion, checkpoint, release, Path(file), folder)
+        _write(conversion, checkpoint, release, checksum, folder, name)
         if output.exists():
             output.rmdir()
         folder.rename(output)
@@ -81,7 +101,12 @@ def convert_to_folder(
 
 
 def _write(
-    conversion: Conversion, checkpoint: PublishedCheckpoint, release: Release | None, file: Path, folder: Path
+    conversion: Conversion,
+    checkpoint: PublishedCheckpoint,
+    release: Release | None,
+    checksum: str,
+    folder: Path,
+    name: str,
 ) -> None:
     model: Any = conversion.model
     tower: Any = conversion.tower
@@ -100,17 +125,25 @@ def _write(
     recorded = not isinstance(model, SlipModel) and model.num_parameters() <= _LARGEST_RECORDED
     if recorded:
         record(model, folder)
-    card = model_card(conversion, checkpoint, release, sha256_of(file), recorded)
+    card = model_card(conversion, checkpoint, release, checksum, recorded, name)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def release_of(conversion: Conversion, checkpoint: PublishedCheckpoint) -> Release | None:
     """The published release that a converted file is, if its size is known."""
+    return find_release(*_size_of(conversion), checkpoint.name)
+
+
+def is_release_of(release: Release, conversion: Conversion) -> bool:
+    """Whether a converted file has the layout and the size of a release."""
+    return fits(release, *_size_of(conversion))
+
+
+def _size_of(conversion: Conversion) -> tuple[str, str | None, Any, int | None]:
     model = conversion.model
     config: Any = getattr(model.config, "point_config", model.config)
     encoder = conversion.encoder.model_type if conversion.encoder else None
-    dim = getattr(model.config, "projection_dim", None)
-    return find_release(conversion.layout.name, encoder, config, dim, checkpoint.name)
+    return conversion.layout.name, encoder, config, getattr(model.config, "projection_dim", None)
 
 
 def feature_extractor_of(

@@ -1,6 +1,7 @@
 """The layouts of published files, as one table: by which names a file is recognized, and what becomes of them.
 
-ULIP, ULIP-2    point_encoder.*, pc_projection, logit_scale, and often the tower: open_clip_model.* or SLIP's names
+ULIP, ULIP-2    point_encoder.*, pc_projection, logit_scale, and often the tower: open_clip_model.* or SLIP's names;
+                or, as PointLLM ships it, point_encoder.* alone
 Uni3D           point_encoder.*, point_encoder.trans2embed (the projection), logit_scale
 OpenShape       ppat.*, proj, logit_scale; its older files pc_encoder.*
 Point-BERT      transformer_q.* (the encoder), and what else its pre-training needed
@@ -18,6 +19,7 @@ import torch
 
 from .checkpoint import PublishedCheckpoint
 from .encoders import ConversionError
+from .releases import ENCODER_ALONE
 
 SLIP_NAMES = r"(visual|transformer|token_embedding|ln_final)\..+|positional_embedding|image_projection|text_projection"
 OPEN_CLIP_PREFIX = "open_clip_model."
@@ -36,6 +38,7 @@ class Layout:
     unused: patterns of what has no place in a model, each with the reason.
     fields: of the encoder's configuration, which no weight shows and which all files of the layout share.
     scale: whether the file must hold `logit_scale`.
+    alone: the file holds an encoder whose features lie in no shared space.
     prefix: what stands before every name, and says nothing.
     """
 
@@ -47,6 +50,7 @@ class Layout:
     unused: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, Any] = field(default_factory=dict)
     scale: bool = False
+    alone: bool = False
     prefix: str = ""
 
 
@@ -85,6 +89,7 @@ LAYOUTS: tuple[Layout, ...] = (
         "Point-BERT pre-training",
         (r"transformer_q\.cls_token", r"transformer_q\.blocks\..+"),
         encoder="transformer_q.",
+        alone=True,
         unused={
             r"transformer_q\.(lm_head|cls_head)\..+|transformer_q\.mask_token": _PRETRAINING,
             r"transformer_k\..+|dvae\..+|queue|queue_ptr": _PRETRAINING,
@@ -106,6 +111,17 @@ LAYOUTS: tuple[Layout, ...] = (
         tower=rf"{re.escape(OPEN_CLIP_PREFIX)}.+|{SLIP_NAMES}",
         scale=True,
         prefix="pc_encoder.",
+    ),
+    Layout(
+        ENCODER_ALONE,
+        (r"point_encoder\..+",),
+        encoder="point_encoder.",
+        alone=True,
+        unused={
+            rf"logit_scale|{re.escape(OPEN_CLIP_PREFIX)}.+|{SLIP_NAMES}": (
+                "of no use without the projection, which the file lacks"
+            ),
+        },
     ),
     Layout(
         "SLIP",

@@ -30,11 +30,7 @@ def published_accuracy(model: str, pretraining: str | None = None) -> list[tuple
         KeyError: nothing is published of a model of this name.
     """
     published, rows = load_published(), list[tuple[str, str]]()
-    zero_shot = [
-        entry
-        for entry in published["zero_shot"]
-        if entry["model"] == model and pretraining in (None, entry["pretraining"])
-    ]
+    zero_shot = _zero_shot(model, pretraining)
     for entry in zero_shot:
         where = f" (pre-trained on {entry['pretraining']})" if len(zero_shot) > 1 else ""
         for name, figures in entry["top1_top5"].items():
@@ -53,6 +49,24 @@ def published_accuracy(model: str, pretraining: str | None = None) -> list[tuple
     if not rows:
         raise KeyError(f"nothing is published of {model!r}{f' pre-trained on {pretraining}' if pretraining else ''}")
     return rows
+
+
+def published_zero_shot(model: str, pretraining: str | None = None) -> list[tuple[str, list[float], str]]:
+    """Zero-shot figures of a model: benchmark, top-1 and top-5 in per cent, and the source in words."""
+    sources = load_published()["sources"]
+    return [
+        (benchmark, figures, sources[entry["source"]])
+        for entry in _zero_shot(model, pretraining)
+        for benchmark, figures in entry["top1_top5"].items()
+    ]
+
+
+def _zero_shot(model: str, pretraining: str | None) -> list[dict[str, Any]]:
+    return [
+        entry
+        for entry in load_published()["zero_shot"]
+        if entry["model"] == model and pretraining in (None, entry["pretraining"])
+    ]
 
 
 def _cell(figures: list[float]) -> str:

@@ -13,11 +13,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from datasets import Dataset, load_dataset
+from typing import TYPE_CHECKING, Any
 
 from modeling_ulip2.data.class_names import load_class_names
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 MANIFEST = "benchmark.json"
 FORMAT = 1
@@ -171,4 +172,6 @@ def read_benchmark(folder: str | Path, config: str | None = None, split: str = "
         raise ValueError(f"{folder} holds no complete split {split!r} of {config!r}; it holds {listed or 'nothing'}")
     # Named files enter the key of the cache with their times: a folder that was converted anew is read anew.
     files = {split: f"{config}/{split}-*.parquet"}
+    from datasets import load_dataset  # not above: the names of benchmarks are wanted without the extra `data`, too
+
     return load_dataset(str(folder), config, split=split, data_files=files)

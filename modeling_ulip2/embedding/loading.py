@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
+from modeling_ulip2.conversion.catalog import is_release
+from modeling_ulip2.conversion.named import converted_release
 from modeling_ulip2.models.configuration_captioning_ulip2 import Ulip2CaptioningConfig
 from modeling_ulip2.models.feature_extraction_ulip2 import Ulip2FeatureExtractor
 from modeling_ulip2.utils.places import find_model
@@ -28,7 +30,12 @@ def load_shape_model(
     if device is not None and kwargs.get("device_map") is not None:
         raise ValueError("device and device_map are two answers to one question: pass one of them.")
     hub = {key: value for key, value in kwargs.items() if key in _HUB_OPTIONS}
-    place = find_model(name, **{key: hub[key] for key in ("revision", "token", "cache_dir") if key in hub})
+    fetching = {key: hub[key] for key in ("revision", "token", "cache_dir") if key in hub}
+    if is_release(name):
+        place = str(converted_release(name, **fetching))
+        kwargs, hub = ({k: v for k, v in own.items() if k != "revision"} for own in (kwargs, hub))
+    else:
+        place = find_model(name, **fetching)
     config = AutoConfig.from_pretrained(place, **hub)
     if isinstance(config, Ulip2CaptioningConfig):
         raise ValueError(

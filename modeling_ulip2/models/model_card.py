@@ -240,6 +240,8 @@ def reference(name: str | None, config: Any = None) -> tuple[str | None, str]:
         return None, f"`{config.model_type}`, part of this checkpoint"
     if name is None:
         return None, _UNSAID
+    if name.startswith("open_clip:") and not os.path.exists(name.removeprefix("open_clip:")):
+        return None, f"`{name}`"
     if re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+){1,}", name) and not os.path.isdir(name):
         return "/".join(name.split("/")[:2]), f"`{name}`"
     return None, f"`{os.path.basename(os.path.normpath(name))}`, a local folder"

@@ -266,6 +266,28 @@ class Ulip2Model(FrozenTowerMixin, Ulip2PreTrainedModel):
         self._init_tower()
         self.post_init()
 
+    @classmethod
+    def from_release(cls, name: str, **kwargs: Any) -> Any:
+        """A published checkpoint by its name in `ulip2 releases`, fetched and converted on first use, and kept.
+
+        Args:
+            kwargs: of `from_pretrained`; `revision` is that of the repository in which the checkpoint lies.
+
+        Raises:
+            ValueError: there is no such checkpoint.
+            FileNotFoundError: the hub does not have or give its file.
+        """
+        try:
+            from modeling_ulip2.conversion.named import converted_release
+        except ImportError as error:
+            raise ImportError(
+                "Published checkpoints are converted by the package: pip install modeling-ulip2"
+            ) from error
+        fetching = {key: kwargs.get(key) for key in ("token", "cache_dir", "force_download")}
+        folder = converted_release(name, revision=kwargs.pop("revision", None), **fetching)
+        kwargs.pop("force_download", None)
+        return cls.from_pretrained(folder, **kwargs)
+
     @can_return_tuple
     def get_point_features(
         self,

@@ -97,6 +97,15 @@ def ulip(model_type: str = "ulip2_pointbert", with_slip: bool = False, prefix: s
     return Published(content, "ULIP", model, lambda points: model(points).pooled @ matrix, tower)
 
 
+def pointllm() -> Published:
+    """ULIP-2's training as PointLLM ships it: the encoder, and what a training leaves beside it."""
+    published = ulip()
+    tensors = published.content["state_dict"]
+    kept = {name: value for name, value in tensors.items() if name != "module.pc_projection"}
+    content = published.content | {"state_dict": kept, "optimizer": {"state": {0: {"step": 3.0}}}}
+    return Published(content, "ULIP, encoder alone", published.encoder)
+
+
 def xinstructblip() -> Published:
     published = ulip(prefix="")
     tensors = prefixed("pc_encoder.", published.content["state_dict"])
@@ -173,6 +182,7 @@ LAYOUTS: dict[str, Callable[[], Published]] = {
     },
     "ulip2_pointnext": lambda: ulip("ulip2_pointnext"),
     "xinstructblip": xinstructblip,
+    "pointllm": pointllm,
     "uni3d": uni3d,
     "openshape": openshape,
     "openshape_first": lambda: openshape(first_release=True),

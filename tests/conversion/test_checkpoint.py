@@ -61,7 +61,7 @@ def test_conversion_keeps_every_tensor(tmp_path: Path) -> None:
         ({"tensors": {"module.point_encoder.blocks.blocks.0.attn.qkv.bias": torch.zeros(72)}}, "attn.qkv.bias"),
         ({"tensors": {"module.point_encoder.norm.bias": torch.zeros(25)}}, "norm.bias"),
         ({"tensors": {"module.something_else": torch.zeros(1)}}, "something_else"),
-        ({"without": ["module.pc_projection"]}, "none of the published layouts"),
+        ({"without": ["module.pc_projection"]}, "encoder alone: a PointBertModel alone"),
     ],
 )
 def test_tensors_that_do_not_fit_are_named(tmp_path: Path, changes: dict[str, Any], named: str) -> None:

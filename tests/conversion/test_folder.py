@@ -41,11 +41,13 @@ def ulip1(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write("ulip1_pointbert", tmp_path_factory.mktemp("ulip1"))
 
 
-@pytest.mark.parametrize("name", ["ulip2_pointbert", "ulip2_pointnext", "uni3d", "openshape", "pointbert_pretraining"])
+@pytest.mark.parametrize(
+    "name", ["ulip2_pointbert", "ulip2_pointnext", "uni3d", "openshape", "pointbert_pretraining", "pointllm"]
+)
 def test_auto_classes_load_it(name: str, tmp_path: Path) -> None:
     file, folder = published.LAYOUTS[name](), write(name, tmp_path)
     model = AutoModel.from_pretrained(folder).eval()
-    assert type(model) is (PointBertModel if name == "pointbert_pretraining" else Ulip2Model)
+    assert type(model) is (PointBertModel if file.embed is None else Ulip2Model)
     features = AutoFeatureExtractor.from_pretrained(folder)
     assert features.in_channels == file.encoder.config.in_channels
     points = tiny.clouds(2, channels=features.in_channels)
@@ -291,7 +293,7 @@ def test_extractors_carry_what_a_release_says_of_its_clouds(release: Any) -> Non
     conversion: Any = SimpleNamespace(model=SimpleNamespace(config=SimpleNamespace(in_channels=channels)))
     made = feature_extractor_of(conversion, SimpleNamespace(args={}), release)  # type: ignore[arg-type]
     assert made.axes == ("xzy" if release.title.endswith("ViT-bigG-14") else "xyz")
-    assert made.sampling == ("fps" if release.layout == "ULIP" else "random")
+    assert made.sampling == ("fps" if "salesforce/ULIP" in release.source else "random")
     assert (made.num_points, made.in_channels, made.normalize, made.up_axis) == (
         release.num_points,
         channels,

@@ -54,7 +54,7 @@ def test_markdown():
     first, second = (line for line in lines if "my\\_model" in line or "my_model" in line)
     assert "50.0 / 90.0" in first and "12.5 / 90.0 (partial)" in first
     assert "25.0 / 90.0" in second and "12.5" not in second
-    assert "4. measured on ModelNet40 colored_10k, ScanObjectNN PB_T50_RS; protocol ulip2" in lines
+    assert "5. measured on ModelNet40 colored_10k, ScanObjectNN PB_T50_RS; protocol ulip2" in lines
     assert lines[-1] == "- Objaverse-LVIS was not measured"
     assert {line.count("|") for line in lines if line.startswith("|")} == {7}
 
@@ -67,7 +67,7 @@ def test_models_of_the_same_name_are_told_apart():
 def test_latex():
     text = latex_leaderboard([*published_rows(), *measured_rows(RECORDS)])
     lines = text.splitlines()
-    assert "\\textbf{my\\_model} &  & 50.0 / 90.0 &  & 12.5 / 90.0 (partial) & [4] \\\\" in lines
+    assert "\\textbf{my\\_model} &  & 50.0 / 90.0 &  & 12.5 / 90.0 (partial) & [5] \\\\" in lines
     body = [line for line in lines if line.endswith("\\\\")]
     assert len(body) == 1 + len(published_rows()) + 2
     assert {line.count("&") for line in body} == {5}

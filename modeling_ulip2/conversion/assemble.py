@@ -77,7 +77,7 @@ def convert(
     unused = {f"{layout.prefix}{layout.encoder}{name}": reason for name, reason in unused.items()} | parts.unused
     config: Any = encoder_config(encoder, weights, {**layout.fields, **(point_config or {})})
     assumed = {name: getattr(config, name) for name in encoder.hidden if name not in (point_config or {})}
-    if layout.name == "Point-BERT pre-training":
+    if layout.alone:
         with torch.device("meta"):
             model: PreTrainedModel = _model_class(encoder)(config)
         _assign(checkpoint, layout, model, weights, whole=False)
