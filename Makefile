@@ -28,7 +28,7 @@ TEST_EXTRAS := $(DEMO_EXTRAS),las,caption,benchmarks,ray,completion,docs,dev
 export HF_HUB_OFFLINE ?= 1
 export GRADIO_ANALYTICS_ENABLED ?= False
 
-.PHONY: quickstart test demo language_model caption lint format bench docs clean
+.PHONY: quickstart test demo language_model caption lint format bench docs wheel clean
 
 quickstart: $(VENV)/.installed-run
 	$(BIN)/python examples/quickstart.py --output_dir $(QUICKSTART) $(if $(MESHES),--meshes "$(MESHES)") $(QUICKSTART_ARGS)
@@ -76,6 +76,12 @@ bench: $(VENV)/.installed-test
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "build/site/index.html"
+
+# Source archive and wheel in dist/, as the package index takes them.
+wheel: $(VENV)/.installed-test
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
 
 clean:
 	rm -rf $(VENV) build *.egg-info

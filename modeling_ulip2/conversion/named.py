@@ -12,8 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from huggingface_hub import HfApi, cached_assets_path, get_hf_file_metadata, hf_hub_download, hf_hub_url
-from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub import HfApi, cached_assets_path, constants, hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from modeling_ulip2.utils.checksums import sha256_of
 from modeling_ulip2.utils.places import PlaceError
@@ -55,6 +62,12 @@ def fetch(entry: NamedRelease, **hub: Any) -> Path:
         path = Path(_download(file, _moved(entry, file, hub, error), hub))
     except GatedRepoError as error:
         raise PlaceError(f"{file.address} is gated: ask there for access, then log in (`hf auth login`).") from error
+    except RepositoryNotFoundError as error:
+        raise PlaceError(
+            f"{entry.name}: {file.address} is not on the hub any more, or is private: log in (`hf auth login`)."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise PlaceError(f"{entry.name}: {file.address} has no revision {hub.get('revision')!r}.") from error
     except (HfHubHTTPError, OfflineModeIsEnabled) as error:
         raise PlaceError(f"{entry.name}: {file.address} could not be read: {_first_line(error)}") from error
     _check(entry, file, path)
@@ -103,14 +116,6 @@ def _check(entry: NamedRelease, file: HubFile, path: Path) -> None:
             stated,
             file.sha256,
         )
-
-
-def stated_size(entry: NamedRelease, token: str | None = None) -> int | None:
-    """Bytes of the file as the hub states them now; None where it is not there."""
-    if entry.file is None:
-        return None
-    url = hf_hub_url(entry.file.repo_id, entry.file.path, repo_type=entry.file.repo_type)
-    return get_hf_file_metadata(url, token=token).size
 
 
 def convert_release(
@@ -177,7 +182,7 @@ def converted_release(name: str, *, cache_dir: str | os.PathLike[str] | None = N
     entry = find_named(name)
     revision = hub.get("revision")
     label = f"{entry.name}-v{_FORMAT}" + (f"-{revision.replace('/', '-')}" if revision else "")
-    assets = None if cache_dir is None else Path(cache_dir) / "assets"
+    assets = constants.HF_ASSETS_CACHE if cache_dir is None else Path(cache_dir) / "assets"
     folder = cached_assets_path(_LIBRARY, namespace=_NAMESPACE, assets_dir=assets) / label
     if folder.is_dir() and not hub.get("force_download"):
         return folder
@@ -193,8 +198,6 @@ def converted_release(name: str, *, cache_dir: str | os.PathLike[str] | None = N
 
 
 def _why() -> str:
-    from huggingface_hub import constants
-
     return "HF_HUB_OFFLINE forbids to fetch it." if constants.HF_HUB_OFFLINE else "the hub did not answer."
 
 

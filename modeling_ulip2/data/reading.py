@@ -19,6 +19,7 @@ from datasets import Dataset, IterableDataset, load_dataset, load_dataset_builde
 from datasets.exceptions import DatasetNotFoundError
 from torch.utils.data import Dataset as TorchDataset
 
+from modeling_ulip2.data.origin import dataset_address, origin_of
 from modeling_ulip2.data.schema import TRIPLETS_CONFIG
 from modeling_ulip2.utils.places import NOWHERE, PlaceError, is_hub_name
 
@@ -58,7 +59,10 @@ def read_triplets(dataset: str, streaming: bool = False) -> Dataset | IterableDa
 
 def load_config(dataset: str, config: str, streaming: bool = False) -> Dataset | IterableDataset:
     """All rows of one config of a dataset folder or hub repository, as the files are now."""
-    return load_dataset(dataset, config, split="train", streaming=streaming, **_named_files(dataset, config))
+    rows = load_dataset(dataset, config, split="train", streaming=streaming, **_named_files(dataset, config))
+    if not Path(dataset).expanduser().is_dir():
+        rows.info.homepage = rows.info.homepage or dataset_address(dataset)
+    return rows
 
 
 def config_files(dataset: str, config: str) -> list[str]:
@@ -164,6 +168,7 @@ class TripletDataset(TorchDataset):
         if features is None:
             check_views(triplets)
         self.ids: list[str] = list(triplets["id"])
+        self.origin = origin_of(triplets)  # for the card of what is trained on it
         self._triplets = _arrow(triplets, columns)
         self._features, self._feature_rows = None, None
         if features is not None:

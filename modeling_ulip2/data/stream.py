@@ -17,6 +17,7 @@ from datasets.distributed import split_dataset_by_node
 from torch.utils.data import IterableDataset as TorchIterableDataset
 from torch.utils.data import get_worker_info
 
+from modeling_ulip2.data.origin import origin_of
 from modeling_ulip2.data.reading import FEATURE_COLUMNS, POINT_COLUMNS, RAW_COLUMNS, Row, decode_row
 
 # Rows that a file is asked for at a time; some 300 kilobytes each with embeddings.
@@ -49,6 +50,7 @@ class TripletStream(TorchIterableDataset):
     ):
         source = triplets
         # rows of `joined_rows` come from a generator, all others from Arrow tables
+        self.origin = origin_of(triplets)  # for the card of what is trained on it
         self.has_features = triplets.info.builder_name == "generator"
         if not self.has_features:
             present = triplets.column_names or POINT_COLUMNS + RAW_COLUMNS

@@ -93,6 +93,8 @@ class CardMixin:
             tags=tags,
             base_model=own.base_model,
             datasets=list(facts.datasets) or None,
+            # the hub wants a name of a license that it does not know
+            **({"license_name": "see-the-card"} if facts.license == "other" else {}),  # type: ignore[arg-type]
             model_name=title if facts.results else None,
             eval_results=[_eval_result(result) for result in facts.results] or None,
         )

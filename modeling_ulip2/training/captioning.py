@@ -57,6 +57,7 @@ class CaptioningTrainer(CloudTrainer):
     """
 
     args: CaptioningArguments
+    held_out_name = "held-out captions"
 
     def __init__(self, *arguments: Any, **kwargs: Any):
         super().__init__(*arguments, **kwargs)

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers.trainer
 from accelerate.utils import broadcast_object_list
+from huggingface_hub import HfApi
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import IntervalStrategy, Trainer, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import HubStrategy
 
 from modeling_ulip2.data.collator import CloudCollator
+from modeling_ulip2.data.origin import DataOrigin, origin_of
+from modeling_ulip2.models.model_card import CardFacts, CardMixin, CardResult
 from modeling_ulip2.models.references import ReferringConfigMixin
 from modeling_ulip2.training.callbacks import CollatorEpoch, LossGuard
+from modeling_ulip2.utils.publishing import check_paths, glob_escaped, published_files
 
 logger = logging.getLogger(__name__)
 
@@ -29,14 +37,26 @@ TRAIN_RESULTS, EVAL_RESULTS = "train_results.json", "eval_results.json"
 class CloudTrainer(Trainer):
     """Takes what `Trainer` takes; with a `CloudCollator`, draws follow the epoch, and evaluation draws nothing anew.
 
-    A loss that is lost stops the training with a clear message.
+    A loss that is lost stops the training with a clear message. Uploads hold the model, its processor, its card and
+    its figures, whatever `hub_strategy` says, and nothing that a training leaves beside them.
     """
+
+    # what the model's maker says of it, and what a card of this training has made of that
+    _given_facts: CardFacts | None = None
+    _told_facts: CardFacts | None = None
+    # what cards call the rows on which it is evaluated
+    held_out_name = "held-out triplets"
 
     def __init__(self, *arguments: Any, **kwargs: Any):
         args = kwargs.get("args", arguments[1] if len(arguments) > 1 else None)
         if args is not None and kwargs.get("eval_dataset", arguments[4] if len(arguments) > 4 else None) is None:
             _without_evaluation(args)
         super().__init__(*arguments, **kwargs)
+        if self.args.push_to_hub and self.args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            logger.warning(
+                f"hub_strategy {HubStrategy(self.args.hub_strategy).value} uploads the weights of checkpoints, but no "
+                "optimizer and random states: a training goes on from its output folder alone"
+            )
         self.loss_guard = LossGuard()
         if isinstance(self.data_collator, CloudCollator):
             self.add_callback(CollatorEpoch(self.data_collator))
@@ -53,7 +73,18 @@ class CloudTrainer(Trainer):
     def push_to_hub(self, *arguments: Any, **kwargs: Any) -> Any:
         """As in transformers; raises as `init_hf_repo` does."""
         self._check_upload()
-        return super().push_to_hub(*arguments, **kwargs)
+        with uploads_of_models():
+            return super().push_to_hub(*arguments, **kwargs)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """As in transformers, with the remote code and the card, which it leaves for the end of the training."""
+        if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:
+            self._check_upload()
+            for code in Path(checkpoint_folder).glob("*.py"):
+                shutil.copy(code, str(self.args.output_dir))
+            self.create_model_card()
+        with uploads_of_models():
+            super()._push_from_checkpoint(checkpoint_folder)
 
     def _check_upload(self) -> None:
         config = getattr(self.accelerator.unwrap_model(self.model), "config", None)
@@ -64,6 +95,70 @@ class CloudTrainer(Trainer):
                 raise ValueError(
                     f"{error} A trainer cannot: train without push_to_hub, and upload the model."
                 ) from None
+
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: Any = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: Any = None,
+        dataset_tags: Any = None,
+        dataset: Any = None,
+        dataset_args: Any = None,
+    ) -> None:
+        """Writes the model's own card with this run in it; called by `Trainer.push_to_hub`.
+
+        Of the arguments, `license`, `tags`, `model_name` and `dataset_tags` (hub names) enter the card. What they and
+        the model's `card_facts` leave out is told by the training rows: the repositories and licenses of the data.
+        """
+        if not self.is_world_process_zero() or self.model is None:
+            return
+        model: Any = self.accelerator.unwrap_model(self.model)
+        if not isinstance(model, CardMixin):  # of transformers itself
+            super().create_model_card(
+                language, license, tags, model_name, finetuned_from, tasks, dataset_tags, dataset, dataset_args
+            )
+            return
+        if model.card_facts is not self._told_facts:  # else those of an earlier step
+            self._given_facts = model.card_facts
+        facts, origin = self._given_facts or CardFacts(), self._origin()
+        sentences = (self._training_summary(), "" if license or facts.license else origin.sentence())
+        model.card_facts = self._told_facts = replace(
+            facts,
+            license=license or facts.license or origin.license,
+            title=model_name or facts.title,
+            tags=_listed(tags) or facts.tags,
+            datasets=_listed(dataset_tags) or facts.datasets or origin.datasets,
+            training=facts.training or "\n\n".join(filter(None, sentences)),
+            results=facts.results or self._last_results(),
+        )
+        model.write_card(self.args.output_dir, getattr(self, "hub_model_id", None) or "FOLDER")
+
+    def _origin(self) -> DataOrigin:
+        known = getattr(self.train_dataset, "origin", None)
+        return known if isinstance(known, DataOrigin) else origin_of(self.train_dataset)
+
+    def _training_summary(self) -> str:
+        args, state = self.args, self.state
+        clouds = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
+        return (
+            f"{state.global_step:,} steps ({state.epoch or 0:g} epochs) of {clouds} clouds with "
+            f"`{type(self).__name__}`: AdamW, learning rate {args.learning_rate:g} at its peak, "
+            f"weight decay {args.weight_decay:g}, "
+            f"seed {args.seed}."
+        )
+
+    def _last_results(self) -> list[CardResult]:
+        """Figures of the last evaluation."""
+        evaluations = [entry for entry in self.state.log_history if any(name.startswith("eval_") for name in entry)]
+        speed = ("_runtime", "_per_second")
+        return [
+            CardResult(self.held_out_name, name.removeprefix("eval_"), round(value, 4), "evaluation after training")
+            for name, value in (evaluations[-1] if evaluations else {}).items()
+            if name.startswith("eval_") and isinstance(value, (int, float)) and not name.endswith(speed)
+        ]
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *arguments: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(model, inputs, *arguments, **kwargs)
@@ -106,6 +201,7 @@ class CloudTrainer(Trainer):
         if self.eval_dataset is not None:
             metrics = self.evaluate()
             self.save_metrics("eval", metrics)
+        self.create_model_card()
         self.save_state()
         return metrics
 
@@ -145,6 +241,35 @@ def _without_evaluation(args: TrainingArguments) -> None:
 
 def _steps_of(checkpoint: Path) -> int:
     return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)).global_step
+
+
+def _listed(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+class _ModelUploads:
+    """A client of the hub that uploads of a folder what a model is made of, and nothing else."""
+
+    def __init__(self, api: HfApi) -> None:
+        self._api = api
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._api, name)
+
+    def upload_folder(self, *, folder_path: str, ignore_patterns: Any = None, **upload: Any) -> Any:
+        files = published_files(Path(folder_path))
+        check_paths(Path(folder_path), files)
+        return self._api.upload_folder(
+            folder_path=folder_path, allow_patterns=[glob_escaped(name) for name in files], **upload
+        )
+
+
+@contextmanager
+def uploads_of_models() -> Iterator[None]:
+    """While it lasts, `Trainer` uploads no optimizer and random states, arguments, checkpoints and logs."""
+    api = _ModelUploads(transformers.trainer.hf_api())
+    with attributes(transformers.trainer, hf_api=lambda: api):
+        yield
 
 
 @contextmanager

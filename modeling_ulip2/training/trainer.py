@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +14,6 @@ from torch.utils.data import DataLoader
 from transformers import EvalPrediction, IntervalStrategy
 
 from modeling_ulip2.data.stream import TripletStream
-from modeling_ulip2.models.model_card import CardFacts, CardResult
 from modeling_ulip2.training.arguments import Ulip2TrainingArguments
 from modeling_ulip2.training.callbacks import LogitScaleClamp
 from modeling_ulip2.training.cloud_trainer import CloudTrainer, attributes
@@ -136,65 +134,11 @@ class Ulip2Trainer(CloudTrainer):
             prefetch_factor=self.args.dataloader_prefetch_factor,
         )
 
-    def create_model_card(
-        self,
-        language: str | None = None,
-        license: str | None = None,
-        tags: Any = None,
-        model_name: str | None = None,
-        finetuned_from: str | None = None,
-        tasks: Any = None,
-        dataset_tags: Any = None,
-        dataset: Any = None,
-        dataset_args: Any = None,
-    ) -> None:
-        """Writes the model's own card with this run in it; called by `Trainer.push_to_hub`.
-
-        Of the arguments, `license`, `tags`, `model_name` and `dataset_tags` (hub names) enter the card.
-        """
-        if not self.is_world_process_zero() or self.model is None:
-            return
-        model = self.accelerator.unwrap_model(self.model)
-        facts = model.card_facts or CardFacts()
-        model.card_facts = replace(
-            facts,
-            license=license or facts.license,
-            title=model_name or facts.title,
-            tags=_listed(tags) or facts.tags,
-            datasets=_listed(dataset_tags) or facts.datasets,
-            training=facts.training or self._training_summary(),
-            results=facts.results or self._last_results(),
-        )
-        model.write_card(self.args.output_dir, getattr(self, "hub_model_id", None) or "FOLDER")
-
-    def _training_summary(self) -> str:
-        args, state = self.args, self.state
-        clouds = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
-        return (
-            f"{state.global_step:,} steps ({state.epoch or 0:g} epochs) of {clouds} clouds with `Ulip2Trainer`: "
-            f"AdamW, learning rate {args.learning_rate:g} at its peak, weight decay {args.weight_decay:g}, "
-            f"seed {args.seed}."
-        )
-
-    def _last_results(self) -> list[CardResult]:
-        """Figures of the last evaluation."""
-        evaluations = [entry for entry in self.state.log_history if any(name.startswith("eval_") for name in entry)]
-        speed = ("_runtime", "_per_second")
-        return [
-            CardResult("held-out triplets", name.removeprefix("eval_"), round(value, 4), "evaluation after training")
-            for name, value in (evaluations[-1] if evaluations else {}).items()
-            if name.startswith("eval_") and isinstance(value, (int, float)) and not name.endswith(speed)
-        ]
-
     def train(self, *arguments: Any, **kwargs: Any) -> Any:
         # Trainer writes the special tokens of whatever has a tokenizer into the model's configuration: ours has none
         saved = SimpleNamespace(save_pretrained=getattr(self.processing_class, "save_pretrained", None))
         with attributes(self, processing_class=saved if self.processing_class is not None else None):
             return super().train(*arguments, **kwargs)
-
-
-def _listed(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or ())
 
 
 def _length(dataset: Any) -> int | None:
