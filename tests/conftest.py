@@ -12,7 +12,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if not os.path.exists("/dev/nvidiactl"):  # Triton's kernels run in its interpreter; set before Triton is imported
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-from tests.hub.fixtures import loopback_hub  # noqa: E402, F401
+from tests.hub.fixtures import loopback_hub, uploads  # noqa: E402, F401
 
 DEFAULT_VECTORS = Path(__file__).parent / "vectors"
 

@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import Any
 
-from modeling_ulip2.utils.command_line import CommandParser, config_field
+from modeling_ulip2.utils.command_line import CommandParser, config_field, repository
 from modeling_ulip2.utils.scripts import DONE
 
 from .shared import add_command, print_rows
@@ -43,7 +43,7 @@ def _fill(parser: CommandParser) -> None:
         "--push-to-hub",
         "--push_to_hub",
         metavar="ORG/NAME",
-        type=_repository,
+        type=repository,
         help="upload the folder as this model, made if it is new; log in first with `hf auth login`",
     )
     add("--private", action="store_true", help="make a new repository on the hub private")
@@ -117,17 +117,3 @@ def _publish(options: argparse.Namespace, title: str) -> str:
             f"`hf upload {options.push_to_hub} {options.output_dir}`."
         ) from error
     return str(commit.repo_url)
-
-
-def _repository(text: str) -> str:
-    """An argument that names a repository of an organization or person."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    try:
-        validate_repo_id(text)
-    except HFValidationError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    if "/" not in text:
-        raise argparse.ArgumentTypeError(f"expected ORG/NAME, got {text!r}")
-    return text

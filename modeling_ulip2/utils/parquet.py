@@ -15,10 +15,12 @@ from .files import whole_file
 if TYPE_CHECKING:
     from datasets import Features
 
-ROW_GROUP_SIZE = 100  # what `datasets` chooses for images
+# Rows of a group: what `datasets` chooses for images, and fewer where a group would become larger than what the hub's
+# viewer reads at once. The page index lets it read single rows.
+ROW_GROUP_SIZE, ROW_GROUP_BYTES = 100, 100_000_000
 # Coordinates and embeddings hardly repeat, so that dictionaries of them cost most of the time of reading. Captions do,
 # and their embeddings with them, 2 D bytes at a time: zstd finds those, snappy does not.
-ENCODING = {"use_dictionary": False, "compression": "zstd"}
+ENCODING = {"use_dictionary": False, "compression": "zstd", "write_page_index": True}
 _ROWS_AT_ONCE = 10_000
 
 
@@ -30,8 +32,15 @@ def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], features: Featu
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as file:
         table = Dataset.from_dict(columns, features=features).data.table
-        pq.write_table(table, file, row_group_size=ROW_GROUP_SIZE, **ENCODING)
+        pq.write_table(table, file, row_group_size=rows_of_a_group(table), **ENCODING)
     return path.stat().st_size, table.nbytes
+
+
+def rows_of_a_group(table: pa.Table) -> int:
+    """How many rows of a table make a group that the viewer of the hub can read."""
+    if not table.num_rows:
+        return ROW_GROUP_SIZE
+    return max(1, min(ROW_GROUP_SIZE, ROW_GROUP_BYTES * table.num_rows // max(1, table.nbytes)))
 
 
 def write_table(path: Path, rows: Iterable[Mapping[str, Any]], features: Features) -> None:

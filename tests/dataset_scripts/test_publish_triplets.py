@@ -2,37 +2,21 @@ import shutil
 from pathlib import Path
 
 import build_triplets
+import pyarrow.parquet as pq
 import pytest
+from datasets import load_dataset
+from datasets.exceptions import DatasetNotFoundError
 from filelock import FileLock
+from huggingface_hub import DatasetCard
 from PIL import Image
 
 from modeling_ulip2.building.publishing import dataset as publish_triplets
+from tests.hub.server import TOKEN
 from tests.training.world import write_dataset
 
 from .shapes import build_arguments
 
 REPOSITORY = "someone/boxes"
-
-
-class Hub:
-    """Stands for `HfApi` and keeps what would be uploaded."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[str, dict]] = []
-
-    def create_repo(self, repo_id: str, **options) -> str:
-        self.calls.append(("create_repo", {"repo_id": repo_id, **options}))
-        return f"https://example.org/datasets/{repo_id}"
-
-    def upload_folder(self, **options) -> None:
-        self.calls.append(("upload_folder", options))
-
-
-@pytest.fixture
-def hub(monkeypatch) -> Hub:
-    hub = Hub()
-    monkeypatch.setattr(publish_triplets, "HfApi", lambda: hub)
-    return hub
 
 
 @pytest.fixture
@@ -45,21 +29,55 @@ def folder(built, tmp_path) -> Path:
     return folder
 
 
-def test_a_complete_dataset_is_uploaded_with_samples_on_its_card(folder, hub, capsys):
+def test_a_complete_dataset_is_uploaded_with_samples_on_its_card(folder, loopback_hub, capsys):
     publish_triplets.main([str(folder), "--push-to-hub", REPOSITORY, "--private"])
-    (create, options), (upload, what) = hub.calls
-    assert (create, upload) == ("create_repo", "upload_folder")
-    assert options == {"repo_id": REPOSITORY, "repo_type": "dataset", "private": True, "exist_ok": True}
-    assert what["repo_id"] == REPOSITORY and what["folder_path"] == folder and what["repo_type"] == "dataset"
-    assert ".lock" in what["ignore_patterns"]
+    repository = loopback_hub[REPOSITORY]
+    assert repository.kind == "dataset" and repository.private
+    assert ".lock" not in repository.files and "samples.jpg" in repository.files
+    for name, content in repository.files.items():
+        assert str(folder.parent).encode() not in content, name
     card = (folder / "README.md").read_text()
+    assert repository.files["README.md"].decode() == card
     assert card.index("## Samples") < card.index("(samples.jpg)") < card.index("## Source")
     assert f'load_dataset("{REPOSITORY}", "triplets"' in card and "…" not in card.split("```")[1]
     with Image.open(folder / "samples.jpg") as picture:
         assert picture.width > 1000
-    assert "https://example.org/datasets/someone/boxes" in capsys.readouterr().out
+    assert f"{loopback_hub.endpoint}/datasets/{REPOSITORY}" in capsys.readouterr().out
+    DatasetCard(card).validate(repo_type="dataset")  # by the hub
+    before = len(repository.commits)
     publish_triplets.main([str(folder), "--push-to-hub", REPOSITORY])  # and again after a stop
-    assert (folder / "README.md").read_text() == card and len(hub.calls) == 4
+    assert (folder / "README.md").read_text() == card and len(repository.commits) == before
+
+
+def test_what_was_published_is_read_by_anybody(folder, loopback_hub, monkeypatch):
+    """Whole and streamed, the default config without its name, at a revision, and with a token where it is private."""
+    publish_triplets.main([str(folder), "--push-to-hub", REPOSITORY, "--private"])
+    here = load_dataset(str(folder), "triplets", split="train")
+    whole = load_dataset(REPOSITORY, split="train")
+    assert whole.column_names == here.column_names and whole["id"] == here["id"]
+    assert whole[0]["views"][0].size == here[0]["views"][0].size
+    loopback_hub.requests.clear()
+    streamed = list(load_dataset(REPOSITORY, split="train", streaming=True).select_columns(["id", "xyz"]))
+    assert [row["id"] for row in streamed] == here["id"]
+    assert any(asked.range for asked in loopback_hub.asked("GET", "storage"))  # parts of files, not the files
+    features = load_dataset(REPOSITORY, "features", split="train")
+    assert sorted(features["id"]) == sorted(here["id"])
+    repository = loopback_hub[REPOSITORY]
+    repository.branches["v1"] = repository.branches["main"]
+    repository.commit("emptied", {"README.md": repository.files["README.md"]})
+    assert load_dataset(REPOSITORY, split="train", revision="v1")["id"] == here["id"]
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(DatasetNotFoundError):
+        load_dataset(REPOSITORY, split="train", revision="v1")
+    assert load_dataset(REPOSITORY, split="train", revision="v1", token=TOKEN)["id"] == here["id"]
+
+
+def test_files_are_within_what_the_viewer_reads(folder):
+    for path in folder.glob("*/*.parquet"):
+        file = pq.ParquetFile(path)
+        groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
+        assert all(group.num_rows <= 100 and group.total_byte_size <= 1e8 for group in groups)
+        assert all(group.column(0).has_offset_index and group.column(0).has_column_index for group in groups)
 
 
 def edit(folder: Path, old: str, new: str) -> None:
@@ -99,7 +117,7 @@ DEFECTS = {
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
-def test_nothing_is_uploaded_while_something_is_missing(folder, hub, defect):
+def test_nothing_is_uploaded_while_something_is_missing(folder, loopback_hub, defect):
     spoil, message = DEFECTS[defect]
     spoil(folder)
     before = sorted(path.name for path in folder.iterdir())
@@ -107,31 +125,34 @@ def test_nothing_is_uploaded_while_something_is_missing(folder, hub, defect):
         publish_triplets.main([str(folder), "--push-to-hub", REPOSITORY])
     with pytest.raises(SystemExit, match=message):
         publish_triplets.main([str(folder), "--check"])
-    assert hub.calls == [] and sorted(path.name for path in folder.iterdir() if path.name != ".lock") == before
+    assert (
+        not loopback_hub.repositories
+        and sorted(path.name for path in folder.iterdir() if path.name != ".lock") == before
+    )
 
 
-def test_nothing_is_uploaded_during_a_build(folder, hub):
+def test_nothing_is_uploaded_during_a_build(folder, loopback_hub):
     with FileLock(folder / ".lock"), pytest.raises(SystemExit, match="a build is writing into it"):
         publish_triplets.main([str(folder), "--push-to-hub", REPOSITORY])
-    assert hub.calls == []
+    assert not loopback_hub.repositories
 
 
-def test_a_build_can_end_with_its_publication(built, meshes, tower, hub, tmp_path):
+def test_a_build_can_end_with_its_publication(built, meshes, tower, loopback_hub, tmp_path):
     """Here it may not: the boxes have no license."""
     output = shutil.copytree(built, tmp_path / "boxes")
     with pytest.raises(SystemExit, match=r"(?s)license is 'unknown'.*Nothing was uploaded"):
         build_triplets.main(build_arguments(meshes[0], output, tower, "--push-to-hub", REPOSITORY))
-    assert hub.calls == []
+    assert not loopback_hub.repositories
 
 
-def test_a_hub_that_cannot_be_reached_is_a_sentence(folder, monkeypatch):
-    class Offline(Hub):
-        def create_repo(self, repo_id: str, **options) -> str:
-            raise ConnectionError("no route to the hub.")
-
-    monkeypatch.setattr(publish_triplets, "HfApi", Offline)
-    with pytest.raises(SystemExit, match="no route to the hub. The same command goes on"):
+def test_a_hub_that_cannot_be_reached_is_a_sentence(folder, loopback_hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_another")
+    with pytest.raises(SystemExit, match="(?s)cannot upload .*401.*The same command goes on"):
         publish_triplets.main([str(folder), "--push-to-hub", REPOSITORY])
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(SystemExit, match="(?s)cannot upload .*offline.*The same command goes on"):
+        publish_triplets.main([str(folder), "--push-to-hub", REPOSITORY])
+    assert not loopback_hub.repositories
 
 
 def test_a_converted_folder_needs_a_card_of_its_own(tmp_path):

@@ -49,6 +49,35 @@ def loopback_hub(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempP
         hub.stop()
 
 
+class Uploads:
+    """The one repository that a test uploads to."""
+
+    def __init__(self, hub: LoopbackHub, name: str) -> None:
+        self.hub, self.name = hub, name
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """What it holds; {} where nothing made it."""
+        found = self.hub.repositories.get(("model", self.name))
+        return {} if found is None else {path: own for path, own in found.files.items() if path != ".gitattributes"}
+
+    @property
+    def text(self) -> str:
+        """The card."""
+        return self.files["README.md"].decode()
+
+    def start_with(self, card: str | None = None) -> None:
+        """Makes it anew, with a card of a person or without."""
+        self.hub.repositories.pop(("model", self.name), None)
+        if card is not None:
+            self.hub.add(self.name, {"README.md": card.encode()})
+
+
+@pytest.fixture
+def uploads(loopback_hub: LoopbackHub) -> Uploads:
+    return Uploads(loopback_hub, "someone/shapes")
+
+
 def environment(hub: LoopbackHub, home: Path, token: str | None = TOKEN) -> dict[str, str]:
     """Variables with which a new process takes the loopback for the hub."""
     return {

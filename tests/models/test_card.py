@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-import transformers.utils.hub as hub
 from huggingface_hub import ModelCard
-from huggingface_hub.errors import EntryNotFoundError
 
 from modeling_ulip2 import (
     CardFacts,
@@ -24,6 +21,7 @@ from modeling_ulip2 import (
 )
 from modeling_ulip2.models.configuration_ulip2 import POINT_ENCODERS
 from modeling_ulip2.models.model_card import MARK
+from tests.hub.fixtures import Uploads
 from tests.models import tiny
 
 NAME = "someone/shapes"
@@ -51,64 +49,18 @@ EVERY_CLASS: dict[str, Any] = {
 }
 
 
-class Hub:
-    """What transformers asks of the hub when it uploads; keeps the files."""
-
-    def __init__(self) -> None:
-        self.card: str | None = None  # in the repository before
-        self.files: dict[str, bytes] = {}
-
-    def create_repo(self, repo_id: str, **kwargs: Any) -> SimpleNamespace:
-        return SimpleNamespace(repo_id=repo_id)
-
-    def create_commit(self, repo_id: str, operations: list[Any], **kwargs: Any) -> str:
-        for operation in operations:
-            source = operation.path_or_fileobj
-            self.files[operation.path_in_repo] = source if isinstance(source, bytes) else Path(source).read_bytes()
-        return f"https://hub/{repo_id}"
-
-    def load_card(self, repo_id: str, **kwargs: Any) -> ModelCard:
-        if self.card is None:
-            raise EntryNotFoundError("there is no README.md")
-        return ModelCard(self.card)
-
-    @property
-    def text(self) -> str:
-        return self.files["README.md"].decode()
-
-
-@pytest.fixture
-def fake_hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
-    import transformers.feature_extraction_utils
-    import transformers.modeling_utils
-    import transformers.processing_utils
-
-    fake = Hub()
-    places = (
-        hub,
-        transformers.modeling_utils,
-        transformers.feature_extraction_utils,
-        transformers.processing_utils,
-    )
-    for module in places:
-        if hasattr(module, "hf_api"):
-            monkeypatch.setattr(module, "hf_api", lambda: fake)
-    monkeypatch.setattr(hub.ModelCard, "load", fake.load_card)
-    return fake
-
-
 @pytest.mark.parametrize("kind", EVERY_CLASS)
-def test_push_to_hub(kind: str, fake_hub: Hub) -> None:
+def test_push_to_hub(kind: str, uploads: Uploads) -> None:
     saved = EVERY_CLASS[kind]()
     saved.push_to_hub(NAME, tags=["mine"])
-    text, data = fake_hub.text, ModelCard(fake_hub.text).data
+    text, data = uploads.text, ModelCard(uploads.text).data
     assert data.library_name == "transformers" and data.pipeline_tag == "feature-extraction"
     assert {"3d", "point-cloud", "ulip-2", "mine"} <= set(data.tags)
     assert type(saved).__name__ in text and f'from_pretrained("{NAME}"' in text and "FOLDER" not in text
-    assert any(name.endswith("_ulip2.py") for name in fake_hub.files)  # remote code goes along
-    assert any(name.endswith(".json") for name in fake_hub.files)
+    assert any(name.endswith("_ulip2.py") for name in uploads.files)  # remote code goes along
+    assert any(name.endswith(".json") for name in uploads.files)
     if "Extractor" not in kind and "Processor" not in kind:
-        assert "model.safetensors" in fake_hub.files and f"{saved.num_parameters():,}" in text
+        assert "model.safetensors" in uploads.files and f"{saved.num_parameters():,}" in text
         assert "license | not stated" in text
     assert data.base_model == ("openai/clip-tiny" if kind == "Ulip2Model" else None)
 
@@ -121,7 +73,7 @@ def test_save_pretrained_writes_a_card(kind: str, tmp_path: Path) -> None:
     assert ModelCard(text).data.library_name == "transformers"
 
 
-def test_facts(fake_hub: Hub, tmp_path: Path) -> None:
+def test_facts(uploads: Uploads, tmp_path: Path) -> None:
     model = Ulip2Model(make_config(clip_name_or_path="owner/repository/tower"))
     model.card_facts = CardFacts(
         title="Chairs",
@@ -132,7 +84,7 @@ def test_facts(fake_hub: Hub, tmp_path: Path) -> None:
         tags=["furniture"],
     )
     model.save_pretrained(tmp_path)
-    for text in ((tmp_path / "README.md").read_text(), model.push_to_hub(NAME) and fake_hub.text):
+    for text in ((tmp_path / "README.md").read_text(), model.push_to_hub(NAME) and uploads.text):
         data = ModelCard(text).data
         assert (data.license, data.datasets, data.base_model) == (
             "cc-by-4.0",
@@ -158,7 +110,7 @@ def test_a_tower_of_this_machine_is_no_base_model(tmp_path: Path) -> None:
     assert f"parameters | {Ulip2Model(make_config()).num_parameters():,}, the image-text model not counted" in text
 
 
-def test_a_persons_card_survives(fake_hub: Hub, tmp_path: Path) -> None:
+def test_a_persons_card_survives(uploads: Uploads, tmp_path: Path) -> None:
     model, mine = EVERY_CLASS["Ulip2Model"](), "# Mine\n\nWritten by hand.\n"
     model.save_pretrained(tmp_path)
     model.card_facts = CardFacts(license="mit")
@@ -168,14 +120,14 @@ def test_a_persons_card_survives(fake_hub: Hub, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     assert (tmp_path / "README.md").read_text() == mine
     model.save_pretrained(tmp_path, push_to_hub=True, repo_id=NAME)
-    assert (tmp_path / "README.md").read_text() == fake_hub.text == mine
+    assert (tmp_path / "README.md").read_text() == uploads.text == mine
 
-    fake_hub.card = "---\nlicense: mit\n---\n\n# On the hub\n"
+    uploads.start_with("---\nlicense: mit\n---\n\n# On the hub\n")
     model.push_to_hub(NAME)
-    assert "# On the hub" in fake_hub.text and MARK not in fake_hub.text
-    fake_hub.card = str(model.card(NAME)).replace("mit", "apache-2.0")
+    assert "# On the hub" in uploads.text and MARK not in uploads.text
+    uploads.start_with(str(model.card(NAME)).replace("mit", "apache-2.0"))
     model.push_to_hub(NAME)  # written by an earlier upload: renewed
-    assert "license | mit" in fake_hub.text
+    assert "license | mit" in uploads.text
 
 
 def test_the_card_of_a_processor_gives_way_to_that_of_the_model(tmp_path: Path) -> None:
@@ -186,10 +138,10 @@ def test_the_card_of_a_processor_gives_way_to_that_of_the_model(tmp_path: Path) 
         assert "# Ulip2Model\n" in (folder / "README.md").read_text()
 
 
-def test_saving_and_uploading_at_once(fake_hub: Hub, tmp_path: Path) -> None:
+def test_saving_and_uploading_at_once(uploads: Uploads, tmp_path: Path) -> None:
     for kind in ("Ulip2PointModelWithProjection", "Ulip2FeatureExtractor", "Ulip2Processor"):
         EVERY_CLASS[kind]().save_pretrained(str(tmp_path / kind), push_to_hub=True, repo_id=NAME)
-        assert f"# {kind}\n" in fake_hub.text and f'"{NAME}"' in fake_hub.text
+        assert f"# {kind}\n" in uploads.text and f'"{NAME}"' in uploads.text
 
 
 def test_usage_of_the_card_runs(tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ from modeling_ulip2 import (
     Ulip2Processor,
 )
 from modeling_ulip2.models.references import Origin, is_local, model_location, written_reference
+from tests.hub.fixtures import Uploads
 from tests.models import tiny
-from tests.models.test_card import NAME, Hub, fake_hub  # noqa: F401
+from tests.models.test_card import NAME
 
 
 def saved_pair(root: Path) -> Path:
@@ -117,7 +118,7 @@ def test_an_embedded_tower_is_not_dropped_for_a_folder_that_is_gone(tmp_path: Pa
 REFUSED = r"(?s)clip_name_or_path is '.*/a/tower', a path of this machine.*owner/name.*include_towers=True"
 
 
-def test_uploading_a_path_is_refused(tmp_path: Path, fake_hub: Hub) -> None:  # noqa: F811
+def test_uploading_a_path_is_refused(tmp_path: Path, uploads: Uploads) -> None:
     model = Ulip2Model.from_pretrained(saved_pair(tmp_path / "a"))
     points = Ulip2PointModelWithProjection.from_pretrained(tmp_path / "a/model")
     for upload in (
@@ -130,46 +131,46 @@ def test_uploading_a_path_is_refused(tmp_path: Path, fake_hub: Hub) -> None:  # 
     ):
         with pytest.raises(ValueError, match=REFUSED):
             upload()
-    assert not fake_hub.files and not (tmp_path / "pushed/config.json").exists()
+    assert not uploads.files and not (tmp_path / "pushed/config.json").exists()
 
 
 @pytest.mark.parametrize("way", ["push_to_hub", "save_pretrained"])
-def test_uploading_with_the_tower_tells_no_path(way: str, tmp_path: Path, fake_hub: Hub) -> None:  # noqa: F811
+def test_uploading_with_the_tower_tells_no_path(way: str, tmp_path: Path, uploads: Uploads) -> None:
     model = Ulip2Model.from_pretrained(saved_pair(tmp_path / "a"))
     if way == "push_to_hub":
         model.push_to_hub(NAME, include_towers=True)
     else:
         model.save_pretrained(tmp_path / "copy", include_towers=True, push_to_hub=True, repo_id=NAME)
-    for name, content in fake_hub.files.items():
+    for name, content in uploads.files.items():
         if not name.endswith(".safetensors"):
             assert str(tmp_path) not in content.decode(), name
-    config = json.loads(fake_hub.files["config.json"])
+    config = json.loads(uploads.files["config.json"])
     assert config["clip_config"]["model_type"] == "clip" and config["clip_name_or_path"] is None
     # the model in memory is what it was
     assert model.config.clip_name_or_path == str(tmp_path / "a/tower") and model.config.clip_config is None
     downloaded = tmp_path / "downloaded"
     downloaded.mkdir()
-    for name, content in fake_hub.files.items():
+    for name, content in uploads.files.items():
         (downloaded / name).write_bytes(content)
     torch.testing.assert_close(embeds(Ulip2Model.from_pretrained(downloaded)), embeds(model))
 
 
-def test_uploading_a_hub_name(tmp_path: Path, fake_hub: Hub) -> None:  # noqa: F811
+def test_uploading_a_hub_name(tmp_path: Path, uploads: Uploads) -> None:
     model = Ulip2Model.from_pretrained(saved_pair(tmp_path / "a"))
     model.config.clip_name_or_path = "someone/clip"
     model.push_to_hub(NAME)
-    assert json.loads(fake_hub.files["config.json"])["clip_name_or_path"] == "someone/clip"
-    assert b"clip_model." not in fake_hub.files["model.safetensors"]
+    assert json.loads(uploads.files["config.json"])["clip_name_or_path"] == "someone/clip"
+    assert b"clip_model." not in uploads.files["model.safetensors"]
 
 
-def test_a_processor_tells_no_path(tmp_path: Path, fake_hub: Hub) -> None:  # noqa: F811
+def test_a_processor_tells_no_path(tmp_path: Path, uploads: Uploads) -> None:
     tiny.tokenizer().save_pretrained(tmp_path / "tower")
     tiny.image_processor().save_pretrained(tmp_path / "tower")
     from transformers import AutoImageProcessor, AutoTokenizer
 
     parts = AutoTokenizer.from_pretrained(tmp_path / "tower"), AutoImageProcessor.from_pretrained(tmp_path / "tower")
     Ulip2Processor(Ulip2FeatureExtractor(), *parts).push_to_hub(NAME)
-    assert fake_hub.files and not any(str(tmp_path).encode() in content for content in fake_hub.files.values())
+    assert uploads.files and not any(str(tmp_path).encode() in content for content in uploads.files.values())
 
 
 # --- names -----------------------------------------------------------------------------------------------------------

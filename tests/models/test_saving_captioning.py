@@ -16,9 +16,10 @@ from transformers import AutoModelForMultimodalLM, AutoProcessor, Trainer, Train
 
 from modeling_ulip2 import CardFacts, Ulip2CaptioningProcessor, Ulip2ForConditionalGeneration
 from modeling_ulip2.models.model_card import MARK
+from tests.hub.fixtures import Uploads
 from tests.models import captioning_world as world
 from tests.models.test_auto_classes import as_hub_repository, run_as_stranger
-from tests.models.test_card import NAME, Hub, fake_hub  # noqa: F401
+from tests.models.test_card import NAME
 
 LORA = {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "v_proj"], "lora_dropout": 0.5}
 
@@ -199,7 +200,7 @@ def test_cards(captioner: tuple[Any, Any], tmp_path: Path) -> None:
         model.config.language_model_name_or_path, model.config.point_model_name_or_path = names
 
 
-def test_push_to_hub(captioner: tuple[Any, Any], fake_hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_push_to_hub(captioner: tuple[Any, Any], uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
     model, processor = captioner
     with pytest.raises(
         ValueError, match="point_model_name_or_path is '/.*', a path of this machine.*include_point_model"
@@ -207,25 +208,25 @@ def test_push_to_hub(captioner: tuple[Any, Any], fake_hub: Hub, monkeypatch: pyt
         model.push_to_hub(NAME)
     with pytest.raises(ValueError, match="language_model_name_or_path is '/.*include_language_model=True"):
         model.push_to_hub(NAME, include_point_model=True)
-    assert not fake_hub.files
+    assert not uploads.files
     model.push_to_hub(NAME, include_point_model=True, include_language_model=True)
-    whole = json.loads(fake_hub.files["config.json"])
+    whole = json.loads(uploads.files["config.json"])
     assert whole["point_model_config"] and whole["text_config"] and model.config.text_config is None
     assert whole["point_model_name_or_path"] is None and whole["language_model_name_or_path"] is None
-    assert str(Path(model.config.language_model_name_or_path).parent) not in fake_hub.files["config.json"].decode()
-    fake_hub.files.clear()
+    assert str(Path(model.config.language_model_name_or_path).parent) not in uploads.files["config.json"].decode()
+    uploads.start_with()
     named = {"point_model_name_or_path": "someone/points", "language_model_name_or_path": "someone/language"}
     monkeypatch.setattr(model, "config", copy.deepcopy(model.config))
     model.config.update(named)
     model.push_to_hub(NAME, tags=["mine"])
-    assert named.items() <= json.loads(fake_hub.files["config.json"]).items()
-    data = ModelCard(fake_hub.text).data
+    assert named.items() <= json.loads(uploads.files["config.json"]).items()
+    data = ModelCard(uploads.text).data
     assert data.pipeline_tag == "any-to-any" and {"point-cloud", "qformer", "mine"} <= set(data.tags)
-    assert {"model.safetensors", "config.json", "modeling_captioning_ulip2.py"} <= fake_hub.files.keys()
-    assert len(fake_hub.files["model.safetensors"]) < 2e5 and f'from_pretrained("{NAME}"' in fake_hub.text
-    fake_hub.files.clear()
+    assert {"model.safetensors", "config.json", "modeling_captioning_ulip2.py"} <= uploads.files.keys()
+    assert len(uploads.files["model.safetensors"]) < 2e5 and f'from_pretrained("{NAME}"' in uploads.text
+    uploads.start_with()
     processor.push_to_hub(NAME)
-    assert {"tokenizer.json", "qformer_tokenizer/tokenizer.json", "processor_config.json"} <= fake_hub.files.keys()
+    assert {"tokenizer.json", "qformer_tokenizer/tokenizer.json", "processor_config.json"} <= uploads.files.keys()
 
 
 # What a stranger runs: the package cannot be imported, the network is off.
