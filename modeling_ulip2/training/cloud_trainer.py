@@ -134,7 +134,7 @@ class CloudTrainer(Trainer):
             training=facts.training or "\n\n".join(filter(None, sentences)),
             results=facts.results or self._last_results(),
         )
-        model.write_card(self.args.output_dir, getattr(self, "hub_model_id", None) or "FOLDER")
+        model.write_card(str(self.args.output_dir), getattr(self, "hub_model_id", None) or "FOLDER")
 
     def _origin(self) -> DataOrigin:
         known = getattr(self.train_dataset, "origin", None)
