@@ -8,6 +8,7 @@ from datasets import load_dataset
 from datasets.exceptions import DatasetNotFoundError
 from filelock import FileLock
 from huggingface_hub import DatasetCard
+from huggingface_hub.errors import RepositoryNotFoundError
 from PIL import Image
 
 from modeling_ulip2.building.publishing import dataset as publish_triplets
@@ -49,7 +50,7 @@ def test_a_complete_dataset_is_uploaded_with_samples_on_its_card(folder, loopbac
     assert (folder / "README.md").read_text() == card and len(repository.commits) == before
 
 
-def test_what_was_published_is_read_by_anybody(folder, loopback_hub, monkeypatch):
+def test_what_was_published_is_read_by_anybody(folder, loopback_hub, monkeypatch, tmp_path):
     """Whole and streamed, the default config without its name, at a revision, and with a token where it is private."""
     publish_triplets.main([str(folder), "--push-to-hub", REPOSITORY, "--private"])
     here = load_dataset(str(folder), "triplets", split="train")
@@ -67,8 +68,8 @@ def test_what_was_published_is_read_by_anybody(folder, loopback_hub, monkeypatch
     repository.commit("emptied", {"README.md": repository.files["README.md"]})
     assert load_dataset(REPOSITORY, split="train", revision="v1")["id"] == here["id"]
     monkeypatch.delenv("HF_TOKEN")
-    with pytest.raises(DatasetNotFoundError):
-        load_dataset(REPOSITORY, split="train", revision="v1")
+    with pytest.raises((DatasetNotFoundError, RepositoryNotFoundError)):
+        load_dataset(REPOSITORY, split="train", revision="v1", cache_dir=str(tmp_path / "of another person"))
     assert load_dataset(REPOSITORY, split="train", revision="v1", token=TOKEN)["id"] == here["id"]
 
 
