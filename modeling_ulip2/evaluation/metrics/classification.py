@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from transformers import EvalPrediction
 
@@ -102,6 +100,9 @@ def fit_linear_probe(
     Returns:
         A layer D -> num_classes.
     """
+    from sklearn.linear_model import LogisticRegression  # takes a second, and fine-tuning does without
+    from sklearn.preprocessing import StandardScaler
+
     scaler = StandardScaler()
     inputs = scaler.fit_transform(features.double().numpy())  # (N, D)
     # of two classes scikit-learn has one vector of weights, the difference of the two here, whose penalty is twice
