@@ -71,8 +71,8 @@ def published_zero_shot() -> str:
     for entry in known["zero_shot"]:
         figures = [entry["top1_top5"].get(name) for name in benchmarks]
         shown = [f"{pair[0]} / {pair[1]}" if pair else "" for pair in figures]
-        rows.append([entry["model"], entry["pretraining"], *shown, known["sources"][entry["source"]]])
-    return as_table(rows)
+        rows.append([entry["model"], entry["pretraining"], *shown, source(entry, known)])
+    return f"{as_table(rows)}\n\n{sources(known)}"
 
 
 def published_fine_tuned() -> str:
@@ -81,12 +81,28 @@ def published_fine_tuned() -> str:
     for entry in known["fine_tuned"]:
         name = entry["model"] + (", with voting" if entry["voting"] else "")
         average = entry["class_average"]
-        rows.append([name, str(entry["overall"]), str(average or ""), known["sources"][entry["source"]]])
+        rows.append([name, str(entry["overall"]), str(average or ""), source(entry, known)])
     return as_table(rows)
+
+
+def source(entry: dict, known: dict) -> str:
+    """Where a figure comes from, as a number of the list of sources."""
+    return f"[{list(known['sources']).index(entry['source']) + 1}]"
+
+
+def sources(known: dict) -> str:
+    return "Sources: " + "; ".join(f"[{n}] {text}" for n, text in enumerate(known["sources"].values(), start=1)) + "."
 
 
 def published() -> dict:
     return json.loads((ROOT / "modeling_ulip2/conversion/data/published.json").read_text(encoding="utf-8"))
+
+
+def releases() -> str:
+    """The published checkpoints that the package opens, as `ulip2 releases --markdown` prints them."""
+    from modeling_ulip2.conversion.catalog import markdown
+
+    return markdown()
 
 
 def as_table(rows: list[list[str]]) -> str:
@@ -94,7 +110,11 @@ def as_table(rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-TABLES = {"published zero-shot": published_zero_shot, "published fine-tuned": published_fine_tuned}
+TABLES = {
+    "published zero-shot": published_zero_shot,
+    "published fine-tuned": published_fine_tuned,
+    "releases": releases,
+}
 
 
 def add(files: Files, file: File) -> None:

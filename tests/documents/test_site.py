@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from docs.program_parsers import ROOT, NoParserError, command_of, command_parser, commands, help_text, program_parser
+from modeling_ulip2.conversion.catalog import CATALOG, find_named
 
 hooks = pytest.importorskip("docs.site_hooks", reason="the extra docs is not installed")
 
@@ -59,12 +60,23 @@ def test_a_notebook_becomes_a_page(tmp_path: Path) -> None:
 
 
 def test_published_figures_are_those_of_the_package() -> None:
-    assert "| ULIP-2, Point-BERT | Objaverse + ShapeNet | 84.7 / 97.1 | 50.6 / 79.1 |" in hooks.published_zero_shot()
-    assert "| ULIP-2, PointNeXt-S, with voting | 91.5 | 90.9 |" in hooks.published_fine_tuned()
+    assert (
+        "| ULIP-2, Point-BERT | Objaverse + ShapeNet | 84.7 / 97.1 | 50.6 / 79.1 |  | [2] |"
+        in hooks.published_zero_shot()
+    )
+    assert "| ULIP-2, PointNeXt-S, with voting | 91.5 | 90.9 | [1] |" in hooks.published_fine_tuned()
 
 
-def test_the_readme_is_short() -> None:
-    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+def test_the_readme_is_short_and_names_checkpoints_that_there_are() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    table = text.split("## Checkpoints")[1].split("\n## ")[0]
+    assert f"all {len(CATALOG)}" in table
+    for first, others in re.findall(r"^\| `([\w-]+)`((?:, `-[\w-]+`)*) \|", table, flags=re.MULTILINE):
+        find_named(first)
+        for ending in re.findall(r"`(-[\w-]+)`", others):
+            assert any(entry.name.startswith(first[:5]) and entry.name.endswith(ending) for entry in CATALOG), ending
+    assert hooks.releases().count("\n") > len(CATALOG)
 
 
 @pytest.mark.slow
