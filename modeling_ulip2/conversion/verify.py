@@ -154,7 +154,9 @@ def record(model: PreTrainedModel, folder: Path) -> None:
     """Writes what `model` makes of two clouds, computed in float32 on the CPU, beside its weights."""
     channels = getattr(model.config, "point_config", model.config).in_channels
     inputs = {"point_values": clouds(1024, channels)}
-    in_float32 = model if model.dtype == torch.float32 else copy.deepcopy(model).float()
+    # `model.dtype` is that of one parameter, and files mix precisions
+    whole = all(value.dtype == torch.float32 for value in model.parameters())
+    in_float32 = model if whole else copy.deepcopy(model).float()
     outputs = _run(in_float32, inputs)
     tensors = {f"input.{name}": value for name, value in inputs.items()} | outputs
     save_file(tensors, folder / RECORD)

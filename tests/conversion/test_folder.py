@@ -23,6 +23,7 @@ from modeling_ulip2.conversion import folder as folders
 from modeling_ulip2.conversion.encoders import expected_shapes
 from modeling_ulip2.conversion.folder import convert_to_folder, feature_extractor_of, release_of
 from modeling_ulip2.conversion.releases import RELEASES, find_release
+from modeling_ulip2.conversion.verify import verify_folder
 from modeling_ulip2.towers import SlipModel, load_tower
 from tests.conversion import published
 from tests.models import tiny
@@ -64,8 +65,10 @@ def test_number_of_points_is_the_one_of_the_training_run(tmp_path: Path) -> None
 
 def test_half_precision_is_kept_on_disk_and_computed_in_float32(tmp_path: Path) -> None:
     file = published.uni3d()
-    file.content["module"] = {name: value.half() for name, value in file.content["module"].items()}
+    scale = {"logit_scale": file.content["module"]["logit_scale"]}  # which a file may keep in full precision
+    file.content["module"] = {name: value.half() for name, value in file.content["module"].items()} | scale
     convert_to_folder(file.save(tmp_path / "half.pt"), tmp_path / "half", file.point_config)
+    assert max(row.of_tolerance for row in verify_folder(tmp_path / "half")) <= 1
     size = (tmp_path / "half" / "model.safetensors").stat().st_size
     model = AutoModel.from_pretrained(tmp_path / "half")
     assert model.dtype == torch.float32 and size < 3 * model.num_parameters()

@@ -227,6 +227,8 @@ def test_push_to_hub(captioner: tuple[Any, Any], uploads: Uploads, monkeypatch: 
     uploads.start_with()
     processor.push_to_hub(NAME)
     assert {"tokenizer.json", "qformer_tokenizer/tokenizer.json", "processor_config.json"} <= uploads.files.keys()
+    for name, content in uploads.files.items():  # and none of this machine's places
+        assert b"/tmp/" not in content or name.endswith((".safetensors", "tokenizer.json")), name
 
 
 # What a stranger runs: the package cannot be imported, the network is off.
