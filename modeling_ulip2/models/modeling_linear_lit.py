@@ -44,7 +44,7 @@ class LinearLitModel(ConseModel):
 
     def embed_hidden(self, hidden: Tensor) -> ConseImageOutput:
         """Image embeddings of what the last layer sees: (B, F) -> `pooler_output` (B, D)."""
-        conse = super().embed_hidden(hidden)
+        conse: Any = super().embed_hidden(hidden)
         share = self.config.map_share
         mapped = F.normalize(self.image_map(hidden.to(self.image_map.weight.dtype)), dim=-1)  # (B, D)
         own = F.normalize(conse.pooler_output, dim=-1).to(mapped.dtype)  # (B, D)
