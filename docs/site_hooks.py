@@ -33,6 +33,16 @@ SHIM = "https://unpkg.com/iframe-worker/shim"
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]+)(#[^)]*)?\)")
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Pages that `nav` forgets come last, so that none is lost."""
+    listed = str(config.nav)
+    docs = Path(config.docs_dir)
+    pages = sorted(path.relative_to(docs).as_posix() for path in docs.rglob("*.md"))
+    if forgotten := [page for page in pages if page not in listed]:
+        config.nav = [*(config.nav or []), {"More": forgotten}]
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     docs = Path(config.docs_dir)
     made = {"reference/commands.md": commands_page(), "reference/scripts.md": scripts_page()}

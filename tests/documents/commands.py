@@ -37,6 +37,10 @@ PUNCTUATION = {"&&", ";", "|", "||", "&", ">", ">>", "<"}
 SWITCHES = {"--multi_gpu", "--cpu", "--standalone", "--use_fsdp", "--no_python"}
 
 
+# Words that start so are paths in the repository.
+SEEN = ("dataset_scripts/", "docs/", "examples/", "spaces_demo/", "tests/")
+
+
 class CommandError(AssertionError):
     """A command of a document that would not work."""
 
@@ -72,6 +76,7 @@ def check_block(block: Block) -> None:
 
 def check(words: list[str]) -> None:
     program, arguments = words[0], words[1:]
+    check_paths([word.partition("::")[0] for word in words if word.startswith(SEEN)])
     if program == "ulip2":
         command = parser_of(command_of, arguments)
         named = sum(word == given for word, given in zip(command, arguments, strict=False))
@@ -108,8 +113,6 @@ def check_python(program: str, arguments: list[str]) -> None:
             check_pip(rest)
         elif module == "modeling_ulip2.cli":
             check(["ulip2", *rest])
-        elif module == "pytest":
-            check_paths([word.partition("::")[0] for word in rest if word.startswith("tests")])
         elif module.startswith("modeling_ulip2"):
             check_options(parser_of(program_parser, "-m", module), rest)
         return

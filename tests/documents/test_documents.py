@@ -232,6 +232,7 @@ def test_what_a_block_promises_is_held_against_it() -> None:
         ("ulip2 imagine", "no command imagine"),
         ("OMP_NUM_THREADS=1 python dataset_scripts/split_triplets.py … # a comment", None),
         ("python dataset_scripts/nothing.py", "there is no"),
+        ("ulip2 pretrain --config examples/configs/nothing.yaml", "there is no examples/configs/nothing.yaml"),
         ("make quickstart MESHES=folder", None),
         ("make quickstar", "knows no quickstar"),
         ("make quickstart MESH=folder", "knows no MESH"),
