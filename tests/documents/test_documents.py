@@ -81,8 +81,9 @@ def check_data(block: Block) -> None:
         assert yaml.safe_load(block.code) is not None, block.place
 
 
-# What there is in every test run, and the kinds of blocks that can run.
-PRESENT = {"nothing", "quickstart"} | ({"checkpoint"} if any((ROOT / "checkpoints").glob("*/config.json")) else set())
+# The model of our own that documents load, and what there is in every test run.
+CHECKPOINT = ROOT / "checkpoints" / "ulip2-small"
+PRESENT = {"nothing", "quickstart"} | ({"checkpoint"} if (CHECKPOINT / "config.json").exists() else set())
 PROGRAMS = ("bash", "python")
 
 
