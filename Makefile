@@ -23,7 +23,7 @@ RUN_EXTRAS := mesh,data,train,eval,openclip,offline
 DEMO_EXTRAS := $(RUN_EXTRAS),demo
 CAPTION_EXTRAS := $(RUN_EXTRAS),caption
 DOCS_EXTRAS := $(RUN_EXTRAS),caption,benchmarks,docs
-TEST_EXTRAS := $(DEMO_EXTRAS),las,caption,benchmarks,ray,completion,docs,dev
+TEST_EXTRAS := $(DEMO_EXTRAS),trackers,las,caption,benchmarks,ray,completion,docs,dev
 
 export HF_HUB_OFFLINE ?= 1
 export GRADIO_ANALYTICS_ENABLED ?= False

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -12,13 +14,21 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+if TYPE_CHECKING:
+    from modeling_ulip2.evaluation.reports.figures import Hit
+
+from modeling_ulip2.data.images import portrait
 from modeling_ulip2.data.labels import class_names_of
 from modeling_ulip2.evaluation import class_embeddings, retrieval_metrics, zero_shot_metrics
 from modeling_ulip2.evaluation.embeddings import embed_points, embed_views
 from modeling_ulip2.evaluation.metrics.retrieval import shared_texts
+from modeling_ulip2.evaluation.tracker_pictures import log_picture
 from modeling_ulip2.models.feature_extraction_ulip2 import Ulip2FeatureExtractor
 from modeling_ulip2.models.modeling_ulip2 import Ulip2Model
 from modeling_ulip2.towers import Tower
+
+# Where pictures of a training go in its output folder, and what they show.
+PICTURES, EXAMPLE_QUERIES, EXAMPLE_HITS = "retrievals", 6, 5
 
 
 class HeldOutEvaluation:
@@ -57,12 +67,14 @@ class HeldOutEvaluation:
             self.class_embeds = class_embeddings(tower.encode_text, self.class_names, templates)  # (C, D)
         texts, self.shapes_of_text, self.texts_of_shape = shared_texts([[name or ""] for name in triplets["name"]])
         self.text_embeds = tower.encode_text(texts) if texts else None  # (T, D)
+        self.texts = texts
+        self.points: Tensor | None = None  # of the last evaluation
         views = embed_views(tower, triplets, features, draw=seed, progress=False)
         self.view_embeds = torch.cat(views)  # (N, D): one view per shape
 
     def __call__(self, model: Ulip2Model) -> dict[str, float]:
         """Metrics of `model` by name, e.g. `zero_shot_top1`, `text_to_shape_recall_at_5`."""
-        points = self._embed(model)  # (N, D)
+        points = self.points = self._embed(model)  # (N, D)
         metrics: dict[str, float] = {}
 
         def add(prefix: str, own: Mapping[str, float]) -> None:
@@ -77,6 +89,28 @@ class HeldOutEvaluation:
         own = [[row] for row in range(len(points))]
         add("image_to_shape", retrieval_metrics(self.view_embeds, points, own).metrics)
         return metrics
+
+    def example_retrievals(self, queries: int = EXAMPLE_QUERIES, hits: int = EXAMPLE_HITS) -> dict[str, list[Hit]]:
+        """The best shapes for some names, as the last evaluation embedded them; {} where no shape has a name.
+
+        The names are spread over all, the same ones in every evaluation.
+        """
+        if self.text_embeds is None or self.points is None:
+            return {}
+        from modeling_ulip2.evaluation.reports.figures import Hit  # matplotlib
+
+        chosen = np.unique(np.linspace(0, len(self.texts) - 1, min(queries, len(self.texts))).astype(int))
+        found = {}
+        for text in chosen.tolist():
+            scores = self.points @ self.text_embeds[text].to(self.points)  # (N,)
+            best = scores.topk(min(hits, len(scores))).indices.tolist()
+            right = set(self.shapes_of_text[text])
+            rows = [self.triplets[row] for row in best]
+            found[self.texts[text]] = [
+                Hit(portrait(own), own["name"] or own["id"], float(scores[row]), row in right)
+                for row, own in zip(best, rows, strict=True)
+            ]
+        return found
 
     def _embed(self, model: Ulip2Model) -> Tensor:
         """(N, D) point embeddings; each process computes a part and all have them all.
@@ -103,11 +137,18 @@ class HeldOutCallback(TrainerCallback):
     """Adds the metrics of a `HeldOutEvaluation` to every evaluation of the trainer, and logs them.
 
     They carry the prefix `eval_`, so that `metric_for_best_model="zero_shot_top1"` works.
+
+    Args:
+        trainer: logs them.
+        evaluation: makes them.
+        pictures: draw the best shapes for some names, into `retrievals/` of the output folder and for whatever tracker
+            the trainer reports to. Needs matplotlib (extra `eval`).
     """
 
-    def __init__(self, trainer: Trainer, evaluation: HeldOutEvaluation):
+    def __init__(self, trainer: Trainer, evaluation: HeldOutEvaluation, pictures: bool = False):
         self.trainer = trainer
         self.evaluation = evaluation
+        self.pictures = pictures
 
     def on_evaluate(
         self,
@@ -122,3 +163,16 @@ class HeldOutCallback(TrainerCallback):
         if metrics is not None:
             metrics.update(found)
         self.trainer.log(found)
+        if self.pictures and args.should_save:
+            self._show_retrievals(Path(str(args.output_dir)), state.global_step)
+
+    def _show_retrievals(self, output_dir: Path, step: int) -> None:
+        from modeling_ulip2.evaluation.reports.figures import retrieval_sheet  # matplotlib
+
+        rows = self.evaluation.example_retrievals()
+        if not rows:
+            return
+        path = output_dir / PICTURES / f"step-{step:07d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        retrieval_sheet(path, rows, f"Held-out shapes for their names, after {step:,} steps")
+        log_picture(self.trainer, "eval/retrievals", path, step)

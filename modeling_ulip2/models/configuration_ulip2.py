@@ -21,6 +21,7 @@ from .configuration_pointconv import (
     check_shares,
 )
 from .configuration_slip import SlipConfig
+from .loss import LOSS_TYPES
 from .references import ReferringConfigMixin
 
 
@@ -283,6 +284,13 @@ class Ulip2Config(ReferringConfigMixin, PreTrainedConfig):
         gather_with_grad: in distributed training, let gradients flow through the gathered embeddings of other
             processes. The original does not (False); with True the gradient is the one that a single process would
             compute.
+        text_loss_weight, image_loss_weight: of points against texts and of points against images in the loss; 1 and 1
+            are the published ones.
+        loss_type: "clip" (cross-entropy over the batch, the published one) or "siglip" (each pair by itself, arXiv
+            2303.15343; the model then has a `logit_bias`).
+        logit_bias_init_value: of "siglip"; -10 is the paper's, which goes with a `logit_scale_init_value` of log(10).
+        loss_chunk_size: rows of a process that the loss compares with the global batch at a time, which bounds its
+            memory; None: all.
         classifier_dims: widths of the hidden layers of `Ulip2ForPointCloudClassification`; (): a linear head. None:
             as published with the encoder. Point-BERT's is (256,); PointNeXt, PointNet++ and PointMLP end in hidden
             layers of their own, so that theirs is linear; for the others nothing was published, and it is linear.
@@ -303,6 +311,11 @@ class Ulip2Config(ReferringConfigMixin, PreTrainedConfig):
     clip_config: dict | PreTrainedConfig | None = None
     logit_scale_init_value: float | int = math.log(1 / 0.07)
     gather_with_grad: bool = True
+    text_loss_weight: float | int = 1.0
+    image_loss_weight: float | int = 1.0
+    loss_type: str = "clip"
+    logit_bias_init_value: float | int = -10.0
+    loss_chunk_size: int | None = None
     classifier_dims: list | tuple | None = None
     classifier_norm: bool = False
     classifier_dropout: float | int = 0.5
@@ -315,6 +328,16 @@ class Ulip2Config(ReferringConfigMixin, PreTrainedConfig):
         super().__post_init__(**kwargs)
         check_counts(self, "projection_dim")
         check_shares(self, "classifier_dropout", "label_smoothing")
+        if self.loss_type not in LOSS_TYPES:
+            raise ValueError(f"loss_type must be one of {', '.join(LOSS_TYPES)}, not {self.loss_type!r}.")
+        weights = (self.text_loss_weight, self.image_loss_weight)
+        if min(weights) < 0 or not sum(weights):
+            raise ValueError(
+                "text_loss_weight and image_loss_weight must not be negative, and one of them positive, got "
+                f"{self.text_loss_weight} and {self.image_loss_weight}."
+            )
+        if self.loss_chunk_size is not None:
+            check_counts(self, "loss_chunk_size")
         if self.classifier_dims:
             check_counts(self, "classifier_dims")
 

@@ -62,7 +62,7 @@ class Ulip2ForPointCloudClassification(Ulip2PreTrainedModel):
     """
 
     input_modalities = ["point"]
-    _keys_to_ignore_on_load_unexpected = [r"^clip_model\.", r"^point_projection\.", r"^logit_scale$"]
+    _keys_to_ignore_on_load_unexpected = [r"^clip_model\.", r"^point_projection\.", r"^logit_(scale|bias)$"]
 
     def __init__(self, config: Ulip2Config):
         super().__init__(without_tower(config))

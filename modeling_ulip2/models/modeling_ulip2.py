@@ -19,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_ulip2 import POINT_ENCODERS, Ulip2Config
-from .loss import average_captions, contrastive_loss
+from .loss import ContrastiveTerms, average_captions, contrastive_loss, contrastive_terms
 from .model_card import ModelCardMixin
 from .modeling_pointbert import PointBertModel
 from .modeling_pointmlp import PointMLPModel
@@ -64,6 +64,7 @@ class Ulip2Output(ModelOutput):
     logits_per_point_text, logits_per_point_image: (B points, B texts or images), cosine times logit scale.
     point_embeds, text_embeds, image_embeds: (B, projection_dim); a text embedding is the mean over its captions.
     point_model_output: tokens, centers, ... of the point encoder.
+    text_loss, image_loss, text_accuracy, image_accuracy: of the loss, see `ContrastiveTerms`; without gradient.
     """
 
     loss: torch.Tensor | None = None
@@ -73,6 +74,10 @@ class Ulip2Output(ModelOutput):
     text_embeds: torch.Tensor | None = None
     image_embeds: torch.Tensor | None = None
     point_model_output: PointEncoderOutput | None = None
+    text_loss: torch.Tensor | None = None
+    image_loss: torch.Tensor | None = None
+    text_accuracy: torch.Tensor | None = None
+    image_accuracy: torch.Tensor | None = None
 
     def to_tuple(self) -> tuple[Any, ...]:
         """What is there, with the output of the point encoder as a tuple too."""
@@ -123,6 +128,8 @@ class Ulip2PreTrainedModel(ReferringModelMixin, ModelCardMixin, PreTrainedModel)
                 init.zeros_(module.bias)
         elif isinstance(module, Ulip2Model):
             init.constant_(module.logit_scale, self.config.logit_scale_init_value)
+            if isinstance(bias := module.logit_bias, nn.Parameter):
+                init.constant_(bias, self.config.logit_bias_init_value)
 
 
 class PointProjection(nn.Linear):
@@ -167,7 +174,7 @@ class Ulip2PointModel(Ulip2PreTrainedModel):
     """
 
     input_modalities = ["point"]
-    _keys_to_ignore_on_load_unexpected = [r"^clip_model\.", r"^point_projection\.", r"^logit_scale$"]
+    _keys_to_ignore_on_load_unexpected = [r"^clip_model\.", r"^point_projection\.", r"^logit_(scale|bias)$"]
 
     def __init__(self, config: Ulip2Config):
         super().__init__(without_tower(config))
@@ -200,7 +207,7 @@ class Ulip2PointModelWithProjection(Ulip2PreTrainedModel):
     """
 
     input_modalities = ["point"]
-    _keys_to_ignore_on_load_unexpected = [r"^clip_model\.", r"^logit_scale$"]
+    _keys_to_ignore_on_load_unexpected = [r"^clip_model\.", r"^logit_(scale|bias)$"]
 
     def __init__(self, config: Ulip2Config):
         super().__init__(without_tower(config))
@@ -263,6 +270,9 @@ class Ulip2Model(FrozenTowerMixin, Ulip2PreTrainedModel):
         self._make_point_model(config)
         self.point_projection = PointProjection(config)
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+        bias = torch.tensor(float(config.logit_bias_init_value)) if config.loss_type == "siglip" else None
+        self.logit_bias: nn.Parameter | None
+        self.register_parameter("logit_bias", None if bias is None else nn.Parameter(bias))
         self._init_tower()
         self.post_init()
 
@@ -455,11 +465,12 @@ class Ulip2Model(FrozenTowerMixin, Ulip2PreTrainedModel):
             )
 
         scale = self.logit_scale.float().exp()
-        loss = None
+        terms: dict[str, torch.Tensor | None] = {}
         if return_loss:
             if point_embeds is None:
                 raise ValueError("return_loss=True needs point_values.")
-            loss = contrastive_loss(point_embeds, text_embeds, image_embeds, scale, self.config.gather_with_grad)
+            compared = self.compare(point_embeds, text_embeds, image_embeds)
+            terms = vars(compared.detached()) | {"loss": compared.loss}
 
         def logits(embeds: torch.Tensor | None) -> torch.Tensor | None:
             if point_embeds is None or embeds is None:
@@ -468,13 +479,30 @@ class Ulip2Model(FrozenTowerMixin, Ulip2PreTrainedModel):
                 return scale * point_embeds @ embeds.T  # (B points, B others)
 
         return Ulip2Output(
-            loss=loss,
+            **terms,
             logits_per_point_text=logits(text_embeds),
             logits_per_point_image=logits(image_embeds),
             point_embeds=point_embeds,
             text_embeds=text_embeds,
             image_embeds=image_embeds,
             point_model_output=encoded,
+        )
+
+    def compare(
+        self, point_embeds: torch.Tensor, text_embeds: torch.Tensor | None, image_embeds: torch.Tensor | None
+    ) -> ContrastiveTerms:
+        """The loss of embeddings (B, D) that `forward` returned, in the way that the configuration says."""
+        return contrastive_terms(
+            point_embeds,
+            text_embeds,
+            image_embeds,
+            self.logit_scale.float().exp(),
+            self.config.gather_with_grad,
+            text_weight=self.config.text_loss_weight,
+            image_weight=self.config.image_loss_weight,
+            loss_type=self.config.loss_type,
+            logit_bias=self.logit_bias,
+            chunk_size=self.config.loss_chunk_size,
         )
 
     @torch.no_grad()

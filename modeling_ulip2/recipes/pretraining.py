@@ -8,16 +8,22 @@ the same command goes on after a stop, `trainer_state.json` with the loss curve,
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from datasets import Dataset, IterableDataset
+import numpy as np
+from datasets import Dataset, concatenate_datasets
 from transformers import set_seed
 
 from modeling_ulip2 import Ulip2Config, Ulip2FeatureExtractor, Ulip2Model, Ulip2Processor
 from modeling_ulip2.data.augmentation import PointAugmentation
 from modeling_ulip2.data.collator import TripletCollator
 from modeling_ulip2.data.labels import read_labels
+from modeling_ulip2.data.mixing import StreamMixture, TripletMixture
+from modeling_ulip2.data.near_duplicates import KINDS, near_duplicate_groups
 from modeling_ulip2.data.reading import TripletDataset, read_split, read_triplets, select_ids
 from modeling_ulip2.data.stream import TripletStream
 from modeling_ulip2.evaluation import load_templates
@@ -37,6 +43,8 @@ from modeling_ulip2.training.options import claim_output_dir
 logger = logging.getLogger(__name__)
 
 RUN_FILE = "pretrain.json"
+# As SigLIP starts (arXiv 2303.15343, section 3.2).
+SIGLIP_LOGIT_SCALE = math.log(10)
 
 Arguments = tuple[PretrainingModelArguments, PretrainingDataArguments, PointAugmentation, Ulip2TrainingArguments]
 
@@ -71,23 +79,14 @@ def pretrain(
         NothingLearnedError: the loss stands still.
     """
     log_to_terminal(args.should_log)
-    checkpoint = claim_output_dir(args, asdict(model_args) | asdict(data_args) | asdict(augmentation), RUN_FILE)
+    checkpoint = claim_output_dir(args, settings_of(model_args, data_args, augmentation), RUN_FILE)
     set_seed(args.seed)
 
     tower = load_tower(data_args.tower, device=args.device)
     processor, model = build_model(model_args, data_args, tower)
-    train, held_out = read_data(data_args, args, tower)
-    features, held_out_features = None, None
-    if data_args.use_features:
-        cache = Path(data_args.feature_cache)
-        if isinstance(train, Dataset):
-            features = tower_features(
-                data_args.features or data_args.dataset, train, tower, data_args.use_depth, cache
-            )
-        if held_out is not None:
-            source = data_args.features or data_args.eval_dataset or data_args.dataset
-            held_out_features = tower_features(source, held_out, tower, cache_dir=cache)
-    if features is None and not (isinstance(train, TripletStream) and train.has_features):
+    data = read_data(data_args, args, tower)
+    held_out, held_out_features = data.held_out, data.held_out_features
+    if not data.has_features:
         # one copy in memory serves evaluation and training
         reference = model.config.clip_name_or_path
         model.set_clip_model(tower.pretrained_model)
@@ -103,7 +102,7 @@ def pretrain(
             augmentation,
             args.seed if args.data_seed is None else args.data_seed,
         ),
-        train_dataset=TripletDataset(train, features) if isinstance(train, Dataset) else train,
+        train_dataset=data.train,
         eval_dataset=None if held_out is None else TripletDataset(held_out, held_out_features),
         processing_class=processor,
     )
@@ -118,7 +117,8 @@ def pretrain(
             args.eval_batch_size,
             args.seed,
         )
-        trainer.add_callback(HeldOutCallback(trainer, evaluation))
+        pictures = bool(args.report_to) if data_args.retrieval_pictures is None else data_args.retrieval_pictures
+        trainer.add_callback(HeldOutCallback(trainer, evaluation, pictures))
     return trainer.train_and_save(checkpoint, once=True)
 
 
@@ -136,21 +136,22 @@ def build_model(
     reference = str(local.resolve()) if local.is_dir() else data_args.tower
     given = {name: getattr(model_args, name) for name in model_args.ENCODER_FIELDS}
     given = {name: value for name, value in given.items() if value is not None}
+    loss = {name: getattr(model_args, name) for name in model_args.LOSS_FIELDS}
     if model_args.model_name_or_path is None:
+        if model_args.loss_type == "siglip":
+            loss["logit_scale_init_value"] = SIGLIP_LOGIT_SCALE
         config = Ulip2Config(
             point_config={"model_type": model_args.point_encoder, **given},
             projection_dim=tower.dim,
             clip_name_or_path=reference,
-            gather_with_grad=model_args.gather_with_grad,
+            **loss,
         )
         model = Ulip2Model(config)
         extractor = Ulip2FeatureExtractor(in_channels=model.config.point_config.in_channels)
     else:
         if given:
             raise ValueError(f"{', '.join(given)}: sizes are fixed by {model_args.model_name_or_path}")
-        model = Ulip2Model.from_pretrained(
-            model_args.model_name_or_path, clip_name_or_path=reference, gather_with_grad=model_args.gather_with_grad
-        )
+        model = Ulip2Model.from_pretrained(model_args.model_name_or_path, clip_name_or_path=reference, **loss)
         extractor = Ulip2FeatureExtractor.from_pretrained(model_args.model_name_or_path)
         if model.config.projection_dim != tower.dim:
             raise ValueError(
@@ -162,31 +163,132 @@ def build_model(
     return Ulip2Processor(extractor, tower.tokenizer, tower.image_processor), model
 
 
-def read_data(
-    data_args: PretrainingDataArguments, args: Ulip2TrainingArguments, tower: Tower
-) -> tuple[Dataset | TripletStream, Dataset | None]:
-    """The training triplets and the held-out ones, if any; of those a stream has the tower's embeddings with them."""
+def settings_of(
+    model_args: PretrainingModelArguments, data_args: PretrainingDataArguments, augmentation: PointAugmentation
+) -> dict[str, Any]:
+    """What decides the outcome of a run, as its folder remembers it."""
+    settings = asdict(model_args) | asdict(data_args) | asdict(augmentation)
+    if len(data_args.dataset) == 1:  # as before several could be named
+        settings["dataset"] = data_args.dataset[0]
+    return settings
+
+
+@dataclass
+class PretrainingData:
+    """What is learned from, and the held-out rows with their embeddings, if there are any.
+
+    has_features: the towers' embeddings come with the rows of `train`.
+    """
+
+    train: TripletMixture | TripletStream | StreamMixture
+    has_features: bool
+    held_out: Dataset | None = None
+    held_out_features: Dataset | None = None
+
+
+def read_data(data_args: PretrainingDataArguments, args: Ulip2TrainingArguments, tower: Tower) -> PretrainingData:
+    """The training triplets, of one dataset or several, and the held-out ones.
+
+    Raises:
+        ValueError: options that contradict one another, or no row of a part of the split.
+        FileNotFoundError: a dataset is not there.
+    """
     split = read_split(data_args.split_file) if data_args.split_file else None
     with args.main_process_first(desc="reading the triplets"):
-        triplets = read_triplets(data_args.dataset, data_args.streaming)
+        triplets = [read_triplets(name, data_args.streaming) for name in data_args.dataset]
         held_out = read_triplets(data_args.eval_dataset) if data_args.eval_dataset else None
-    if isinstance(triplets, IterableDataset):
-        if args.max_steps <= 0:
-            raise ValueError("--streaming needs --max_steps, as the length of a stream is not known")
-        joined = streamed_features(data_args.dataset, tower, data_args.use_depth) if data_args.use_features else None
-        if joined is None:
-            logger.info("the tower runs in every step")
-        stream = TripletStream(
-            triplets if joined is None else joined,
-            split["train"] if split else None,
-            args.seed,
-            data_args.shuffle_buffer,
-            args.process_index,
-            args.world_size,
-        )
-        return stream, held_out
-    if split is None:
-        return triplets, held_out
-    if held_out is None and split["test"]:
-        held_out = select_ids(triplets, split["test"], "test")
-    return select_ids(triplets, split["train"], "training"), held_out
+    held_out_features = None
+    cache = Path(data_args.feature_cache)
+    if held_out is not None and data_args.use_features:
+        source = data_args.features or str(data_args.eval_dataset)
+        held_out_features = tower_features(source, held_out, tower, cache_dir=cache)
+    if data_args.streaming:
+        streams = read_streams(triplets, split["train"] if split else None, data_args, args, tower)
+        return PretrainingData(streams, streams.has_features, held_out, held_out_features)
+    if held_out is None and split is not None and split["test"]:
+        parts = select_in_each(triplets, split["test"], "test")
+        held_out = _joined(parts)
+        if data_args.use_features:
+            found = zip(data_args.dataset, parts, strict=True)
+            held_out_features = _joined(
+                [
+                    None if own is None else tower_features(data_args.features or name, own, tower, cache_dir=cache)
+                    for name, own in found
+                ]
+            )
+    rows = triplets if split is None else select_in_each(triplets, split["train"], "training")
+    datasets = []
+    for name, own in zip(data_args.dataset, rows, strict=True):
+        if own is None:
+            raise ValueError(f"{name} holds none of the training ids of {data_args.split_file}")
+        features = None
+        if data_args.use_features:
+            features = tower_features(data_args.features or name, own, tower, data_args.use_depth, cache)
+        datasets.append(TripletDataset(own, features))
+    groups = None
+    if data_args.distinct_in_batch or data_args.near_duplicates:
+        ids = [name for own in datasets for name in own.ids]
+        kinds = data_args.near_duplicate_kinds or KINDS
+        first = near_duplicate_groups(ids, data_args.near_duplicates, kinds)  # datasets may share ids
+        groups = np.unique([first[name] for name in ids], return_inverse=True)[1]
+        logger.info(f"{len(ids)} shapes in {len(set(groups.tolist()))} groups: no batch holds two of a group")
+    return PretrainingData(
+        TripletMixture(datasets, data_args.dataset_weights, groups),
+        data_args.use_features,
+        held_out,
+        held_out_features,
+    )
+
+
+def read_streams(
+    triplets: Sequence[Any],
+    ids: Sequence[str] | None,
+    data_args: PretrainingDataArguments,
+    args: Ulip2TrainingArguments,
+    tower: Tower,
+) -> TripletStream | StreamMixture:
+    """The datasets as they arrive, joined with the towers' embeddings where all of them have these."""
+    if args.max_steps <= 0:
+        raise ValueError("--streaming needs --max_steps, as the length of a stream is not known")
+    if data_args.distinct_in_batch or data_args.near_duplicates:
+        raise ValueError("a stream does not know what comes: --distinct_in_batch and --near_duplicates need a folder")
+    joined: list[Any] = [None] * len(triplets)
+    if data_args.use_features:
+        joined = [streamed_features(name, tower, data_args.use_depth) for name in data_args.dataset]
+    if any(own is None for own in joined):
+        logger.info("the tower runs in every step")
+        joined = list(triplets)
+    place = (args.process_index, args.world_size)
+    streams = [TripletStream(own, ids, args.seed, data_args.shuffle_buffer, *place) for own in joined]
+    if len(streams) == 1:
+        return streams[0]
+    return StreamMixture(streams, data_args.dataset_weights, args.seed, args.process_index)
+
+
+def select_in_each(datasets: Sequence[Dataset], ids: Sequence[str], what: str) -> list[Dataset | None]:
+    """Of each dataset the rows with one of `ids`, see `select_ids`; None where it has none and another has."""
+    if len(datasets) == 1:
+        return [select_ids(datasets[0], ids, what)]
+    wanted = set(ids)
+    own_ids = [wanted.intersection(own["id"]) for own in datasets]
+    missing = wanted.difference(*own_ids)
+    if len(missing) == len(wanted):
+        raise ValueError(f"none of the {len(wanted)} {what} ids is in the datasets, e.g. {min(wanted, default='')!r}")
+    if missing:
+        logger.warning(f"{len(missing)} of {len(wanted)} {what} ids are in no dataset, e.g. {min(missing)!r}")
+    return [select_ids(own, names, what) if names else None for own, names in zip(datasets, own_ids, strict=True)]
+
+
+def _joined(parts: Sequence[Dataset | None]) -> Dataset | None:
+    """The held-out rows of several datasets in one."""
+    present = [own for own in parts if own is not None]
+    if len(present) < 2:
+        return present[0] if present else None
+    columns = set.intersection(*(set(own.column_names) for own in present))
+    try:
+        return concatenate_datasets([own.select_columns(sorted(columns)) for own in present])
+    except ValueError as error:
+        raise ValueError(
+            f"held-out rows of datasets with other columns or numbers of points cannot be joined ({error}): name one "
+            "dataset to measure on with --eval_dataset"
+        ) from error

@@ -35,13 +35,26 @@ class PretrainingModelArguments:
     in_channels: int | None = field(default=None, metadata={"help": "6: xyz and rgb; 3: xyz."})
     num_points: int | None = field(default=None, metadata={"help": "Points of a cloud that the encoder sees."})
     gather_with_grad: bool = field(
-        default=True, metadata={"help": "Let gradients flow through embeddings of other processes."}
+        default=True,
+        metadata={"help": "Let gradients flow through embeddings of other processes; false: as in the paper's code."},
+    )
+    loss_type: str = field(
+        default="clip",
+        metadata={"help": "'clip': cross-entropy over the batch (ULIP-2); 'siglip': each pair by itself."},
+    )
+    text_loss_weight: float = field(default=1.0, metadata={"help": "Of points against texts in the loss (ULIP-2: 1)."})
+    image_loss_weight: float = field(
+        default=1.0, metadata={"help": "Of points against images in the loss (ULIP-2: 1)."}
+    )
+    loss_chunk_size: int | None = field(
+        default=None, metadata={"help": "Rows that the loss compares with the whole batch at a time; default: all."}
     )
 
     ENCODER_FIELDS = (
         "hidden_size num_hidden_layers num_attention_heads num_groups group_size encoder_dims drop_path_rate "
         "in_channels"
     ).split()
+    LOSS_FIELDS = "gather_with_grad loss_type text_loss_weight image_loss_weight loss_chunk_size".split()
 
 
 @dataclass
@@ -50,8 +63,23 @@ class PretrainingDataArguments:
 
     _argument_group_name = "data"
 
-    dataset: str = field(metadata={"help": "Triplets: a folder that `ulip2 build` wrote, or a hub name."})
+    dataset: list[str] = field(
+        metadata={"help": "Triplets: a folder that `ulip2 build` wrote, or a hub name; several are mixed."}
+    )
     tower: str = field(metadata={"help": "Frozen image-text model: a folder, hub name or open_clip:MODEL/TAG."})
+    dataset_weights: list[float] | None = field(
+        default=None, metadata={"help": "Share of each dataset in what is learned from; default: by their rows."}
+    )
+    distinct_in_batch: bool = field(
+        default=False, metadata={"help": "No shape twice in a batch, which a mixture by weights may draw again."}
+    )
+    near_duplicates: str | None = field(
+        default=None,
+        metadata={"help": "CSV with columns a and b: ids of shapes that look alike; no batch holds two of them."},
+    )
+    near_duplicate_kinds: list[str] | None = field(
+        default=None, metadata={"help": "Those of the table's kinds that count: copy, variant; default: both."}
+    )
     split_file: str | None = field(
         default=None,
         metadata={"help": '{"train": [ids], "test": [ids]} as JSON; default: train on all rows.'},
@@ -61,6 +89,10 @@ class PretrainingDataArguments:
     )
     labels_file: str | None = field(
         default=None, metadata={"help": "CSV with columns path and category: adds zero-shot classification."}
+    )
+    retrieval_pictures: bool | None = field(
+        default=None,
+        metadata={"help": "Draw the best held-out shapes for some names at each evaluation; default: for trackers."},
     )
     templates: str = field(default="modelnet40_64", metadata={"help": "Prompts of a category."})
     top_k: int = field(default=1, metadata={"help": "Captions of the view, best first (ULIP-2: 1)."})

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass, field
 
 from transformers import SchedulerType, TrainingArguments
+
+from modeling_ulip2.training.grad_cache import BATCH_NORMS, WHOLE
+from modeling_ulip2.utils.cpus import available_cores
 
 logger = logging.getLogger(__name__)
 
@@ -13,9 +17,26 @@ logger = logging.getLogger(__name__)
 SHORT_WARMUP = 0.1
 
 
+# More workers than this wait for memory rather than for each other.
+MAX_WORKERS = 12
+
+
+def automatic_workers(cores: int, processes: int, on_cpu: bool) -> int:
+    """Workers for each of the training processes of a machine: the cores that training itself leaves idle.
+
+    Args:
+        cores: that the processes may run on.
+        processes: of the training, on this machine.
+        on_cpu: the model is trained on these cores, too.
+    """
+    if on_cpu:
+        return 0
+    return max(0, min(MAX_WORKERS, cores // max(processes, 1) - 1))
+
+
 @dataclass
 class Ulip2TrainingArguments(TrainingArguments):
-    """`TrainingArguments` with the defaults of ULIP's pre-training and four settings of its own.
+    """`TrainingArguments` with the defaults of ULIP's pre-training and settings of its own.
 
     ULIP-2's optimizer settings were never published. The defaults are those of the first ULIP for Point-BERT and
     PointNet++ (its PointMLP and PointNeXt used a learning rate of 1e-3): AdamW, 250 epochs, 64 clouds on each of 8
@@ -28,7 +49,11 @@ class Ulip2TrainingArguments(TrainingArguments):
     Not to be changed lightly: `remove_unused_columns=False`, as the collator reads the columns;
     `dataloader_drop_last=True`, as a smaller batch has fewer negatives and another loss; and
     `logging_nan_inf_filter=False`, as the trainer stops at the first loss that is not finite instead of hiding it.
-    Gradient accumulation gives larger batches but no more negatives.
+
+    Gradient accumulation keeps the contrastive batch whole: a step compares `gradient_accumulation_steps` batches of
+    `per_device_train_batch_size` on each process, all with all, in two passes of the encoder (`grad_cache`). With
+    `grad_cache_chunk_size`, a batch is divided further: memory is that of a chunk, whatever the batch. See
+    `training.grad_cache`.
     """
 
     learning_rate: float = field(default=3e-3, metadata={"help": "Peak learning rate (ULIP: 3e-3 for Point-BERT)."})
@@ -38,6 +63,24 @@ class Ulip2TrainingArguments(TrainingArguments):
     sync_batch_norm: bool = field(
         default=True,
         metadata={"help": "Compute BatchNorm statistics over all processes, so that their number changes nothing."},
+    )
+    grad_cache: bool = field(
+        default=True,
+        metadata={
+            "help": "With gradient accumulation, compare all clouds of a step, in two passes; "
+            "false: each batch by itself, which has fewer negatives."
+        },
+    )
+    grad_cache_chunk_size: int | None = field(
+        default=None, metadata={"help": "Clouds in memory at a time; default: per_device_train_batch_size."}
+    )
+    grad_cache_batch_norm: str = field(
+        default=WHOLE,
+        metadata={
+            "help": "BatchNorm of a step in several parts: 'step', of all its clouds, as in one pass; 'part', of each "
+            "part, cheaper where an encoder has many such layers.",
+            "choices": list(BATCH_NORMS),
+        },
     )
 
     weight_decay: float = field(default=0.1, metadata={"help": "Decay of matrices; vectors and biases feel none."})
@@ -55,6 +98,10 @@ class Ulip2TrainingArguments(TrainingArguments):
         default=8, metadata={"help": "Evaluation steps after which embeddings leave the device."}
     )
 
+    dataloader_num_workers: int = field(
+        default=-1,
+        metadata={"help": "Processes that prepare batches, for each device; -1: by the cores of the machine."},
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay False."})
     dataloader_drop_last: bool = field(default=True, metadata={"help": "Leave out the last, smaller batch of a pass."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses that are not finite."})
@@ -64,6 +111,16 @@ class Ulip2TrainingArguments(TrainingArguments):
         super().__post_init__()
         if self.remove_unused_columns:
             raise ValueError("remove_unused_columns must stay False: the collator reads the columns of the triplets")
+        if self.dataloader_num_workers < 0:
+            self.dataloader_num_workers = automatic_workers(
+                available_cores(), int(os.environ.get("LOCAL_WORLD_SIZE", 1)), self.device.type == "cpu"
+            )
+        if self.grad_cache_chunk_size is not None and self.grad_cache_chunk_size < 1:
+            raise ValueError(f"grad_cache_chunk_size must be at least 1, not {self.grad_cache_chunk_size}")
+        if self.grad_cache_chunk_size is not None and not self.grad_cache:
+            raise ValueError("grad_cache_chunk_size is a setting of grad_cache, which is off")
+        if self.grad_cache_batch_norm not in BATCH_NORMS:
+            raise ValueError(f"grad_cache_batch_norm must be {' or '.join(BATCH_NORMS)}")
         if self.num_train_epochs <= 0 and self.max_steps <= 0:
             raise ValueError(f"num_train_epochs must be positive, not {self.num_train_epochs}")
         if self.uses_published_schedule and self.warmup_steps == 0 and self.warmup_epochs >= self.num_train_epochs:

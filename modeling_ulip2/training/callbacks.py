@@ -9,8 +9,6 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from modeling_ulip2.data.collator import CloudCollator
-
 logger = logging.getLogger(__name__)
 
 # A loss that stands still says that nothing is left to learn where it is this small, or this share of the first one.
@@ -27,17 +25,21 @@ class LogitScaleClamp(TrainerCallback):
         model.clamp_logit_scale()
 
 
-class CollatorEpoch(TrainerCallback):
-    """Tells the collator which pass over the data begins, so that a resumed run draws what it would have drawn."""
+class PassNumber(TrainerCallback):
+    """Tells whoever draws which pass over the data begins, so that a resumed run draws what it would have drawn.
 
-    def __init__(self, collator: CloudCollator):
-        self.collator = collator
+    Its `listeners`, by what they are, have `set_epoch`, as a `CloudCollator` and a `TripletSampler` do.
+    """
+
+    def __init__(self) -> None:
+        self.listeners: dict[str, Any] = {}
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         # a fraction where the run was resumed within a pass; the margin is for the rounding of whole numbers
-        self.collator.set_epoch(math.floor((state.epoch or 0.0) + 1e-6))
+        for own in self.listeners.values():
+            own.set_epoch(math.floor((state.epoch or 0.0) + 1e-6))
 
 
 class NothingLearnedError(RuntimeError):

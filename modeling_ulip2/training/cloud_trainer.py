@@ -19,13 +19,14 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import IntervalStrategy, Trainer, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import HubStrategy
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
 
 from modeling_ulip2.data.collator import CloudCollator
 from modeling_ulip2.data.origin import DataOrigin, origin_of
 from modeling_ulip2.models.model_card import CardFacts, CardMixin, CardResult
 from modeling_ulip2.models.references import ReferringConfigMixin
-from modeling_ulip2.training.callbacks import CollatorEpoch, LossGuard
+from modeling_ulip2.training.callbacks import LossGuard, PassNumber
+from modeling_ulip2.training.checkpoints import is_whole_json
 from modeling_ulip2.utils.publishing import check_paths, glob_escaped, published_files
 
 logger = logging.getLogger(__name__)
@@ -58,8 +59,10 @@ class CloudTrainer(Trainer):
                 "optimizer and random states: a training goes on from its output folder alone"
             )
         self.loss_guard = LossGuard()
+        self.passes = PassNumber()
+        self.add_callback(self.passes)
         if isinstance(self.data_collator, CloudCollator):
-            self.add_callback(CollatorEpoch(self.data_collator))
+            self.passes.listeners["collator"] = self.data_collator
 
     def init_hf_repo(self, *arguments: Any, **kwargs: Any) -> None:
         """As in transformers, but before anything is created or trained it is seen whether the model can be uploaded.
@@ -162,18 +165,32 @@ class CloudTrainer(Trainer):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *arguments: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(model, inputs, *arguments, **kwargs)
-        # before the optimizer uses the gradients; costs one synchronization per step, as Trainer's own filter does
-        if self.loss_guard.first is None:
-            self.loss_guard.first = self._first_loss()
-        self.loss_guard.check(loss.item(), f"step {self.state.global_step + 1}")
+        # Trainer divides the loss of each part of a step
+        self._check_loss(loss, 1 if self.model_accepts_loss_kwargs else self.current_gradient_accumulation_steps)
         return loss
 
-    def _first_loss(self) -> float | None:
-        """The loss that a resumed run began with, as its steps have it now; None where nothing was logged."""
-        logged = next((entry["loss"] for entry in self.state.log_history if "loss" in entry), None)
-        if logged is None or self.model_accepts_loss_kwargs:
-            return logged
-        return logged / self.args.gradient_accumulation_steps  # Trainer divides each part of a step
+    def _check_loss(self, loss: torch.Tensor, divided_by: int = 1) -> None:
+        """Before the optimizer uses the gradients; one synchronization per step, as Trainer's own filter costs."""
+        if self.loss_guard.first is None:
+            # what a resumed run began with
+            self.loss_guard.first = next((entry["loss"] for entry in self.state.log_history if "loss" in entry), None)
+        self.loss_guard.check(loss.item() * divided_by, f"step {self.state.global_step + 1}")
+
+    def _save_checkpoint(self, *arguments: Any, **kwargs: Any) -> None:
+        """As in transformers, such that a checkpoint with a `trainer_state.json` is whole; see `is_whole_checkpoint`.
+
+        What is left of an earlier try at the same step goes first: its state would vouch for files half written.
+        """
+        folder = Path(self._get_output_dir(None)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.is_world_process_zero() and folder.is_dir():
+            shutil.rmtree(folder)
+        self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(*arguments, **kwargs)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        # the first process writes the state next, and then removes older checkpoints
+        self.accelerator.wait_for_everyone()
 
     def train_and_save(self, checkpoint: str | None = None, once: bool = False) -> dict[str, float]:
         """Trains, perhaps on from a checkpoint, and measures on the held-out rows, if there are any.
@@ -208,7 +225,7 @@ class CloudTrainer(Trainer):
     def _is_done(self, output_dir: Path) -> bool:
         """Does the folder hold the end of a training? All processes get the first one's answer."""
         # written last
-        done = [(output_dir / TRAINER_STATE_NAME).is_file() and (output_dir / TRAIN_RESULTS).is_file()]
+        done = [all(is_whole_json(output_dir / name) for name in (TRAINER_STATE_NAME, TRAIN_RESULTS))]
         return bool(broadcast_object_list(done)[0])
 
     def _forget_empty_training(self, metrics: dict[str, float]) -> None:

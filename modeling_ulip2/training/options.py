@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from modeling_ulip2.training.checkpoints import last_checkpoint
+from modeling_ulip2.utils.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +19,7 @@ logger = logging.getLogger(__name__)
 DECISIVE = (
     "learning_rate start_learning_rate final_learning_rate warmup_epochs warmup_steps lr_scheduler_type weight_decay "
     "adam_beta1 adam_beta2 adam_epsilon max_grad_norm num_train_epochs max_steps per_device_train_batch_size "
-    "gradient_accumulation_steps seed bf16 fp16"
+    "gradient_accumulation_steps grad_cache grad_cache_chunk_size grad_cache_batch_norm seed data_seed bf16 fp16"
 ).split()
 
 
@@ -43,7 +44,8 @@ def claim_output_dir(args: TrainingArguments, settings: Mapping[str, Any], run_f
         output_dir.mkdir(parents=True, exist_ok=True)
         if path.exists():
             before = json.loads(path.read_text(encoding="utf-8"))
-            changed = sorted(name for name in settings if settings[name] != before.get(name))
+            # what an earlier version did not know of was as it is by default now
+            changed = sorted(name for name in settings if name in before and settings[name] != before[name])
             if changed:
                 differences = ", ".join(f"{name} {before.get(name)} -> {settings[name]}" for name in changed)
                 raise ValueError(
@@ -52,7 +54,7 @@ def claim_output_dir(args: TrainingArguments, settings: Mapping[str, Any], run_f
         elif (output_dir / "config.json").exists() or last_checkpoint(output_dir):
             raise ValueError(f"{output_dir} holds a model that this script did not write: choose another --output_dir")
         elif args.should_save:
-            path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+            write_text(path, json.dumps(settings, indent=2) + "\n")
     if args.resume_from_checkpoint not in (None, "True", "true", True):
         return str(args.resume_from_checkpoint)
     checkpoint = last_checkpoint(output_dir)
@@ -60,9 +62,3 @@ def claim_output_dir(args: TrainingArguments, settings: Mapping[str, Any], run_f
         return None
     logger.info(f"going on from {checkpoint}")
     return str(checkpoint)
-
-
-def last_checkpoint(output_dir: Path) -> Path | None:
-    """The last checkpoint that was saved whole: Trainer writes its state last."""
-    saved = [path.parent for path in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*/{TRAINER_STATE_NAME}")]
-    return max(saved, key=lambda path: int(path.name.rpartition("-")[2]), default=None)

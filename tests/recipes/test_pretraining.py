@@ -148,7 +148,7 @@ def test_options_come_from_yaml_and_the_command_line_wins(world, tmp_path):
         pretraining.parse_arguments(["--config", str(path)])
 
 
-@pytest.mark.parametrize("name", ["quickstart", "ulip2_pointbert", "ulip_pointbert"])
+@pytest.mark.parametrize("name", ["quickstart", "ulip2_objaverse_shapenet", "ulip2_shapenet", "ulip1_shapenet"])
 def test_the_configurations_in_the_repository_are_valid(name, world, tmp_path):
     config = ROOT / "examples" / "configs" / f"{name}.yaml"
     given = ["--dataset", str(world / "dataset"), "--tower", str(world / "tower"), "--output_dir", str(tmp_path)]
@@ -198,6 +198,47 @@ def test_streaming(world, tmp_path, caplog):
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     with pytest.raises(ValueError, match="--streaming needs --max_steps"):
         pretraining.main(words(options(world, tmp_path / "other", **(changes | {"max_steps": -1}))))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_several_datasets_are_mixed(world, tmp_path, caplog, streaming):
+    """24 and 8 shapes, of which the second has depth views and the first features; the ids are the same."""
+    (tmp_path / "pairs.csv").write_text("a,b,kind\nmade/00.obj,made/01.obj,copy\nmade/02.obj,made/03.obj,variant\n")
+    weights = ["--dataset_weights", "1", "3"]
+    changes: dict[str, Any] = {"dataset": None, "split_file": None, "labels_file": None, "num_train_epochs": 1}
+    if streaming:
+        changes |= {"streaming": True, "max_steps": 3}
+    else:
+        changes |= {"near_duplicates": tmp_path / "pairs.csv", "near_duplicate_kinds": "copy"}
+    given = ["--dataset", str(world / "dataset"), str(world / "with_depth"), *weights]
+    output = tmp_path / "out"
+    pretraining.main([*given, *words(options(world, output, **changes))])
+    assert len(curve(output)) == (3 if streaming else 4) and torch.tensor(curve(output)).isfinite().all()
+    if not streaming:
+        assert "32 shapes in 23 groups" in caplog.text
+    with pytest.raises(ValueError, match="2 datasets need as many positive weights"):
+        pretraining.main([*given, "4", *words(options(world, tmp_path / "other", **changes))])
+    with pytest.raises(ValueError, match="a stream does not know what comes"):
+        changes |= {"streaming": True, "max_steps": 3, "distinct_in_batch": True}
+        pretraining.main([*given, *words(options(world, tmp_path / "third", **changes))])
+
+
+def test_held_out_rows_of_several_datasets_are_joined(world, tmp_path):
+    changes = {"dataset": None, "num_train_epochs": 1}
+    given = ["--dataset", str(world / "dataset"), str(world / "with_features")]
+    metrics = pretraining.main([*given, *words(options(world, tmp_path / "out", **changes))])
+    assert metrics["eval_loss_candidates"] == 16 and len(curve(tmp_path / "out")) == 4
+
+
+def test_the_loss_is_a_choice(world, tmp_path):
+    changes = {"loss_type": "siglip", "text_loss_weight": 0.5, "loss_chunk_size": 3, "num_train_epochs": 1}
+    pretraining.main(words(options(world, tmp_path / "out", gradient_accumulation_steps=2, **changes)))
+    model = Ulip2Model.from_pretrained(tmp_path / "out")
+    assert model.logit_bias is not None and model.config.text_loss_weight == 0.5
+    logged = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"][0]
+    assert logged["loss"] == pytest.approx(0.5 * logged["text_loss"] + logged["image_loss"], rel=1e-3)
+    with pytest.raises(ValueError, match="text_loss_weight and image_loss_weight"):
+        pretraining.main(words(options(world, tmp_path / "b", text_loss_weight=0, image_loss_weight=0)))
 
 
 def test_bad_input(world, tmp_path):

@@ -18,6 +18,7 @@ from modeling_ulip2.evaluation import held_out
 from modeling_ulip2.evaluation.held_out import HeldOutCallback, HeldOutEvaluation
 from modeling_ulip2.models.loss import contrastive_loss
 from modeling_ulip2.training import Ulip2Trainer, Ulip2TrainingArguments
+from modeling_ulip2.training.arguments import automatic_workers
 from modeling_ulip2.training.callbacks import LossGuard, NothingLearnedError
 from modeling_ulip2.training.features import published_features
 from modeling_ulip2.training.held_out_loss import held_out_loss
@@ -364,6 +365,16 @@ def test_defaults_are_the_published_settings(tmp_path):
     assert args.num_train_epochs == 250 and args.per_device_train_batch_size == 64
     assert args.warmup_steps_of(2500) == 10
     assert Ulip2TrainingArguments(str(tmp_path), use_cpu=True, warmup_steps=0.2).warmup_steps_of(100) == 20
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "on_cpu", "workers"),
+    [(2, 1, True, 0), (64, 1, True, 0), (2, 1, False, 1), (96, 8, False, 11), (128, 1, False, 12), (4, 8, False, 0)],
+)
+def test_workers_follow_the_cores(cores, processes, on_cpu, workers, tmp_path):
+    assert automatic_workers(cores, processes, on_cpu) == workers
+    assert arguments(tmp_path).dataloader_num_workers == 0
+    assert arguments(tmp_path, dataloader_num_workers=3).dataloader_num_workers == 3
 
 
 def test_contradictory_settings_are_refused(tmp_path):
