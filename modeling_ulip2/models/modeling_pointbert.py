@@ -8,23 +8,25 @@ Parameters carry the names and shapes of the published checkpoints.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.utils import can_return_tuple
 
 from .configuration_ulip2 import PointBertConfig, register_point_encoder
 from .point_encoder import PointEncoderOutput, PointTransformerPreTrainedModel, check_point_values
-from .point_layers import fold_batch_norm, normed
-from .point_ops import FPS_POINTBERT, farthest_point_sample, gather_points, nearest_neighbors
+from .point_layers import fold_batch_norm, normed, without_statistics
+from .point_ops import FPS_POINTBERT, farthest_point_sample, gather_points, group_points
 from .transformer_layers import PreNormBlock, SelfAttention, drop_path_rates
 
 
-def group_points(
+def sample_patches(
     point_values: torch.Tensor, num_groups: int, group_size: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Cuts clouds into patches: sampled centers, the points nearest to each, xyz relative to the center.
@@ -39,14 +41,16 @@ def group_points(
         xyz = point_values[..., :3]  # (B, N, 3)
         center_index = farthest_point_sample(xyz, num_groups, FPS_POINTBERT)  # (B, G)
         centers = gather_points(xyz, center_index)  # (B, G, 3)
-        neighbor_index = nearest_neighbors(centers, xyz, group_size)  # (B, G, M)
-        neighborhood = gather_points(point_values, neighbor_index)  # (B, G, M, C)
-        offset = F.pad(centers, (0, point_values.shape[-1] - 3))  # (B, G, C): color stays as it is
-        return neighborhood - offset.unsqueeze(2), centers, center_index, neighbor_index
+        neighborhood, neighbor_index = group_points(point_values, centers, group_size)  # (B, G, M, C), (B, G, M)
+        return neighborhood, centers, center_index, neighbor_index
 
 
-# On a CPU, how many patches of 32 points go through the patch encoder together: 2 MB of activations stay in cache.
+# How many patches go through the patch encoder together in evaluation: on a CPU, 2 MB of activations stay in cache;
+# elsewhere they are what bounds the memory of a large batch, a quarter of a gigabyte per layer in float32.
 _PATCHES_IN_CACHE = 32
+_PATCHES_IN_MEMORY = 4096
+# Activations that take more of a GPU's memory than this are computed again in the backward pass.
+_LARGEST_SHARE = 0.25
 
 
 class PointBertPatchEncoder(nn.Module):
@@ -57,6 +61,8 @@ class PointBertPatchEncoder(nn.Module):
     product is split in two, and the first half is computed once per patch. Outside training, BatchNorm is folded into
     the product before it.
     """
+
+    gradient_checkpointing = False
 
     def __init__(self, in_channels: int, encoder_dims: int):
         super().__init__()
@@ -74,10 +80,38 @@ class PointBertPatchEncoder(nn.Module):
         conv, norm, project = _layers(self.second_conv)
         second = (*fold_batch_norm(conv, norm), norm, project.weight.squeeze(-1), project.bias)
         patches = neighborhood.flatten(0, 1).to(first[0].dtype)  # (B * G, M, C)
-        # BatchNorm in training wants all patches at once
-        at_once = len(patches) if self.training or patches.device.type != "cpu" else _PATCHES_IN_CACHE
-        tokens = torch.cat([self._encode(part, first, second) for part in patches.split(at_once)])
+        if self.training:  # BatchNorm wants all patches at once
+            tokens = self._encode_again_if_it_pays(patches, first, second)
+        elif torch.compiler.is_compiling():  # a number of parts would become part of the graph
+            tokens = self._encode(patches, first, second)
+        else:
+            at_once = _PATCHES_IN_CACHE if patches.device.type == "cpu" else _PATCHES_IN_MEMORY
+            tokens = torch.cat([self._encode(part, first, second) for part in patches.split(at_once)])
         return tokens.unflatten(0, neighborhood.shape[:2])
+
+    def _encode_again_if_it_pays(
+        self, patches: torch.Tensor, first: tuple[Any, ...], second: tuple[Any, ...]
+    ) -> torch.Tensor:
+        """`_encode`; its activations are not kept for the backward pass, but computed again, where that pays.
+
+        That is with `gradient_checkpointing_enable()`, and where they would take a large share of a GPU's memory.
+        """
+        pays = self.gradient_checkpointing
+        if not pays and patches.is_cuda and not torch.compiler.is_compiling():
+            widths = 2 * len(first[0]) + 2 * len(second[0]) + len(first[3]) + len(second[3])
+            size = patches.shape[0] * patches.shape[1] * widths * patches.element_size()
+            pays = size > _LARGEST_SHARE * torch.cuda.get_device_properties(patches.device).total_memory
+        if not (pays and torch.is_grad_enabled()):
+            return self._encode(patches, first, second)
+        return checkpoint(
+            self._encode,
+            patches,
+            first,
+            second,
+            use_reentrant=False,
+            preserve_rng_state=False,  # nothing here is random
+            context_fn=lambda: (contextlib.nullcontext(), without_statistics(first[2], second[2])),
+        )
 
     def _encode(self, points: torch.Tensor, first: tuple[Any, ...], second: tuple[Any, ...]) -> torch.Tensor:
         """Patches (P, M, C) -> tokens (P, encoder_dims)."""
@@ -215,7 +249,7 @@ class PointBertModel(PointBertPreTrainedModel):
         config = self.config
         check_point_values(point_values, config.in_channels, min_points=config.group_size)
         requested = self.requested_outputs(output_hidden_states, output_attentions)
-        neighborhood, centers, _, _ = group_points(point_values, config.num_groups, config.group_size)
+        neighborhood, centers, _, _ = sample_patches(point_values, config.num_groups, config.group_size)
         return self.encode_tokens(self.encoder(neighborhood), centers, **requested)
 
     def encode_tokens(self, tokens: torch.Tensor, centers: torch.Tensor, **requested: bool) -> PointEncoderOutput:

@@ -17,7 +17,7 @@ from transformers import initialization as init
 from transformers.utils import can_return_tuple
 
 from .configuration_ulip2 import Uni3dConfig, register_point_encoder
-from .modeling_pointbert import PointBertPatchEncoder, group_points
+from .modeling_pointbert import PointBertPatchEncoder, sample_patches
 from .point_encoder import PointEncoderOutput, PointTransformerPreTrainedModel, check_point_values
 from .point_ops import gather_points
 from .transformer_layers import PreNormBlock, SelfAttention, drop_path_rates
@@ -164,12 +164,12 @@ class Uni3dModel(Uni3dPreTrainedModel):
         config = self.config
         check_point_values(point_values, config.in_channels, config.group_size)
         requested = self.requested_outputs(output_hidden_states, output_attentions)
-        neighborhood, centers, _, _ = group_points(point_values, config.num_groups, config.group_size)
+        neighborhood, centers, _, _ = sample_patches(point_values, config.num_groups, config.group_size)
         if self.training and config.patch_dropout > 0:
             neighborhood, centers = _dropped_patches(neighborhood, centers, config.patch_dropout, generator)
         tokens = self.encoder2trans(self.encoder(neighborhood))  # (B, G, C)
         tokens = tokens + self.pos_embed(centers.to(tokens.dtype))  # (B, G, C)
-        cls = (self.cls_token + self.cls_pos).to(tokens.dtype).expand(len(tokens), -1, -1)  # (B, 1, C)
+        cls = (self.cls_token + self.cls_pos).to(tokens.dtype).expand(tokens.shape[0], -1, -1)  # (B, 1, C)
         hidden_states = torch.cat([cls, tokens], dim=1)  # (B, G+1, C)
         trunk = self.visual
         return self.encode(trunk.blocks, hidden_states, norm=trunk.fc_norm, centers=centers, **requested)

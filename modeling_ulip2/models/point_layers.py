@@ -6,6 +6,7 @@ channels last, such a layer is a product of rows with a matrix, with no transpos
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -33,6 +34,19 @@ def fold_batch_norm(conv: Any, norm: Any = None) -> tuple[torch.Tensor, torch.Te
 def normed(values: torch.Tensor, norm: Any) -> torch.Tensor:
     """(..., C), by a BatchNorm in training; otherwise as they are, since `fold_batch_norm` has taken it in."""
     return values if norm is None or not norm.training else norm(values.flatten(0, -2)).view_as(values)
+
+
+@contextlib.contextmanager
+def without_statistics(*norms: Any) -> Iterator[None]:
+    """BatchNorms in training leave their running statistics alone: what is computed again must not count twice."""
+    before = [norm.track_running_stats for norm in norms]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm, tracked in zip(norms, before, strict=True):
+            norm.track_running_stats = tracked
 
 
 def pointwise(values: torch.Tensor, conv: Any, norm: Any = None) -> torch.Tensor:

@@ -21,7 +21,7 @@ try:
 
     constexpr, _jit = tl.constexpr, triton.jit
 except ImportError:
-    triton = tl = None  # type: ignore[assignment]
+    triton = tl = None
     constexpr, _jit = None, lambda function: function
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 
 from modeling_ulip2 import PointBertConfig, PointBertModel
-from modeling_ulip2.models.modeling_pointbert import PointBertAttention, group_points
+from modeling_ulip2.models.modeling_pointbert import PointBertAttention, sample_patches
 from modeling_ulip2.models.point_ops import farthest_point_sample, gather_points, nearest_neighbors
 
 
@@ -103,7 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
     points = points.to(device)
 
     groups, size, xyz = config.num_groups, config.group_size, points[..., :3].contiguous()
-    neighborhood, centers, index, _ = group_points(points, groups, size)
+    neighborhood, centers, index, _ = sample_patches(points, groups, size)
     tokens = model.encoder(neighborhood)
 
     def our_grouping() -> torch.Tensor:

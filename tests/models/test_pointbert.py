@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from modeling_ulip2 import PointBertConfig, PointBertModel
-from modeling_ulip2.models.modeling_pointbert import PointBertPatchEncoder, group_points
+from modeling_ulip2.models.modeling_pointbert import PointBertPatchEncoder, sample_patches
 from modeling_ulip2.models.transformer_layers import drop_path
 from tests.models.tiny import POINT_CONFIG, clouds
 
@@ -51,7 +51,7 @@ def test_a_batch_gives_what_its_clouds_give_one_by_one(model: PointBertModel) ->
 
 def test_patch_encoder_equals_the_plain_convolutions(model: PointBertModel) -> None:
     """The computation with the concatenation written out, channels first and BatchNorm by itself."""
-    neighborhood = group_points(clouds(2), 8, 6)[0]
+    neighborhood = sample_patches(clouds(2), 8, 6)[0]
     encoder = model.encoder
     for mode in (False, True):
         encoder = copy.deepcopy(encoder).train(mode)
@@ -67,7 +67,7 @@ def test_patch_encoder_equals_the_plain_convolutions(model: PointBertModel) -> N
 
 def test_gradients_through_folded_batch_norm(model: PointBertModel) -> None:
     """In evaluation mode (a frozen BatchNorm while fine-tuning) gradients are those of the unfolded layers."""
-    encoder, neighborhood = copy.deepcopy(model.encoder), group_points(clouds(1), 8, 6)[0]
+    encoder, neighborhood = copy.deepcopy(model.encoder), sample_patches(clouds(1), 8, 6)[0]
     encoder(neighborhood).square().sum().backward()
     plain = copy.deepcopy(model.encoder)
     features = plain.first_conv(neighborhood.flatten(0, 1).transpose(1, 2))
@@ -115,8 +115,8 @@ def test_gradient_checkpointing_changes_no_gradient(model: PointBertModel) -> No
 def test_bf16_autocast_keeps_the_groups(model: PointBertModel) -> None:
     points = clouds(2)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        groups, output = group_points(points, 8, 6), model(points)
-    for inside, outside in zip(groups, group_points(points, 8, 6), strict=True):
+        groups, output = sample_patches(points, 8, 6), model(points)
+    for inside, outside in zip(groups, sample_patches(points, 8, 6), strict=True):
         assert torch.equal(inside, outside)
     assert output.centers.dtype == torch.float32
     exact = model(points).pooled

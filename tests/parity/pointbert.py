@@ -12,7 +12,7 @@ import torch
 
 from modeling_ulip2 import PointBertConfig, PointBertModel
 from modeling_ulip2.conversion import pointbert_config
-from modeling_ulip2.models.modeling_pointbert import group_points
+from modeling_ulip2.models.modeling_pointbert import sample_patches
 from tests.parity import ATOL, Case, TensorFile, read_json
 from tests.parity.ties import Gradients, explain
 
@@ -69,7 +69,7 @@ def check_neighbors(case: Case, points: torch.Tensor, actual: torch.Tensor, expe
 
 def check_forward(case: Case, model: PointBertModel, tensors: TensorFile) -> None:
     config, points = model.config, tensors["input"]
-    neighborhood, centers, center_index, neighbor_index = group_points(points, config.num_groups, config.group_size)
+    neighborhood, centers, center_index, neighbor_index = sample_patches(points, config.num_groups, config.group_size)
     case.equal("fps_idx", center_index, tensors["fps_idx"].long())
     case.close("center", centers, tensors["center"])
     check_neighbors(case, points[..., :3], neighbor_index, tensors["knn_idx_sorted"])
@@ -104,7 +104,7 @@ def _sorted_rows(rows: torch.Tensor) -> torch.Tensor:
 def check_train_step(case: Case, model: PointBertModel, tensors: TensorFile, declared: dict[str, Any]) -> None:
     assert declared["loss"] == "sum(output * loss_weight)", f"{case.name}: unknown loss {declared['loss']!r}"
     config, points = model.config, tensors["input"].requires_grad_()
-    neighborhood, _, center_index, neighbor_index = group_points(points, config.num_groups, config.group_size)
+    neighborhood, _, center_index, neighbor_index = sample_patches(points, config.num_groups, config.group_size)
     case.equal("fps_idx", center_index, tensors["fps_idx"].long())
     check_neighbors(case, points[..., :3].detach(), neighbor_index, tensors["knn_idx_sorted"])
     captured: list[torch.Tensor] = []

@@ -11,7 +11,7 @@ from modeling_ulip2.conversion.checkpoint import PublishedCheckpoint
 from modeling_ulip2.conversion.encoders import recognize_encoder, without_unused
 from modeling_ulip2.conversion.layouts import recognize, sort_tensors
 from modeling_ulip2.conversion.pointvit import uni3d_config
-from modeling_ulip2.models.modeling_pointbert import group_points
+from modeling_ulip2.models.modeling_pointbert import sample_patches
 from tests.parity import Case, TensorFile, read_json
 from tests.parity.pointbert import cases, check_neighbors, load_weights
 
@@ -67,7 +67,7 @@ def check(case: Case) -> None:
 def check_forward(case: Case, model: Ulip2PointModelWithProjection, tensors: TensorFile, attention: str) -> None:
     encoder, config = model.point_model, model.config.point_config
     points = torch.cat([tensors["xyz"], tensors["color"]], dim=-1)  # (B, N, 6)
-    neighborhood, centers, center_index, neighbor_index = group_points(points, config.num_groups, config.group_size)
+    neighborhood, centers, center_index, neighbor_index = sample_patches(points, config.num_groups, config.group_size)
     case.equal("fps_idx", center_index, tensors["fps_idx"].long())
     check_neighbors(case, points[..., :3], neighbor_index, tensors["knn_idx_sorted"])
     with torch.no_grad():
