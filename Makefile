@@ -23,7 +23,7 @@ RUN_EXTRAS := mesh,data,train,eval,openclip,offline
 DEMO_EXTRAS := $(RUN_EXTRAS),demo
 CAPTION_EXTRAS := $(RUN_EXTRAS),caption
 DOCS_EXTRAS := $(RUN_EXTRAS),caption,benchmarks,docs
-TEST_EXTRAS := $(DEMO_EXTRAS),trackers,las,caption,benchmarks,ray,completion,docs,dev
+TEST_EXTRAS := $(DEMO_EXTRAS),trackers,las,caption,benchmarks,onnx,ray,completion,docs,dev
 
 export HF_HUB_OFFLINE ?= 1
 export GRADIO_ANALYTICS_ENABLED ?= False
@@ -70,7 +70,7 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed-test
-	for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+	$(BIN)/python tests/benchmarks/bench_table.py $(BENCH_ARGS)
 
 # The documentation as a folder that opens in a browser: build/site/index.html.
 docs: $(VENV)/.installed-docs

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from .data.candidate_labels import check_labels, check_top_k, ranked
 from .embedding.encoding import check_evaluating, choose_features, encode_points, in_batches
-from .embedding.loading import load_shape_model
+from .embedding.loading import load_onnx_model, load_shape_model
 from .embedding.loop import embed_each
 from .embedding.reading import Reading, as_list, is_path, is_single
 from .embedding.records import ShapeEmbeddings, ShapeRecord
@@ -91,6 +91,8 @@ class Ulip2Embedder:
         dtype: str | torch.dtype | None = None,
         batch_size: int = BATCH_SIZE,
         num_workers: int | None = None,
+        backend: Literal["torch", "onnx"] = "torch",
+        file_name: str | None = None,
         **kwargs: Any,
     ) -> Ulip2Embedder:
         """Loads a model by the path of its folder, its name on the hub, or the name of a published checkpoint.
@@ -101,15 +103,23 @@ class Ulip2Embedder:
             tower: image-text model to use instead of the one that the checkpoint embeds or names, e.g. as it moved.
             device: default: a GPU if there is one; with `device_map` among `kwargs`, where that puts the model.
             dtype: of the weights, as in transformers; default float32. Vectors are float32 in any case.
+            backend: what runs the point encoder: "torch"; or "onnx", onnxruntime on the CPU, with the file that
+                `ulip2 export` wrote into the model's `onnx/`.
+            file_name: of that file; default: `model.onnx`.
             kwargs: of `from_pretrained`, such as `revision`, `token`, `cache_dir`, `trust_remote_code` or
                 `attn_implementation`.
 
         Raises:
-            FileNotFoundError: there is no such folder, nor such a model on the hub.
+            FileNotFoundError: there is no such folder, nor such a model on the hub, or no ONNX file in it.
             ValueError: it is no model that embeds shapes, e.g. a captioner; the message says what it is.
         """
         name = os.fspath(name_or_path)
-        model, features = load_shape_model(name, tower, device, dtype, **kwargs)
+        if backend == "onnx":
+            model, features = load_onnx_model(name, file_name, tower, device, dtype, **kwargs)
+        elif backend == "torch" and file_name is None:
+            model, features = load_shape_model(name, tower, device, dtype, **kwargs)
+        else:
+            raise ValueError(f"backend must be 'torch' or 'onnx', and only 'onnx' has a file_name; got {backend!r}.")
         return cls(model, features, name=name, batch_size=batch_size, num_workers=num_workers)
 
     def __repr__(self) -> str:

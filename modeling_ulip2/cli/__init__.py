@@ -21,6 +21,7 @@ from . import (
     convert,
     embed,
     evaluate,
+    export,
     finetune,
     index,
     info,
@@ -39,7 +40,7 @@ COMMANDS: dict[str, tuple[ModuleType, ...]] = {
     "train and measure": (pretrain, finetune, evaluate),
     "use a model": (embed, classify, caption),
     "search": (index, search),
-    "checkpoints": (releases, info, convert, verify),
+    "checkpoints": (releases, info, convert, verify, export),
 }
 DESCRIPTION = "ULIP-2 on the command line: 3D shapes, pictures and texts in one space."
 EPILOG = """`ulip2 COMMAND --help` explains a command. Wherever a command takes the folder of a model, a dataset or an

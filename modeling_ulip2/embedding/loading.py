@@ -12,7 +12,7 @@ from modeling_ulip2.conversion.catalog import is_release
 from modeling_ulip2.conversion.named import converted_release
 from modeling_ulip2.models.configuration_captioning_ulip2 import Ulip2CaptioningConfig
 from modeling_ulip2.models.feature_extraction_ulip2 import Ulip2FeatureExtractor
-from modeling_ulip2.utils.places import find_model
+from modeling_ulip2.utils.places import find_folder, find_model
 
 # What `from_pretrained` of every class understands; the rest is for the model alone.
 _HUB_OPTIONS = {"cache_dir", "code_revision", "force_download", "local_files_only", "revision", "subfolder", "token"}
@@ -55,3 +55,28 @@ def load_shape_model(
         best = "cuda" if torch.cuda.is_available() else "cpu"
         model = model.to(best if device is None else device)
     return model.eval(), features
+
+
+def load_onnx_model(
+    name: str,
+    file_name: str | None = None,
+    tower: str | os.PathLike[str] | None = None,
+    device: str | int | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    **kwargs: Any,
+) -> tuple[Any, Ulip2FeatureExtractor]:
+    """As `load_shape_model`, with onnxruntime for the point encoder; see `Ulip2Embedder.from_pretrained`.
+
+    Raises:
+        ValueError: another device or dtype is asked for than onnxruntime's, the CPU and float32.
+    """
+    from modeling_ulip2.exporting import find_onnx_file, with_onnx_encoder
+
+    if (device is not None and torch.device(device).type != "cpu") or kwargs.get("device_map") is not None:
+        raise ValueError("backend='onnx' runs on the CPU: leave device out, or pass 'cpu'.")
+    if dtype not in (None, torch.float32, "float32"):
+        raise ValueError(f"backend='onnx' computes in float32, or in int8 as its file says, not in {dtype}.")
+    hub = {key: kwargs[key] for key in ("revision", "token", "cache_dir") if key in kwargs}
+    path = find_onnx_file(find_folder(name, **hub), file_name)
+    model, features = load_shape_model(name, tower, "cpu", **kwargs)
+    return with_onnx_encoder(model, path), features

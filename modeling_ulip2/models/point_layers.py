@@ -39,14 +39,14 @@ def normed(values: torch.Tensor, norm: Any) -> torch.Tensor:
 @contextlib.contextmanager
 def without_statistics(*norms: Any) -> Iterator[None]:
     """BatchNorms in training leave their running statistics alone: what is computed again must not count twice."""
-    before = [norm.track_running_stats for norm in norms]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm, tracked in zip(norms, before, strict=True):
-            norm.track_running_stats = tracked
+        for norm, (momentum, tracked) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, tracked
 
 
 def pointwise(values: torch.Tensor, conv: Any, norm: Any = None) -> torch.Tensor:

@@ -230,7 +230,7 @@ def farthest_point_sample_op(
                 f"{start.tolist()}."
             )
         first = order.argsort()[start]
-    limit = -1.0 if min_squared_norm is None else _float32_below(min_squared_norm)
+    limit = -1.0 if min_squared_norm is None else float32_below(min_squared_norm)
     chosen = _kernels(xyz.device, backend).farthest_positions(ordered, first, limit, num_samples)
     return order[chosen]  # (B, num_samples)
 
@@ -293,7 +293,7 @@ def _by_axis(points: torch.Tensor) -> torch.Tensor:
     return points.transpose(1, 2).contiguous()
 
 
-def _float32_below(number: float) -> float:
+def float32_below(number: float) -> float:
     """The largest float32 that is not above `number`.
 
     The published kernels compare a float with a double; a float32 is above the one if and only if above the other.

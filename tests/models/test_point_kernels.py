@@ -203,8 +203,8 @@ def test_cuda_takes_triton() -> None:
 
 
 @pytest.mark.parametrize("number", [1e-3, 0.1, 0.25, 1 / 3, 1e-12])
-def test_a_float32_exceeds_a_double_where_it_exceeds_the_float32_below(number: float) -> None:
-    below = np.float32(point_ops._float32_below(number))
+def test_a_float32_exceeds_a_double_where_it_exceeds_thefloat32_below(number: float) -> None:
+    below = np.float32(point_ops.float32_below(number))
     assert float(below) <= number < float(np.nextafter(below, np.float32(1)))
 
 
