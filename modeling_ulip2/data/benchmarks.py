@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modeling_ulip2.data.class_names import load_class_names
+from modeling_ulip2.utils.packages import require_package
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what the benchmarks are is known without
     from datasets import Dataset
 
 MANIFEST = "benchmark.json"
@@ -172,6 +173,4 @@ def read_benchmark(folder: str | Path, config: str | None = None, split: str = "
         raise ValueError(f"{folder} holds no complete split {split!r} of {config!r}; it holds {listed or 'nothing'}")
     # Named files enter the key of the cache with their times: a folder that was converted anew is read anew.
     files = {split: f"{config}/{split}-*.parquet"}
-    from datasets import load_dataset  # not above: the names of benchmarks are wanted without the extra `data`, too
-
-    return load_dataset(str(folder), config, split=split, data_files=files)
+    return require_package("datasets").load_dataset(str(folder), config, split=split, data_files=files)

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 from modeling_ulip2.data.augmentation import PointAugmentation, random_sample
 from modeling_ulip2.data.collator import CloudCollator
 from modeling_ulip2.data.labels import class_names_of, read_labels
-from modeling_ulip2.data.reading import CloudRows, read_split, read_triplets, select_ids
+from modeling_ulip2.data.reading import CloudRows, on_the_hub, read_split, read_triplets, select_ids
 from modeling_ulip2.models.feature_extraction_ulip2 import Ulip2FeatureExtractor, unit_sphere
 from modeling_ulip2.models.point_ops import FPSRule, farthest_point_sample
 
@@ -190,7 +190,8 @@ def _read_split(dataset: str, config: str | None, split: str) -> Dataset:
             )
         rows = load_dataset("parquet", data_files={split: files}, split=split)
     else:
-        rows = load_dataset(dataset, config, split=split)
+        with on_the_hub(dataset, "the scripts of `dataset_scripts/` make labeled folders of the papers' benchmarks"):
+            rows = load_dataset(dataset, config, split=split)
     missing = {"xyz", LABEL_COLUMN} - set(rows.column_names)
     if missing:
         raise ValueError(f"{dataset}: missing the columns {sorted(missing)}; it has {rows.column_names}")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +49,20 @@ def read_triplets(dataset: str, streaming: bool = False) -> Dataset | IterableDa
         if not any(folder.glob("**/*.parquet")):
             raise FileNotFoundError(f"{dataset} holds no parquet shard: not a triplets folder, or not built yet")
         return load_config(str(folder), TRIPLETS_CONFIG, streaming)
-    build = "build one with `ulip2 build`"
-    if folder.exists() or not is_hub_name(dataset):
-        raise PlaceError(f"{dataset}: {'a file' if folder.exists() else NOWHERE}; {build}")
-    try:
+    with on_the_hub(dataset, "build one with `ulip2 build`"):
         return load_config(dataset, TRIPLETS_CONFIG, streaming)
+
+
+@contextmanager
+def on_the_hub(dataset: str, advice: str) -> Iterator[None]:
+    """Around the loading of a dataset that is no folder: a PlaceError, with advice, where the hub has none either."""
+    there = Path(dataset).expanduser().exists()
+    if there or not is_hub_name(dataset):
+        raise PlaceError(f"{dataset}: {'a file' if there else NOWHERE}; {advice}")
+    try:
+        yield
     except (ConnectionError, DatasetNotFoundError) as error:
-        raise PlaceError(f"{dataset}: {NOWHERE} ({error}); {build}") from error
+        raise PlaceError(f"{dataset}: {NOWHERE} ({error}); {advice}") from error
 
 
 def load_config(dataset: str, config: str, streaming: bool = False) -> Dataset | IterableDataset:
@@ -85,7 +93,10 @@ def read_split(path: str | Path) -> dict[str, list[str]]:
     Raises:
         ValueError: one of the two is missing, or an id is in both.
     """
-    split = json.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        split = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
     if not isinstance(split, dict) or not all(isinstance(split.get(part), list) for part in ("train", "test")):
         raise ValueError(f'{path} must hold {{"train": [ids], "test": [ids]}}')
     common = set(split["train"]) & set(split["test"])

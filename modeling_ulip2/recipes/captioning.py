@@ -48,6 +48,7 @@ from modeling_ulip2.towers import Tower
 from modeling_ulip2.training.features import published_features
 from modeling_ulip2.training.point_features import point_features
 from modeling_ulip2.utils.files import write_text
+from modeling_ulip2.utils.places import find_model
 
 logger = logging.getLogger(__name__)
 
@@ -81,9 +82,10 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> dict[str, An
         if missing := [name for name in ids if name not in given]:
             raise ValueError(f"{args.predictions} lacks {len(missing)} of {len(ids)} shapes, e.g. {missing[0]!r}")
     else:
-        model = Ulip2ForConditionalGeneration.from_pretrained(args.model)
+        place = find_model(args.model)
+        model = Ulip2ForConditionalGeneration.from_pretrained(place)
         model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-        processor = Ulip2CaptioningProcessor.from_pretrained(args.model)
+        processor = Ulip2CaptioningProcessor.from_pretrained(place)
         point_model = point_model or model.config.point_model_name_or_path
         features = point_features(model, processor.feature_extractor, shapes, Path(args.feature_cache))
         names = ("num_beams", "min_new_tokens", "max_new_tokens", "length_penalty")

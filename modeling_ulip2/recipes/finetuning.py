@@ -49,6 +49,7 @@ from modeling_ulip2.training.classification import ClassificationTrainer, Classi
 from modeling_ulip2.training.options import claim_output_dir
 from modeling_ulip2.utils.command_line import config_field
 from modeling_ulip2.utils.files import write_text
+from modeling_ulip2.utils.places import find_model
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +108,8 @@ def finetune(options: Options) -> list[dict[str, Any]]:
     """
     log_to_terminal(options.training.should_log)
     runs = plan_runs(options)
+    if options.model.model_name_or_path is not None:
+        find_model(options.model.model_name_or_path)  # or a sentence, before anything is read
     with options.training.main_process_first(desc="reading the clouds"):
         split = read_clouds(options.data)
     logger.info(

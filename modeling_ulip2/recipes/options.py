@@ -71,7 +71,10 @@ def parse_options(
     config, rest = before.parse_known_args(sys.argv[1:] if argv is None else argv)
     if config.config is not None:
         rest = [*_options_of(Path(config.config), {own.name for cls in classes for own in fields(cls)}), *rest]
-    return list(parser.parse_args_into_dataclasses(rest)[: len(classes)])
+    parsed = parser.parse_args_into_dataclasses(rest, return_remaining_strings=True)
+    if parsed[-1]:
+        parser.error(f"unrecognized arguments: {' '.join(parsed[-1])}")
+    return list(parsed[: len(classes)])
 
 
 def _options_of(path: Path, known: set[str]) -> list[str]:

@@ -42,7 +42,12 @@ def load_tower(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     # float16 would round the weights otherwise than the bfloat16 of the fingerprint
     half = dtype is torch.float16
-    model = load_tower_model(name, dtype=torch.float32 if half else dtype or torch.float32, **options)
+    try:
+        model = load_tower_model(name, dtype=torch.float32 if half else dtype or torch.float32, **options)
+    except OSError as error:  # of an unreachable hub, which names nothing
+        if name in str(error):
+            raise
+        raise OSError(f"{name}: {error}") from error
     place, inside = model_location(name)
     options["trust_remote_code"] = bool(options.get("trust_remote_code"))  # None would ask at the terminal
     processor = AutoProcessor.from_pretrained(place, **inside, **options)

@@ -14,6 +14,7 @@ from modeling_ulip2.embedder import Ulip2Embedder
 from modeling_ulip2.embedding.loop import embed_each
 from modeling_ulip2.embedding.reading import Selected
 from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult
+from modeling_ulip2.utils.packages import require_package
 
 # Strength of a probe's regularization, as scikit-learn's LogisticRegression has it by default. Ours: no published
 # linear probe of these encoders says its own.
@@ -100,14 +101,15 @@ def fit_linear_probe(
     Returns:
         A layer D -> num_classes.
     """
-    from sklearn.linear_model import LogisticRegression  # takes a second, and fine-tuning does without
-    from sklearn.preprocessing import StandardScaler
-
-    scaler = StandardScaler()
+    scaler = require_package("sklearn.preprocessing").StandardScaler()
     inputs = scaler.fit_transform(features.double().numpy())  # (N, D)
     # of two classes scikit-learn has one vector of weights, the difference of the two here, whose penalty is twice
     strength = 2 * c if len(labels.unique()) == 2 else c
-    model = LogisticRegression(C=strength, tol=1e-7, max_iter=max_iter).fit(inputs, labels.numpy())
+    model = (
+        require_package("sklearn.linear_model")
+        .LogisticRegression(C=strength, tol=1e-7, max_iter=max_iter)
+        .fit(inputs, labels.numpy())
+    )
     weight, bias = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)  # (C, D), (C,)
     if len(bias) == 1:
         weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
