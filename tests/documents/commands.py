@@ -31,7 +31,7 @@ else:
     import tomli as tomllib
 
 # Programs of others, whose options are not ours to check.
-OTHERS = {"cd", "export", "git", "hf", "mkdir", "sbatch", "unzip", "cat", "jupyter", "pre-commit", "twine", "eval"}
+OTHERS = {"cd", "export", "git", "hf", "mkdir", "unzip", "cat", "jupyter", "pre-commit", "twine", "eval"}
 PUNCTUATION = {"&&", ";", "|", "||", "&", ">", ">>", "<"}
 # Options of launchers that take no value; all others of theirs do.
 SWITCHES = {"--multi_gpu", "--cpu", "--standalone", "--use_fsdp", "--no_python"}
@@ -87,6 +87,8 @@ def check(words: list[str]) -> None:
         check_make(arguments)
     elif program in ("pip", "uv"):
         check_pip(arguments)
+    elif program == "sbatch":
+        check_batch_job(arguments)
     elif program in (".", "source") or program in OTHERS:
         return
     else:
@@ -133,6 +135,12 @@ def check_paths(names: list[str]) -> None:
     for name in names:
         if not (ROOT / name).exists():
             raise CommandError(f"there is no {name} in the repository")
+
+
+def check_batch_job(arguments: list[str]) -> None:
+    """A Slurm script hands its arguments on to the script that it starts."""
+    started = re.findall(r"\bexamples/\w+\.py\b", (ROOT / arguments[0]).read_text(encoding="utf-8"))
+    check_options(parser_of(program_parser, started[-1]), arguments[1:])
 
 
 def check_make(arguments: list[str]) -> None:

@@ -144,6 +144,7 @@ def test_cards_made_by_code_do_what_they_show(in_world: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
 def test_a_notebook_prints_what_it_shows(path: Path, world: Path, tmp_path: Path) -> None:
     """Runs a notebook from the top, in a copy of its place in the repository, and compares what its cells print."""
@@ -156,7 +157,7 @@ def test_a_notebook_prints_what_it_shows(path: Path, world: Path, tmp_path: Path
     folder.mkdir(parents=True)
     book = nbformat.read(path, as_version=4)
     stored = [printed(cell) for cell in book.cells]
-    nbclient.NotebookClient(book, timeout=600, resources={"metadata": {"path": str(folder)}}).execute()
+    nbclient.NotebookClient(book, timeout=1800, resources={"metadata": {"path": str(folder)}}).execute()
     # the captioner of the tests is a random one
     if path.name != "caption.ipynb":
         for index, (said, cell) in enumerate(zip(stored, book.cells, strict=True)):
@@ -234,6 +235,7 @@ def test_what_a_block_promises_is_held_against_it() -> None:
         ("OMP_NUM_THREADS=1 python dataset_scripts/split_triplets.py … # a comment", None),
         ("python dataset_scripts/nothing.py", "there is no"),
         ("ulip2 pretrain --config examples/configs/nothing.yaml", "there is no examples/configs/nothing.yaml"),
+        ("sbatch examples/configs/accelerate/four_by_eight_gpus.slurm --nodes 4 …", "no option --nodes"),
         ("make quickstart MESHES=folder", None),
         ("make quickstar", "knows no quickstar"),
         ("make quickstart MESH=folder", "knows no MESH"),
