@@ -155,6 +155,11 @@ def add_stage_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"those of FILE that hold captions [of {', '.join(CAPTION_COLUMNS)} which there are]",
     )
     add("--captions-made-by", default="", metavar="TEXT", help="who or what made those of FILE, for the dataset card")
+    add(
+        "--caption-sources",
+        action="store_true",
+        help="also store which captioner said each caption, so that a training can choose",
+    )
     add("--metadata-captions", type=positive, default=6, help="captions per object, for 'metadata' [%(default)s]")
 
     generation = parser.add_argument_group(
@@ -264,6 +269,7 @@ def build_settings(args: argparse.Namespace) -> dict[str, Any]:
     # a build begun before there was this option goes on
     settings |= {} if args.up_axis == AUTO_AXIS else {"up_axis": args.up_axis}
     settings |= {"hidden": True} if args.hidden else {}
+    settings |= {"caption_sources": True} if args.caption_sources else {}
     return settings | limits(args) | {"seed": args.seed}
 
 
@@ -284,6 +290,7 @@ def needs_tower(args: argparse.Namespace) -> bool:
 
 def build_stages(args: argparse.Namespace) -> list[StageFactory]:
     """The stages in their order, to be made by each worker."""
+    said = args.caption_sources
     return [
         partial(ReadMesh, folder=str(args.meshes), up_axis=args.up_axis, **limits(args)),
         partial(SamplePoints, num_points=args.num_points, seed=args.seed),
@@ -299,6 +306,6 @@ def build_stages(args: argparse.Namespace) -> list[StageFactory]:
         ),
         *([partial(EmbedViews, **tower(args), hidden=args.hidden)] if needs_tower(args) else []),
         *(CAPTIONERS[name](args) for name in args.captioner),
-        *([partial(RankCaptions, **tower(args))] if args.ranking else [KeepCaptions]),
+        *([partial(RankCaptions, **tower(args), sources=said)] if args.ranking else [partial(KeepCaptions, sources=said)]),
         *([partial(EmbedCaptions, **tower(args))] if args.features and not args.ranking else []),
     ]

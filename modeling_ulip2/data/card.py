@@ -81,7 +81,9 @@ def _info(name: str, features: Features, count: int, size: int, data_size: int) 
 
 
 def _metadata(title: str, settings: Mapping[str, Any], stages: Mapping[str, Any], totals: Mapping[str, Any]) -> str:
-    schemas: dict[str, Features] = {TRIPLETS_CONFIG: triplet_features(settings["num_points"], depth=settings["depth"])}
+    said = settings.get("caption_sources", False)
+    schema = triplet_features(settings["num_points"], depth=settings["depth"], sources=said)
+    schemas: dict[str, Features] = {TRIPLETS_CONFIG: schema}
     if settings["features"]:
         hidden = stages.get("EmbedViews", {}).get("hidden", 0)
         dim = (stages.get("RankCaptions") or stages["EmbedCaptions"])["dim"]
@@ -237,6 +239,8 @@ def _columns(settings: Mapping[str, Any]) -> str:
         ),
         ("captions, caption_scores", "one list per view, best caption first"),
     ]
+    if settings.get("caption_sources"):
+        rows.append(("caption_sources", "the captioner that said each caption first, in the same order"))
     if settings["depth"]:
         rows.append(
             ("depths, depth_scale", "16-bit PNGs; pixel x scale is the distance from the camera plane, 0 is empty")

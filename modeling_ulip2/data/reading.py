@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 POINT_COLUMNS = ("id", "xyz", "rgb")
 RAW_COLUMNS = ("views", "depths", "captions")
 FEATURE_COLUMNS = ("image_embeds", "depth_embeds", "text_embeds")
+SOURCES_COLUMN = "caption_sources"
 
 # Rows with precomputed embeddings that are kept once decoded; a few kilobytes each, as the numbers stay where they
 # are in Arrow memory.
@@ -172,10 +173,18 @@ class TripletDataset(TorchDataset):
         triplets: the `triplets` config, or some of its rows.
         features: the towers' embeddings (columns `id`, `image_embeds`, `text_embeds`, perhaps `depth_embeds`) of at
             least these rows, in any order. None: rows carry encoded images and captions instead.
+        sources: captioners whose captions are served, by their names in `caption_sources`; None: all captions.
+
+    Raises:
+        ValueError: rows lack features; or the captions do not say who said them, or nobody in `sources` said any.
     """
 
-    def __init__(self, triplets: Dataset, features: Dataset | None = None):
+    def __init__(self, triplets: Dataset, features: Dataset | None = None, sources: Sequence[str] | None = None):
         columns = POINT_COLUMNS + (RAW_COLUMNS if features is None else ())
+        self._sources = None if sources is None else frozenset(sources)
+        if self._sources is not None:
+            columns += (SOURCES_COLUMN,)
+            check_sources(triplets, self._sources)
         if features is None:
             check_views(triplets)
         self.ids: list[str] = list(triplets["id"])
@@ -200,11 +209,41 @@ class TripletDataset(TorchDataset):
             return self._decoded[index]
         row = decode_row(self._triplets[index])
         if self._features is None or self._feature_rows is None:
-            return row
-        row |= decode_row(self._features[self._feature_rows[index]])
+            return self._chosen(row)
+        row = self._chosen(row | decode_row(self._features[self._feature_rows[index]]))
         if len(self._decoded) < MAX_DECODED:
             self._decoded[index] = row
         return row
+
+    def _chosen(self, row: Row) -> Row:
+        """The row with the captions of `sources` alone."""
+        if self._sources is None:
+            return row
+        said = row.pop(SOURCES_COLUMN)
+        kept = [[place for place, source in enumerate(own) if source in self._sources] for own in said]
+        if "captions" in row:
+            row["captions"] = [[own[at] for at in view] for own, view in zip(row["captions"], kept, strict=True)]
+        if "text_embeds" in row:
+            row["text_embeds"] = [own[view] for own, view in zip(row["text_embeds"], kept, strict=True)]
+        return row
+
+
+def check_sources(triplets: Dataset, sources: Collection[str]) -> None:
+    """Raises ValueError unless every shape has a caption by one of the captioners `sources`."""
+    if SOURCES_COLUMN not in triplets.column_names:
+        raise ValueError("the triplets do not say which captioner said what: build them with --caption-sources")
+    silent: list[str] = []
+    known: set[str] = set()
+    for row in triplets.select_columns(["id", SOURCES_COLUMN]):
+        own = {source for of_view in row[SOURCES_COLUMN] for source in of_view}
+        known |= own
+        if not own & set(sources):
+            silent.append(row["id"])
+    if silent:
+        raise ValueError(
+            f"{len(silent)} of {len(triplets)} triplets, e.g. {silent[0]!r}, have no caption of "
+            f"{' or '.join(sorted(sources))}: there are those of {', '.join(sorted(known))}"
+        )
 
 
 def decode_row(table: pa.Table) -> Row:

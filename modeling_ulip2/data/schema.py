@@ -25,7 +25,7 @@ MAX_OFFSET_IN_RADII = 4.0
 MIN_RADIUS, MAX_RADIUS = 2.0**-11, 2.0**15
 
 
-def triplet_features(num_points: int, *, depth: bool = False) -> Features:
+def triplet_features(num_points: int, *, depth: bool = False, sources: bool = False) -> Features:
     """Columns of the `triplets` config, for shapes of `num_points` points seen in V views.
 
     - `id`: path of the mesh in its folder, with `/`; `source`, `name`, `license`, `creator`: strings, "" where unknown
@@ -35,6 +35,7 @@ def triplet_features(num_points: int, *, depth: bool = False) -> Features:
     - `azimuths`, `elevations`, `distances` [V], `shifts` (V, 2), `fov`, `size`, `target` (3,): the cameras, see below
     - `captions` and `caption_scores`, k for each of V views: every caption of a view and its cosine similarity with
       the view, best first; k may differ from view to view, so top-k is a choice of the training run
+    - with `sources`: `caption_sources`, k for each of V views: the captioner that said each caption first
     - with `depth`: `depths` [V], 16-bit PNG, 0 where there is nothing, and `depth_scale`, the distance from the camera
       plane that one step stands for
 
@@ -67,6 +68,8 @@ def triplet_features(num_points: int, *, depth: bool = False) -> Features:
         "captions": List(List(Value("string"))),
         "caption_scores": List(List(Value("float32"))),
     }
+    if sources:
+        columns["caption_sources"] = List(List(Value("string")))
     if depth:
         columns |= {"depths": List(Image()), "depth_scale": Value("float32")}
     return Features(columns)

@@ -21,7 +21,7 @@ import torch
 from transformers import VisionTextDualEncoderProcessor
 
 from modeling_ulip2.data.near_duplicates import near_duplicate_groups
-from modeling_ulip2.data.reading import decode_row, read_split, read_triplets
+from modeling_ulip2.data.reading import SOURCES_COLUMN, check_sources, decode_row, read_split, read_triplets
 from modeling_ulip2.data.schema import FEATURES_CONFIG, features_features
 from modeling_ulip2.data.shards import FEATURES_MANIFEST, shard_path
 from modeling_ulip2.models.modeling_conse import ConseModel
@@ -101,6 +101,9 @@ class LinearLitArguments:
     near_duplicates: str | None = field(
         default=None, metadata={"help": "CSV with the columns a and b: ids of shapes that are alike."}
     )
+    caption_sources: list[str] | None = field(
+        default=None, metadata={"help": "Fit on these captioners' captions alone, of datasets with --caption-sources."}
+    )
     ridge: float = field(default=RIDGE, metadata={"help": "Penalty, in mean variances of a feature."})
     map_share: float = field(default=MAP_SHARE, metadata={"help": "Weight of the map beside ConSE, from 0 to 1."})
     folds: int = field(default=FOLDS, metadata={"help": "Folds of the cross-fit."})
@@ -109,22 +112,28 @@ class LinearLitArguments:
 
 @dataclass
 class FitRows:
-    """N shapes: ids, features of the views [N](V, F), captions [N][V][k] and their embeddings [N][V](k, D)."""
+    """N shapes: ids, features of the views [N](V, F), captions [N][V][k] and their embeddings [N][V](k, D).
+
+    `fitted` [N][V][k] says which captions the map is fitted on; None: all.
+    """
 
     ids: list[str]
     hidden: list[np.ndarray]
     captions: list[list[list[str]]]
     text_embeds: list[list[np.ndarray]]
+    fitted: list[list[list[bool]]] | None = None
 
     def targets(self) -> np.ndarray:
         """(N, D): the mean embedding of a shape's different captions, of unit length."""
         known: dict[str, np.ndarray] = {}
         own_texts = []
-        for captions, embeds in zip(self.captions, self.text_embeds, strict=True):
+        for shape, (captions, embeds) in enumerate(zip(self.captions, self.text_embeds, strict=True)):
+            counts = [[True] * len(own) for own in captions] if self.fitted is None else self.fitted[shape]
             of_shape: dict[str, np.ndarray] = {
                 text: np.asarray(row, dtype=np.float32)
-                for texts, rows in zip(captions, embeds, strict=True)
-                for text, row in zip(texts, rows, strict=True)
+                for texts, rows, kept in zip(captions, embeds, counts, strict=True)
+                for text, row, counted in zip(texts, rows, kept, strict=True)
+                if counted
             }
             known |= of_shape
             own_texts.append(list(of_shape))
@@ -146,7 +155,7 @@ def fit_tower(args: LinearLitArguments) -> Path:
     base = load_tower(args.tower)
     if not isinstance(base, TransformersTower) or type(base.model) is not ConseModel:
         raise ValueError(f"{args.tower} is no ConSE pair, which the map is fitted beside")
-    rows = read_rows(args.dataset, base)
+    rows = read_rows(args.dataset, base, args.caption_sources)
     groups = near_duplicate_groups(rows.ids, args.near_duplicates)
     split = read_split(args.split_file) if args.split_file else {"train": rows.ids, "test": []}
     held_out = {groups[name] for name in split["test"] if name in groups}
@@ -177,12 +186,17 @@ def fit_tower(args: LinearLitArguments) -> Path:
     return output
 
 
-def read_rows(datasets: Sequence[str], base: Tower) -> FitRows:
+def read_rows(datasets: Sequence[str], base: Tower, sources: Sequence[str] | None = None) -> FitRows:
     """What the fit needs of the triplets of several datasets.
 
+    Args:
+        sources: captioners whose captions the map is fitted on; None: all.
+
     Raises:
-        ValueError: a dataset has no features of that tower, or without `image_hidden`; or two share an id.
+        ValueError: a dataset has no features of that tower, or without `image_hidden`, or no captions of `sources`; or
+            two share an id.
     """
+    fitted: list[list[list[bool]]] = []
     ids: list[str] = []
     hidden: list[np.ndarray] = []
     captions: list[list[list[str]]] = []
@@ -191,8 +205,11 @@ def read_rows(datasets: Sequence[str], base: Tower) -> FitRows:
         features = published_features(dataset, base)
         if features is None or HIDDEN not in features.column_names:
             raise ValueError(f"{dataset} has no {HIDDEN} of {base.name}: build it with that tower and --hidden")
-        triplets = read_triplets(dataset).select_columns(["id", "captions"])
+        triplets = read_triplets(dataset)
+        if sources:
+            check_sources(triplets, sources)
         said = dict(zip(triplets["id"], triplets["captions"], strict=True))
+        makers = dict(zip(triplets["id"], triplets[SOURCES_COLUMN], strict=True)) if sources else {}
         rows = features.select_columns(["id", HIDDEN, "text_embeds"]).with_format("arrow")
         for index in range(len(rows)):
             row = decode_row(rows[index])
@@ -200,9 +217,10 @@ def read_rows(datasets: Sequence[str], base: Tower) -> FitRows:
             hidden.append(np.stack(list(row[HIDDEN])))
             captions.append(said[row["id"]])
             text_embeds.append(list(row["text_embeds"]))
+            fitted.append([[maker in (sources or ()) for maker in own] for own in makers.get(row["id"], [])])
     if len(set(ids)) < len(ids):
         raise ValueError(f"{' and '.join(datasets)} share ids: shapes are told apart by them")
-    return FitRows(ids, hidden, captions, text_embeds)
+    return FitRows(ids, hidden, captions, text_embeds, fitted if sources else None)
 
 
 @torch.no_grad()

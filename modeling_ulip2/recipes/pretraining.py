@@ -92,6 +92,7 @@ def pretrain(
         model.set_clip_model(tower.pretrained_model)
         model.config.clip_name_or_path = reference
 
+    sources = data_args.caption_sources
     trainer = Ulip2Trainer(
         model=model,
         args=args,
@@ -103,7 +104,7 @@ def pretrain(
             args.seed if args.data_seed is None else args.data_seed,
         ),
         train_dataset=data.train,
-        eval_dataset=None if held_out is None else TripletDataset(held_out, held_out_features),
+        eval_dataset=None if held_out is None else TripletDataset(held_out, held_out_features, sources),
         processing_class=processor,
     )
     if held_out is not None:
@@ -224,7 +225,7 @@ def read_data(data_args: PretrainingDataArguments, args: Ulip2TrainingArguments,
         features = None
         if data_args.use_features:
             features = tower_features(data_args.features or name, own, tower, data_args.use_depth, cache)
-        datasets.append(TripletDataset(own, features))
+        datasets.append(TripletDataset(own, features, data_args.caption_sources))
     groups = None
     if data_args.distinct_in_batch or data_args.near_duplicates:
         ids = [name for own in datasets for name in own.ids]
@@ -253,6 +254,8 @@ def read_streams(
     if data_args.distinct_in_batch or data_args.near_duplicates:
         raise ValueError("a stream does not know what comes: --distinct_in_batch and --near_duplicates need a folder")
     joined: list[Any] = [None] * len(triplets)
+    if data_args.caption_sources:
+        raise ValueError("caption_sources chooses among the captions of a dataset on disk, not of a stream")
     if data_args.use_features:
         joined = [streamed_features(name, tower, data_args.use_depth) for name in data_args.dataset]
     if any(own is None for own in joined):

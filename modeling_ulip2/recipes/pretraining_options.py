@@ -95,6 +95,12 @@ class PretrainingDataArguments:
         metadata={"help": "Draw the best held-out shapes for some names at each evaluation; default: for trackers."},
     )
     templates: str = field(default="modelnet40_64", metadata={"help": "Prompts of a category."})
+    caption_sources: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Learn from these captioners' captions alone; the dataset was built with --caption-sources."
+        },
+    )
     top_k: int = field(default=1, metadata={"help": "Captions of the view, best first (ULIP-2: 1)."})
     use_depth: bool = field(default=False, metadata={"help": "Draw among RGB and depth views."})
     use_features: bool = field(

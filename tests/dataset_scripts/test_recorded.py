@@ -2,11 +2,13 @@
 
 import json
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from modeling_ulip2.building.captioners.recorded import RecordedCaptioner
 from modeling_ulip2.building.meshes import main
+from modeling_ulip2.data.reading import TripletDataset, load_config, read_triplets
 
 from .shapes import build_arguments
 
@@ -99,3 +101,30 @@ def test_a_failed_object_stays_failed(captions):
     result = stage(batch)
     assert result["error"] == ["bad", None] and result["captions"] == [None, [[], []]]
     assert result["warnings"] == [None, ["w", "captions.jsonl has no caption of it"]]
+
+
+def test_a_training_chooses_among_captioners(meshes, tower, captions, tmp_path):
+    more = ["--captioner", "recorded", "metadata", "--captions", str(captions), "--caption-sources"]
+    main(build_arguments(meshes[0], tmp_path / "out", tower, *more, "--limit", "4"))
+    rows = table(tmp_path / "out", "triplets")
+    for row in rows.values():
+        for texts, makers in zip(row["captions"], row["caption_sources"], strict=True):
+            assert sorted(makers) == ["metadata"] * 6 + ["recorded"] * 2
+            said = {text for text, maker in zip(texts, makers, strict=True) if maker == "recorded"}
+            assert said == {"a crate", f"box {row['id'][-5]}"}
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| caption_sources | the captioner that said each caption first" in card
+
+    triplets = read_triplets(str(tmp_path / "out"))
+    chosen = TripletDataset(triplets, None, ["recorded"])[0]
+    assert {text for own in chosen["captions"] for text in own} == {"a crate", "box A"}
+    features = load_config(str(tmp_path / "out"), "features")
+    embeds = TripletDataset(triplets, features, ["recorded"])[0]["text_embeds"]
+    whole = TripletDataset(triplets, features)[0]["text_embeds"]
+    for view, makers in enumerate(rows[triplets[0]["id"]]["caption_sources"]):
+        kept = [place for place, maker in enumerate(makers) if maker == "recorded"]
+        np.testing.assert_array_equal(embeds[view], whole[view][kept])
+    with pytest.raises(ValueError, match="have no caption of labels: there are those of metadata, recorded"):
+        TripletDataset(triplets, features, ["labels"])
+    with pytest.raises(ValueError, match="build them with --caption-sources"):
+        TripletDataset(triplets.remove_columns("caption_sources"), features, ["recorded"])

@@ -17,12 +17,77 @@ from examples import quickstart
 def test_every_category_is_in_training_and_test() -> None:
     labels = {f"chair{i}": "chair" for i in range(10)} | {"lamp0": "lamp", "lamp1": "lamp", "harp": "harp"}
     ids = [*labels, *(f"thing{i}" for i in range(20))]
-    test = quickstart.draw_test_ids(ids, labels, seed=0)
+    alone = {name: name for name in ids}
+    test = quickstart.draw_test_ids(ids, labels, 0, alone)
     drawn = [labels.get(name, "") for name in test]
     assert drawn.count("chair") == 2 and drawn.count("lamp") == 1 and drawn.count("") == 4
     assert "harp" not in test  # a category of one shape stays in training
-    assert test == quickstart.draw_test_ids(ids[::-1], labels, seed=0)
-    assert test != quickstart.draw_test_ids(ids, labels, seed=1)
+    assert test == quickstart.draw_test_ids(ids[::-1], labels, 0, alone)
+    assert test != quickstart.draw_test_ids(ids, labels, 1, alone)
+
+
+def test_a_split_never_cuts_through_near_duplicates() -> None:
+    labels = {f"chair{i}": "chair" for i in range(10)} | {f"sofa{i}": "sofa" for i in range(4)}
+    groups = {name: name for name in labels} | dict.fromkeys(["chair0", "chair1", "chair2"], "chair0")
+    groups |= dict.fromkeys(["sofa0", "sofa1", "sofa2", "sofa3"], "sofa0")
+    sizes = set()
+    for seed in range(20):
+        test = quickstart.draw_test_ids(list(labels), labels, seed, groups)
+        assert len({groups[name] for name in test} & {groups[name] for name in labels.keys() - test}) == 0
+        assert not any(name.startswith("sofa") for name in test)  # one group: it stays in training
+        sizes.add(len(test))
+    assert sizes == {2}
+
+
+def test_recorded_captions_and_a_map_of_its_own_for_each_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the quickstart of Sweet Home 3D does, in its order, without doing it."""
+    ids = {f"Scopia/{i}.obj": quickstart.HELD_OUT_SOURCE for i in range(6)} | {f"Other/{i}.obj": "x" for i in range(9)}
+    (tmp_path / "pairs.csv").write_text("a,b\nScopia/0.obj,Other/0.obj\n")
+    monkeypatch.setattr(quickstart, "NEAR_DUPLICATES", tmp_path / "pairs.csv")
+    monkeypatch.setattr(quickstart, "ROOT", tmp_path)
+    monkeypatch.setattr(quickstart, "CAPTIONS", tmp_path / "captions.jsonl")
+    monkeypatch.setattr(quickstart, "TRAINING", quickstart.TRAINING)
+    from datasets import Dataset
+
+    rows = Dataset.from_list([{"id": name, "source": source} for name, source in ids.items()])
+    monkeypatch.setattr("modeling_ulip2.data.reading.read_triplets", lambda dataset: rows)
+    arguments = quickstart.Arguments(compare_captions=True)
+    experiments = quickstart.plan_experiments(tmp_path, tmp_path / "dataset", tmp_path / "tower", None, arguments)
+    assert [own.name for own in experiments] == [
+        "held-out objects",
+        "held-out creator",
+        "held-out objects, automatic names",
+        "held-out objects, metadata",
+    ]
+    first, creator, names, metadata = experiments
+    assert first.tower != creator.tower and first.features == first.tower / "embeddings"
+    assert first.caption_sources == creator.caption_sources == ("recorded",)
+    assert names.tower == metadata.tower == tmp_path / "tower" and names.features is None
+    assert (names.caption_sources, metadata.caption_sources) == (("labels",), ("metadata",))
+    split = json.loads(creator.split_file.read_text())
+    assert split["test"] == [f"Scopia/{i}.obj" for i in range(6)]
+    assert "Other/0.obj" not in split["train"] and len(split["train"]) == 8  # a near-duplicate of a test shape
+    assert quickstart.chosen_captions(names) == ["--caption_sources", "labels"]
+
+
+def test_other_collections_have_nothing_to_compare_with(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="there are none of --meshes"):
+        quickstart.main(["--meshes", str(tmp_path), "--output_dir", str(tmp_path), "--compare_captions", "true"])
+
+
+def test_the_captions_that_ship_are_whole() -> None:
+    """Every object of Sweet Home 3D has its captions."""
+    from modeling_ulip2.data.labels import read_labels
+    from modeling_ulip2.data.recorded_captions import read_recorded_captions
+
+    labels = read_labels(quickstart.LABELS)
+    recorded = read_recorded_captions(quickstart.CAPTIONS)
+    assert len(recorded.by_id) == 820 and recorded.count > 2400
+    assert all(2 <= len(own.all()) <= 3 for own in recorded.by_id.values())
+    assert len(set(labels) & set(recorded.by_id)) > 700
+    assert quickstart.FITTED_TOWER.is_dir()
 
 
 def test_a_step_runs_again_when_its_command_or_inputs_change_or_its_product_is_gone(tmp_path: Path) -> None:
@@ -85,7 +150,7 @@ def test_each_collection_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: py
 
 
 def test_small_collections_get_smaller_batches(tmp_path: Path) -> None:
-    experiment = quickstart.Experiment("name", "title", "text", tmp_path / "split.json", tmp_path)
+    experiment = quickstart.Experiment("name", "title", "text", tmp_path / "split.json", tmp_path, tmp_path / "tower")
     for shapes, options in ((9, ["--per_device_train_batch_size", 2]), (400, [])):
         experiment.split_file.write_text(json.dumps({"train": ["x"] * shapes, "test": []}))
         assert quickstart.smaller_batch(experiment) == options

@@ -15,6 +15,11 @@ class Captioner(Stage):
     …), its `views` (encoded images), `alpha` (V, H, W) uint8 and `image_embeds` (V, D), embeddings by the tower.
     """
 
+    @property
+    def source_name(self) -> str:
+        """What `caption_sources` call it, such as "metadata"."""
+        return type(self).__name__.removesuffix("Captioner").lower()
+
     def caption(self, batch: Batch) -> list[list[list[str]]]:
         """Captions [object][view][k] of a batch in which nothing has failed; k may be 0."""
         raise NotImplementedError
@@ -22,12 +27,18 @@ class Captioner(Stage):
     def __call__(self, batch: Batch) -> Batch:
         good = alive(batch)
         captions = list(batch.get("captions", [None] * len(batch["id"])))
+        sources = list(batch.get("caption_sources", [None] * len(batch["id"])))
         if good:
             new = self.caption({name: [values[i] for i in good] for name, values in batch.items()})
             for i, per_view in zip(good, new, strict=True):
                 before = captions[i] or [[] for _ in per_view]
                 captions[i] = [merge(old, added) for old, added in zip(before, per_view, strict=True)]
-        return {**batch, "captions": captions}
+                known = sources[i] or [[] for _ in per_view]
+                sources[i] = [
+                    own + [self.source_name] * (len(texts) - len(own))
+                    for own, texts in zip(known, captions[i], strict=True)
+                ]
+        return {**batch, "captions": captions, "caption_sources": sources}
 
 
 def merge(captions: list[str], added: list[str]) -> list[str]:

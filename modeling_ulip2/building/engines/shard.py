@@ -188,7 +188,7 @@ def _peak_memory() -> int:
 
 def _schema(plan: ShardPlan, config: str, row: Row) -> Features:
     if config == TRIPLETS_CONFIG:
-        return triplet_features(plan.num_points, depth=plan.depth)
+        return triplet_features(plan.num_points, depth=plan.depth, sources="caption_sources" in row)
     hidden = row["image_hidden"].shape[-1] if "image_hidden" in row else 0
     return features_features(row["image_embeds"].shape[-1], depth="depth_embeds" in row, hidden=hidden)
 

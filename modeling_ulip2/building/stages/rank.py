@@ -19,9 +19,15 @@ class RankCaptions(TowerStage):
     Also gives `image_embeds` [V][D] and `text_embeds` [V][k][D] as float16, which are the `features` config. It takes
     a whole shard, in which every different caption is embedded once. An object without any caption fails: without
     words it is no triplet.
+
+    With `sources`, `caption_sources` [V][k] say in that order which captioner said each caption; else they go.
     """
 
     batch_size = None
+
+    def __init__(self, tower: str, device: str | None = None, dtype: str = "float32", sources: bool = False) -> None:
+        super().__init__(tower, device, dtype)
+        self.sources = sources
 
     def describe(self) -> dict[str, Any]:
         return {**super().describe(), "dim": self.tower.dim}
@@ -47,21 +53,36 @@ class RankCaptions(TowerStage):
             ):
                 results[name][i] = list(column)
             results["image_embeds"][i] = image_embeds.astype(np.float16)
+            if self.sources:
+                said = [
+                    dict(zip(*own, strict=True))
+                    for own in zip(batch["captions"][i], batch["caption_sources"][i], strict=True)
+                ]
+                results.setdefault("caption_sources", [None] * len(batch["id"]))[i] = [
+                    [own[text] for text in texts] for own, texts in zip(said, results["captions"][i], strict=True)
+                ]
+        if not self.sources:
+            batch.pop("caption_sources", None)
         return {**batch, **results}
 
 
 class KeepCaptions(Stage):
     """In place of `RankCaptions`, without a tower: `captions` [V][k] stay in the order in which captioners gave them,
-    and `caption_scores` [V][k] are None.
+    and `caption_scores` [V][k] are None; `sources` as there.
     """
 
     batch_size = 64
+
+    def __init__(self, sources: bool = False) -> None:
+        self.sources = sources
 
     def __call__(self, batch: Batch) -> Batch:
         batch = without_wordless(batch)
         scores: list[Any] = [None] * len(batch["id"])
         for i in alive(batch):
             scores[i] = [[None] * len(of_view) for of_view in batch["captions"][i]]
+        if not self.sources:
+            batch.pop("caption_sources", None)
         return {**batch, "caption_scores": scores}
 
 
