@@ -306,6 +306,10 @@ def build_stages(args: argparse.Namespace) -> list[StageFactory]:
         ),
         *([partial(EmbedViews, **tower(args), hidden=args.hidden)] if needs_tower(args) else []),
         *(CAPTIONERS[name](args) for name in args.captioner),
-        *([partial(RankCaptions, **tower(args), sources=said)] if args.ranking else [partial(KeepCaptions, sources=said)]),
+        *(
+            [partial(RankCaptions, **tower(args), sources=said)]
+            if args.ranking
+            else [partial(KeepCaptions, sources=said)]
+        ),
         *([partial(EmbedCaptions, **tower(args))] if args.features and not args.ranking else []),
     ]

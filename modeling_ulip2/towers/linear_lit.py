@@ -12,8 +12,8 @@ from .conse import locked_encoders
 from .fingerprint import weights_digest
 from .linear_map import LinearMap
 
-# Weight of the map beside ConSE; chosen on a validation split of other creators than those of the fit.
-MAP_SHARE = 0.7
+# Weight of the map beside ConSE; chosen on objects by other creators than those of the fit (BlendSwap).
+MAP_SHARE = 0.6
 
 
 def build_linear_lit(base: ConseModel, linear_map: LinearMap, map_share: float = MAP_SHARE) -> LinearLitModel:
