@@ -79,6 +79,13 @@ def test_the_readme_is_short_and_names_checkpoints_that_there_are() -> None:
     assert hooks.releases().count("\n") > len(CATALOG)
 
 
+def test_the_layout_names_every_folder() -> None:
+    text = (ROOT / "docs" / "concepts" / "layout.md").read_text(encoding="utf-8")
+    folders = [path.parent.name for path in (ROOT / "modeling_ulip2").glob("*/__init__.py")]
+    missing = [name for name in folders if f"  {name}/" not in text]
+    assert folders and not missing, f"docs/concepts/layout.md does not say what {missing} are"
+
+
 @pytest.mark.slow
 def test_the_site_is_built_strictly_and_needs_no_server(tmp_path: Path) -> None:
     ended = subprocess.run(
