@@ -21,6 +21,9 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 
 Rng: TypeAlias = np.random.Generator | np.random.RandomState
 
+# The origin and the ends of the three axes.
+_FRAME = np.concatenate([np.zeros((1, 3)), np.eye(3)])  # (4, 3)
+
 
 def farthest_from_drawn(points: np.ndarray, num_points: int, rng: Rng) -> np.ndarray:
     """`num_points` rows of `points` (N, C), each the farthest in xyz from those before it; the first is drawn.
@@ -266,21 +269,27 @@ class PointAugmentation:
             points = drop_colors(points)
         if self.max_dropout:
             points = drop_points(points, rng, self.max_dropout)
+        # Scaling, shifting and turning are one affine map, known from what becomes of the origin and the three axes:
+        # the points are gone through once, at the end.
+        frame = _FRAME
         if self.scale_low != 1 or self.scale_high != 1:
-            points = scale_points(points, rng, self.scale_low, self.scale_high, self.scale_by_axis)
+            frame = scale_points(frame, rng, self.scale_low, self.scale_high, self.scale_by_axis)
         if self.normalize_scaled:
-            points = _with_xyz(points, _unit_sphere(points[:, :3]))
+            points, frame = _with_xyz(points, _unit_sphere(points[:, :3] @ frame[1:])), _FRAME
         if self.jitter_sigma:
+            points, frame = _with_xyz(points, points[:, :3] @ frame[1:]), _FRAME
             points = jitter_points(points, rng, self.jitter_sigma, 3 * self.jitter_sigma)
         if self.shift:
-            points = shift_points(points, rng, self.shift)
+            frame = shift_points(frame, rng, self.shift)
         if self.angle_sigma:
-            points = perturb_rotation(points, rng, self.angle_sigma, self.angle_clip)
+            frame = perturb_rotation(frame, rng, self.angle_sigma, self.angle_clip)
         if self.rotate_free:
-            points = rotate_freely(points, rng)
+            frame = rotate_freely(frame, rng)
         elif self.rotate_y:
-            points = rotate_about_y(points, rng)
-        return points
+            frame = rotate_about_y(frame, rng)
+        xyz = points[:, :3].astype(np.float64) @ (frame[1:] - frame[0])  # (N, 3)
+        xyz += frame[0]
+        return _with_xyz(points, xyz)
 
 
 PUBLISHED = PointAugmentation()

@@ -110,7 +110,13 @@ class Bench:
         }
 
 
-def measure(bench: Bench, kind: str, wanted: list[str], repeats: int, bf16: bool = False) -> list[Row]:
+WIDTH = 36
+
+
+def measure(
+    bench: Bench, kind: str, wanted: list[str], repeats: int, before: dict[str, float], bf16: bool = False
+) -> list[Row]:
+    """Measures rows and prints each as it comes."""
     rows = []
     batch = len(bench.points)
     for name, (ours, plain) in bench.rows().items():
@@ -120,18 +126,14 @@ def measure(bench: Bench, kind: str, wanted: list[str], repeats: int, bf16: bool
         with gradient, torch.autocast(bench.device.type, torch.bfloat16, enabled=bf16):
             times = median_ms({"ours": ours, "plain": plain}, repeats, bench.device)
         ours_ms, plain_ms = times["ours"] / batch, times["plain"] / batch
-        rows.append({"row": f"{kind}: {name}", "ms": ours_ms, "plain_ms": plain_ms, "ratio": plain_ms / ours_ms})
-    return rows
-
-
-def print_table(rows: list[Row], before: dict[str, float]) -> None:
-    width = max(len(row["row"]) for row in rows) + 2
-    print(f"{'ms per cloud':<{width}}{'ours':>10}{'straightforward':>17}{'ratio':>8}{'before':>8}")
-    for row in rows:
+        row = {"row": f"{kind}: {name}", "ms": ours_ms, "plain_ms": plain_ms, "ratio": plain_ms / ours_ms}
+        rows.append(row)
         old = before.get(row["row"])
         told = "" if old is None else f"{old:8.2f}"
         mark = "  slower than before" if old is not None and row["ratio"] < 0.9 * old else ""
-        print(f"{row['row']:<{width}}{row['ms']:>10.3f}{row['plain_ms']:>17.3f}{row['ratio']:>8.2f}{told}{mark}")
+        line = f"{row['row']:<{WIDTH}}{ours_ms:>10.3f}{plain_ms:>17.3f}{row['ratio']:>8.2f}{told}{mark}"
+        print(line, flush=True)
+    return rows
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -145,28 +147,14 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     cpu, official = torch.device("cpu"), PointBertConfig()
+    header = f"{'ms per cloud':<{WIDTH}}{'ours':>10}{'straightforward':>17}{'ratio':>8}{'before':>8}"
     if options.interpret:
-        bench = Bench(PointBertConfig(**TINY), 2, 300, cpu, "triton")
-        rows = measure(bench, "Triton, interpreted", options.rows, 1)
-        print_table(rows, {})
+        print(header)
+        measure(Bench(PointBertConfig(**TINY), 2, 300, cpu, "triton"), "Triton, interpreted", options.rows, 1, {})
         return
     where = f"{machine(cpu)}, {options.threads} thread(s), torch {torch.__version__}"
-    rows = measure(Bench(official, 1, options.points, cpu), "CPU", options.rows, options.repeats)
-    if torch.cuda.is_available():
-        cuda = torch.device("cuda")
-        where += f"; {machine(cuda)}"
-        for kind, bf16 in {"CUDA 32, float32": False, "CUDA 32, bf16": True}.items():
-            bench = Bench(official, 32, options.points, cuda)
-            rows += measure(bench, kind, options.rows, 20, bf16)
-        whole, transformer = (
-            next((r for r in rows if r["row"] == f"CUDA 32, bf16: {name}"), None)
-            for name in ("whole forward", "transformer")
-        )
-        if whole and transformer:
-            print(f"whole forward: {whole['ms'] / transformer['ms']:.2f} times its transformer")
-        rows += measure(Bench(official, 64, options.points, cuda), "CUDA 64, bf16", ["forward and backward"], 10, True)
-    else:
-        where += "; no GPU: CUDA rows are not measured here"
+    cuda = torch.device("cuda")
+    where += f"; {machine(cuda)}" if torch.cuda.is_available() else "; no GPU: CUDA rows are not measured here"
     before: dict[str, float] = {}
     if options.output.exists():
         saved = json.loads(options.output.read_text())
@@ -174,8 +162,17 @@ def main(arguments: list[str] | None = None) -> None:
             before = {row["row"]: row["ratio"] for row in saved["rows"]}
         else:
             print(f"the saved figures are of another machine and not compared: {saved['machine']}")
-    print(f"Point-BERT of ULIP-2, clouds of {options.points} colored points; {where}; medians")
-    print_table(rows, before)
+    print(f"Point-BERT of ULIP-2, clouds of {options.points} colored points; {where}; medians\n{header}", flush=True)
+    rows = measure(Bench(official, 1, options.points, cpu), "CPU", options.rows, options.repeats, before)
+    if torch.cuda.is_available():
+        for kind, bf16 in {"CUDA 32, float32": False, "CUDA 32, bf16": True}.items():
+            rows += measure(Bench(official, 32, options.points, cuda), kind, options.rows, 20, before, bf16)
+        large = Bench(official, 64, options.points, cuda)
+        rows += measure(large, "CUDA 64, bf16", ["forward and backward"], 10, before, True)
+        times = {row["row"]: row["ms"] for row in rows}
+        whole, transformer = (times.get(f"CUDA 32, bf16: {name}") for name in ("whole forward", "transformer"))
+        if whole and transformer:
+            print(f"the whole forward in bf16 takes {whole / transformer:.2f} times as long as its transformer")
     options.output.parent.mkdir(parents=True, exist_ok=True)
     write_text(options.output, json.dumps({"machine": where, "points": options.points, "rows": rows}, indent=2))
 
