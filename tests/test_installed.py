@@ -80,6 +80,11 @@ USES = {
         from modeling_ulip2.towers import load_tower
         assert load_tower(f"{out}/conse", device="cpu").encode_text(["a chair"]).shape == (1, 384)
     """,
+    "onnx": """
+        import shutil
+        shutil.copytree(f"{world}/model", f"{out}/model")
+        assert main(["export", f"{out}/model", "--format", "onnx"]) == 0
+    """,
     "ray": """
         from modeling_ulip2.building.engines.ray import _import_ray
         assert _import_ray().data.from_items([{"id": 1}]).count() == 1
