@@ -145,7 +145,7 @@ class _Clock:
     @contextmanager
     def grouping_apart(self) -> Iterator[None]:
         """While it lasts, the grouping of Point-BERT and Uni3D is a part of its own; others group in every layer."""
-        real: Callable[..., Any] = modeling_pointbert.group_points
+        real: Callable[..., Any] = modeling_pointbert.sample_patches
 
         def timed(*arguments: Any, **kwargs: Any) -> Any:
             with self.part("grouping"):
@@ -154,15 +154,15 @@ class _Clock:
         users = [
             module
             for name, module in list(sys.modules.items())
-            if name.startswith("modeling_ulip2.") and getattr(module, "group_points", None) is real
+            if name.startswith("modeling_ulip2.") and getattr(module, "sample_patches", None) is real
         ]
         try:
             for module in users:
-                module.group_points = timed  # type: ignore[attr-defined]
+                module.sample_patches = timed  # type: ignore[attr-defined]
             yield
         finally:
             for module in users:
-                module.group_points = real  # type: ignore[attr-defined]
+                module.sample_patches = real  # type: ignore[attr-defined]
 
 
 def _rows(count: int, stored_points: int, dim: int) -> list[dict[str, Any]]:

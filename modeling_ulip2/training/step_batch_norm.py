@@ -15,6 +15,7 @@ such layers, both in front of its transformer; PointMLP, PointNeXt and PointNet+
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ class StepBatchNorm:
         self.layers = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
         self.known: dict[Place, _Moments] = {}  # in the order of the forward pass
         self._calls: dict[_BatchNorm, int] = {}
+        self._calls_per_pass: Counter[_BatchNorm] = Counter()  # once all layers are known
         self._stop_at: Place | None = None
 
     @contextmanager
@@ -78,8 +80,10 @@ class StepBatchNorm:
 
     def _forward_of(self, layer: _BatchNorm) -> Callable[[Tensor], Tensor]:
         def forward(values: Tensor) -> Tensor:
-            place = (layer, self._calls.get(layer, 0))
-            self._calls[layer] = place[1] + 1
+            calls = self._calls.get(layer, 0)
+            self._calls[layer] = calls + 1
+            # activations that are computed again in a backward pass call the layers again
+            place = (layer, calls % self._calls_per_pass[layer] if self._calls_per_pass else calls)
             if place not in self.known or place == self._stop_at:
                 raise _Reached(values)
             return _normalized(values, layer, self.known[place])
@@ -101,12 +105,12 @@ class StepBatchNorm:
                 except _Reached as reached:
                     found = self._merged(found, reached.values)
             if found is None:
-                break
+                self._calls_per_pass = Counter(layer for layer, _ in self.known)
+                return results
             place = self._last_place()
             count, mean, variance = _over_processes(found)
             self.known[place] = _Moments(count, mean.requires_grad_(), variance.requires_grad_())
             _update_running(place[0], self.known[place])
-        return results
 
     def _last_place(self) -> Place:
         """Where the pass that just ended did so."""
@@ -132,13 +136,13 @@ class StepBatchNorm:
                 if _processes() > 1:
                     dist.all_reduce(own)
                 wanted.append(own)
-            self._stop_at = place
             for part in parts:
+                self._stop_at = place
                 try:
                     self._run(part)
                 except _Reached as reached:
+                    self._stop_at = None
                     self._backward_to(reached.values, moments, *wanted)
-        self._stop_at = None
 
     @staticmethod
     def _backward_to(values: Tensor, moments: _Moments, mean_gradient: Tensor, variance_gradient: Tensor) -> None:

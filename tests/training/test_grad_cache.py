@@ -104,6 +104,14 @@ def test_every_encoder(encoder, monkeypatch):
         assert difference <= 1e-5 * value.double().norm() + 1e-6 * gradients.norm(), (name, difference)
 
 
+def test_activations_that_are_computed_again_change_nothing():
+    """The patch encoder calls its BatchNorm layers once more in each backward pass."""
+    model = make_model()
+    model.gradient_checkpointing_enable()
+    assert any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    assert_same(in_parts(model, inputs(), 8), in_one_pass(make_model(), inputs()))
+
+
 def test_what_is_random_is_drawn_alike_in_both_passes():
     """Stochastic depth: the gradient is that of a pass in which each part draws from its own seed."""
     model, batch = tiny_model(drop_path_rate=0.5).train(), inputs()
