@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from .models.model_card import CardFacts, CardResult
     from .models.modeling_captioning_ulip2 import Ulip2CausalLMOutput, Ulip2ForConditionalGeneration
     from .models.modeling_classification_ulip2 import Ulip2ForPointCloudClassification
+    from .models.modeling_point_ulip2 import (
+        Ulip2PointModel,
+        Ulip2PointModelOutput,
+        Ulip2PointModelWithProjection,
+    )
     from .models.modeling_pointbert import PointBertModel
     from .models.modeling_pointmlp import PointMLPModel
     from .models.modeling_pointnet2 import PointNet2Model
@@ -40,9 +45,6 @@ if TYPE_CHECKING:
     from .models.modeling_ulip2 import (
         Ulip2Model,
         Ulip2Output,
-        Ulip2PointModel,
-        Ulip2PointModelOutput,
-        Ulip2PointModelWithProjection,
         contrastive_loss,
     )
     from .models.modeling_uni3d import Uni3dModel
@@ -70,12 +72,14 @@ _HOMES = {
         "embedder": ["Ulip2Embedder"],
         "models.feature_extraction_ulip2": ["Ulip2FeatureExtractor"],
         "models.modeling_captioning_ulip2": ["Ulip2CausalLMOutput", "Ulip2ForConditionalGeneration"],
-        "models.modeling_ulip2": [
-            "Ulip2Model",
-            "Ulip2Output",
+        "models.modeling_point_ulip2": [
             "Ulip2PointModel",
             "Ulip2PointModelOutput",
             "Ulip2PointModelWithProjection",
+        ],
+        "models.modeling_ulip2": [
+            "Ulip2Model",
+            "Ulip2Output",
             "contrastive_loss",
         ],
         "models.modeling_pointbert": ["PointBertModel"],

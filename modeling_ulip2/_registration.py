@@ -40,7 +40,8 @@ def register() -> None:
     from .models.feature_extraction_ulip2 import Ulip2FeatureExtractor
     from .models.modeling_captioning_ulip2 import Ulip2ForConditionalGeneration
     from .models.modeling_classification_ulip2 import Ulip2ForPointCloudClassification
-    from .models.modeling_ulip2 import POINT_MODELS, Ulip2Model
+    from .models.modeling_point_ulip2 import POINT_MODELS
+    from .models.modeling_ulip2 import Ulip2Model
     from .models.processing_captioning_ulip2 import Ulip2CaptioningProcessor
     from .models.processing_ulip2 import Ulip2Processor
     from .pipelines import register as register_pipelines

@@ -11,7 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from .language import LORA_MARK, add_lora, load_language_model, lora_tensors
-from .modeling_ulip2 import Ulip2PointModel, Ulip2PointModelWithProjection
+from .modeling_point_ulip2 import Ulip2PointModel, Ulip2PointModelWithProjection
+from .private_apis import ties_changed
 from .references import is_path, missing_reference, model_location
 from .referring import ReferringModelMixin
 
@@ -114,7 +115,7 @@ class FrozenPartsMixin(ReferringModelMixin):
 
     def _parts_changed(self) -> None:
         self.train(self.training)  # new layers come in a mode of their own
-        self.all_tied_weights_keys = self.get_expanded_tied_weights_keys(all_submodels=True)
+        ties_changed(self)
         # also what Trainer expects to miss in a checkpoint that it resumes from
         self._keys_to_ignore_on_save = {name for name in self.state_dict() if self._is_frozen(name)}
 

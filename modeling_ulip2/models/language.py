@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.modeling_utils import load_state_dict
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
+from .private_apis import cached_file_or_none
 from .references import missing_reference, model_location
 
 # What marks the parameters of an adapter in peft's names.
@@ -112,10 +113,7 @@ def checkpoint_files(name: str, wanted: Callable[[str], bool], **kwargs: Any) ->
         OSError: there is none.
         ValueError: the index names a file elsewhere.
     """
-    quiet: dict[str, Any] = dict.fromkeys(
-        ("_raise_exceptions_for_missing_entries", "_raise_exceptions_for_connection_errors"), False
-    )
-    whole = cached_file(name, SAFE_WEIGHTS_NAME, **quiet, **kwargs)
+    whole = cached_file_or_none(name, SAFE_WEIGHTS_NAME, **kwargs)
     if whole is not None:
         return [whole]
     index: Any = cached_file(name, SAFE_WEIGHTS_INDEX_NAME, **kwargs)

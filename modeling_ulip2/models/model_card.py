@@ -16,6 +16,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel
 
+from .private_apis import UploadMixin
+
 CARD_FILE = "README.md"
 LIBRARY = "transformers"
 PIPELINE_TAG = "feature-extraction"
@@ -71,7 +73,7 @@ class Card:
     pipeline_tag: str = PIPELINE_TAG
 
 
-class CardMixin:
+class CardMixin(UploadMixin):
     """For what has `save_pretrained` and `push_to_hub`: both write a card.
 
     Set `card_facts` before saving to have license, data and results in it.
@@ -123,9 +125,9 @@ class CardMixin:
             return
         path.write_text(str(self.card(name)), encoding="utf-8")
 
-    def _upload_modified_files(self, working_dir: Any, repo_id: str, *args: Any, **kwargs: Any) -> Any:
+    def prepare_upload(self, folder: str, repo_id: str) -> None:
         """Called by every upload of transformers when the files are ready, its own card or the hub's among them."""
-        path = Path(working_dir) / CARD_FILE
+        path = Path(folder) / CARD_FILE
         found = path.read_text(encoding="utf-8") if path.exists() else None
         if self._kept_card is not None:
             path.write_text(self._kept_card, encoding="utf-8")
@@ -134,7 +136,6 @@ class CardMixin:
             added = (ModelCard(found).data.get("tags") or []) if found else []
             card.data["tags"] = list(dict.fromkeys([*card.data["tags"], *added]))
             path.write_text(str(card), encoding="utf-8")
-        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)  # type: ignore[misc]
 
 
 class ModelCardMixin(CardMixin, PreTrainedModel):

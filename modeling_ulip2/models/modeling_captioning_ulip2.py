@@ -15,7 +15,6 @@ import torch
 from torch import nn
 from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
-from transformers.loss.loss_utils import ForCausalLMLoss
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput, can_return_tuple
 
@@ -209,23 +208,10 @@ class Ulip2ForConditionalGeneration(FrozenPartsMixin, CaptioningCardMixin, PreTr
 
     def _prompt_embeds(self, input_ids: torch.Tensor, point_embeds: torch.Tensor | None) -> torch.Tensor:
         """The language model's inputs (B, L, text_hidden_size), with the clouds at their placeholders."""
-        config = self.config
-        placeholders = input_ids == config.point_token_id  # (B, L)
-        found, each = int(placeholders.sum()), config.num_query_tokens
-        needed = 0 if point_embeds is None else len(point_embeds) * each
-        if found != needed:
-            clouds = 0 if point_embeds is None else len(point_embeds)
-            raise ValueError(
-                f"The texts hold {found} placeholders (id {config.point_token_id}), but {clouds} clouds of {each} "
-                f"positions each need {needed}: let Ulip2CaptioningProcessor make the texts, with one point token for "
-                "each cloud."
-            )
+        placeholders = input_ids == self.config.point_token_id  # (B, L)
         ids = input_ids.masked_fill(placeholders, 0)  # the placeholder itself is never embedded
-        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < config.text_vocab_size:
-            raise ValueError(
-                f"input_ids lie in [{int(ids.min())}, {int(ids.max())}], but the language model's vocabulary has "
-                f"{config.text_vocab_size} entries: the tokenizer is another model's."
-            )
+        if not torch.compiler.is_compiling():  # a graph cannot look at values
+            self._check_prompt(ids, int(placeholders.sum()), 0 if point_embeds is None else len(point_embeds))
         embeddings = self.language_model.get_input_embeddings()
         embeds = embeddings(ids.to(embeddings.weight.device))  # (B, L, text_hidden_size)
         if point_embeds is None:
@@ -233,6 +219,22 @@ class Ulip2ForConditionalGeneration(FrozenPartsMixin, CaptioningCardMixin, PreTr
         return embeds.masked_scatter(
             placeholders.to(embeds.device).unsqueeze(-1), point_embeds.to(embeds.device, embeds.dtype)
         )
+
+    def _check_prompt(self, ids: torch.Tensor, found: int, clouds: int) -> None:
+        """Raises ValueError unless the `found` placeholders are those of the clouds, and other ids (B, L) words."""
+        config = self.config
+        each, needed = config.num_query_tokens, clouds * config.num_query_tokens
+        if found != needed:
+            raise ValueError(
+                f"The texts hold {found} placeholders (id {config.point_token_id}), but {clouds} clouds of {each} "
+                f"positions each need {needed}: let Ulip2CaptioningProcessor make the texts, with one point token for "
+                "each cloud."
+            )
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < config.text_vocab_size:
+            raise ValueError(
+                f"input_ids lie in [{int(ids.min())}, {int(ids.max())}], but the language model's vocabulary has "
+                f"{config.text_vocab_size} entries: the tokenizer is another model's."
+            )
 
     def _check_length(self, length: int) -> None:
         limit = getattr(self.language_model.config.get_text_config(), "max_position_embeddings", None)
@@ -279,7 +281,7 @@ class Ulip2ForConditionalGeneration(FrozenPartsMixin, CaptioningCardMixin, PreTr
         self.load_parts()
         point_embeds = self._point_embeds(point_values, point_features, qformer_input_ids, qformer_attention_mask)
         self._check_length(input_ids.shape[1])
-        asked = passed_on(self.config, output_hidden_states, output_attentions)
+        asked = passed_on(self.config, output_hidden_states=output_hidden_states, output_attentions=output_attentions)
         check_attention_output(self.language_model.config, asked.get("output_attentions", False))
         inputs = {
             "inputs_embeds": self._prompt_embeds(input_ids, point_embeds),
@@ -305,7 +307,7 @@ class Ulip2ForConditionalGeneration(FrozenPartsMixin, CaptioningCardMixin, PreTr
         if targets is not None:
             if "logits_to_keep" not in accepted:
                 logits = logits[:, before]
-            loss = ForCausalLMLoss(
+            loss = self.loss_function(
                 logits, labels, logits.shape[-1], num_items_in_batch=num_items_in_batch, shift_labels=targets
             )
         return Ulip2CausalLMOutput(

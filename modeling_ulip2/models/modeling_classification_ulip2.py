@@ -9,14 +9,15 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.loss.loss_utils import ForSequenceClassificationLoss
 from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.processing_utils import Unpack
 from transformers.utils import can_return_tuple
 
 from .configuration_ulip2 import Ulip2Config
 from .model_card import Card, point_usage
-from .modeling_ulip2 import Ulip2PreTrainedModel, without_tower
+from .modeling_point_ulip2 import Ulip2PreTrainedModel, without_tower
 from .point_layers import hidden_layers
+from .transformer_layers import OutputOptions
 
 # The hub has no task for the classification of point clouds.
 _TASK = "other"
@@ -67,6 +68,7 @@ class Ulip2ForPointCloudClassification(Ulip2PreTrainedModel):
     def __init__(self, config: Ulip2Config):
         super().__init__(without_tower(config))
         self.num_labels: int = config.num_labels  # type: ignore[assignment]
+        self.loss_type = "ForSequenceClassification"
         self._make_point_model(config)
         self.classifier = PointClassificationHead(config)
         self.post_init()
@@ -99,8 +101,7 @@ class Ulip2ForPointCloudClassification(Ulip2PreTrainedModel):
         self,
         point_values: torch.Tensor,
         labels: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
+        **options: Unpack[OutputOptions],
     ) -> SequenceClassifierOutput:
         """Classifies clouds.
 
@@ -118,7 +119,7 @@ class Ulip2ForPointCloudClassification(Ulip2PreTrainedModel):
         Raises:
             ValueError: labels of the wrong shape, or out of range.
         """
-        encoded = self._encode(point_values, output_hidden_states, output_attentions)
+        encoded = self._encode(point_values, **options)
         logits = self.classifier(encoded.pooled)  # (B, num_labels)
         return SequenceClassifierOutput(
             loss=None if labels is None else self._loss(logits.float(), labels.to(logits.device)),
@@ -130,7 +131,7 @@ class Ulip2ForPointCloudClassification(Ulip2PreTrainedModel):
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         whole = not labels.is_floating_point()
         if not whole or self.config.problem_type not in (None, SINGLE_LABEL):
-            return ForSequenceClassificationLoss(labels, logits, self.config)
+            return self.loss_function(labels, logits, self.config)
         if labels.shape != logits.shape[:1]:
             raise ValueError(
                 f"labels must have shape ({len(logits)},), one class per cloud, got {tuple(labels.shape)}."

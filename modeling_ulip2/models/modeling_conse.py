@@ -21,10 +21,11 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.clip.modeling_clip import CLIPOutput
+from transformers.processing_utils import Unpack
 from transformers.utils import can_return_tuple
 
 from .configuration_conse import ConseConfig
-from .transformer_layers import check_attention_output, passed_on
+from .transformer_layers import OutputOptions, check_attention_output, passed_on
 
 
 @dataclass
@@ -84,7 +85,9 @@ class ConseModel(PreTrainedModel):
         """Sentence embeddings: the mean over the tokens. `input_ids` (B, L) -> `pooler_output` (B, D)."""
         if token_type_ids is not None and "token_type_ids" in inspect.signature(self.text_model.forward).parameters:
             kwargs["token_type_ids"] = token_type_ids  # a text is one sentence, so that these are zeros
-        kwargs |= passed_on(self.config, output_hidden_states, output_attentions)
+        kwargs |= passed_on(
+            self.config, output_hidden_states=output_hidden_states, output_attentions=output_attentions
+        )
         check_attention_output(self.text_model.config, kwargs.get("output_attentions", False))
         encoded = self.text_model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)
         hidden = encoded.last_hidden_state  # (B, L, D)
@@ -104,11 +107,10 @@ class ConseModel(PreTrainedModel):
     def get_image_features(
         self,
         pixel_values: Tensor,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
+        **options: Unpack[OutputOptions],
     ) -> ConseImageOutput:
         """Convex combinations of class embeddings. `pixel_values` (B, 3, H, W) -> `pooler_output` (B, D)."""
-        asked = passed_on(self.config, output_hidden_states, output_attentions)
+        asked = passed_on(self.config, **options)
         hidden, seen = self._classify(pixel_values, **asked)
         output = self.embed_hidden(hidden)
         output.hidden_states, output.attentions = seen.get("hidden_states"), seen.get("attentions")
@@ -179,7 +181,9 @@ class ConseModel(PreTrainedModel):
             CLIPOutput with `text_embeds` (T, D) and `image_embeds` (I, D), L2-normalized, and their cosines
             `logits_per_image` (I, T) and `logits_per_text` (T, I).
         """
-        requested = passed_on(self.config, output_hidden_states, output_attentions)
+        requested = passed_on(
+            self.config, output_hidden_states=output_hidden_states, output_attentions=output_attentions
+        )
         of_texts: Any = self.get_text_features(
             input_ids, attention_mask, token_type_ids, return_dict=True, **requested, **kwargs
         )

@@ -23,6 +23,10 @@ from .modeling_conse import ConseImageOutput, ConseModel
 _LOCKED = ("text_model.", "image_classifier.")
 
 
+class ImageMap(nn.Linear):
+    """Features of the classifier (B, F) into the space of the texts, (B, D). A class of its own to be initialized."""
+
+
 class LinearLitModel(ConseModel):
     """A `ConseModel` whose image embedding is, in part or as a whole, a linear map of the classifier's features."""
 
@@ -31,23 +35,24 @@ class LinearLitModel(ConseModel):
 
     def __init__(self, config: LinearLitConfig) -> None:
         super().__init__(config)
-        self.image_map = nn.Linear(config.hidden_dim, config.projection_dim)
+        self.image_map = ImageMap(config.hidden_dim, config.projection_dim)
         if config.locked_weights == IN_PACKAGES:  # `from_pretrained` fills them in
             self._keys_to_ignore_on_load_missing = [rf"^{re.escape(name)}" for name in _LOCKED]
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, LinearLitModel) and hasattr(module, "image_map"):  # not yet, while the base is made
-            initialization.zeros_(module.image_map.weight)
-            initialization.zeros_(module.image_map.bias)
+        if isinstance(module, ImageMap):
+            initialization.zeros_(module.weight)
+            initialization.zeros_(module.bias)
 
     def embed_hidden(self, hidden: Tensor) -> ConseImageOutput:
         """Image embeddings of what the last layer sees: (B, F) -> `pooler_output` (B, D)."""
         conse: Any = super().embed_hidden(hidden)
         share = self.config.map_share
         mapped = F.normalize(self.image_map(hidden.to(self.image_map.weight.dtype)), dim=-1)  # (B, D)
-        own = F.normalize(conse.pooler_output, dim=-1).to(mapped.dtype)  # (B, D)
+        pooled: Any = conse.pooler_output
+        own = F.normalize(pooled, dim=-1).to(mapped.dtype)  # (B, D)
         return ConseImageOutput(pooler_output=share * mapped + (1 - share) * own, logits=conse.logits)
 
     @classmethod

@@ -17,13 +17,14 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import initialization as init
 from transformers.activations import ACT2FN
+from transformers.processing_utils import Unpack
 from transformers.utils import can_return_tuple
 
 from .configuration_ulip2 import PointBertConfig, register_point_encoder
 from .point_encoder import PointEncoderOutput, PointTransformerPreTrainedModel, check_point_values
 from .point_layers import fold_batch_norm, normed, without_statistics
 from .point_ops import FPS_POINTBERT, farthest_point_sample, gather_points, group_points
-from .transformer_layers import PreNormBlock, SelfAttention, drop_path_rates
+from .transformer_layers import OutputOptions, PreNormBlock, SelfAttention, drop_path_rates
 
 
 def sample_patches(
@@ -229,8 +230,7 @@ class PointBertModel(PointBertPreTrainedModel):
     def forward(
         self,
         point_values: torch.Tensor,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
+        **options: Unpack[OutputOptions],
     ) -> PointEncoderOutput:
         """Encodes clouds.
 
@@ -248,7 +248,7 @@ class PointBertModel(PointBertPreTrainedModel):
         """
         config = self.config
         check_point_values(point_values, config.in_channels, min_points=config.group_size)
-        requested = self.requested_outputs(output_hidden_states, output_attentions)
+        requested = self.requested_outputs(**options)
         neighborhood, centers, _, _ = sample_patches(point_values, config.num_groups, config.group_size)
         return self.encode_tokens(self.encoder(neighborhood), centers, **requested)
 

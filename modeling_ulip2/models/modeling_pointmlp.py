@@ -14,6 +14,7 @@ import itertools
 import torch
 from torch import nn
 from transformers import initialization as init
+from transformers.processing_utils import Unpack
 from transformers.utils import can_return_tuple
 
 from .configuration_pointconv import PointMLPConfig
@@ -21,6 +22,7 @@ from .configuration_ulip2 import register_point_encoder
 from .point_encoder import PointEncoderOutput, PointEncoderPreTrainedModel, check_point_values
 from .point_layers import activation, hidden_layers, sampling_starts
 from .point_ops import FPS_LOWEST_INDEX, farthest_point_sample, gather_points, nearest_neighbors
+from .transformer_layers import OutputOptions
 
 # Keeps the division by the spread of a cloud's neighborhoods finite.
 SPREAD_EPS = 1e-5
@@ -177,10 +179,9 @@ class PointMLPModel(PointEncoderPreTrainedModel):
     def forward(
         self,
         point_values: torch.Tensor,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
         generator: torch.Generator | None = None,
         start_indices: torch.Tensor | None = None,
+        **options: Unpack[OutputOptions],
     ) -> PointEncoderOutput:
         """Encodes clouds.
 
@@ -199,7 +200,7 @@ class PointMLPModel(PointEncoderPreTrainedModel):
             ValueError: wrong shape or dtype, fewer points than neighbors, or values that are NaN or infinite.
         """
         config = self.config
-        requested = self.requested_outputs(output_hidden_states, output_attentions)
+        requested = self.requested_outputs(**options)
         check_point_values(point_values, config.in_channels, config.k_neighbors[0], setting="k_neighbors[0]")
         batch, num_points, _ = point_values.shape
         sizes = [num_points, *config.num_centers[:-1]]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from transformers.processing_utils import Unpack
 from transformers.utils import can_return_tuple
 
 from .configuration_pointconv import PointNet2Config
@@ -20,6 +21,7 @@ from .configuration_ulip2 import register_point_encoder
 from .point_encoder import PointEncoderOutput, PointEncoderPreTrainedModel, check_point_values
 from .point_layers import hidden_layers, pointwise, sampling_starts
 from .point_ops import FPS_LOWEST_INDEX, ball_query, farthest_point_sample, gather_points
+from .transformer_layers import OutputOptions
 
 
 class Abstraction(NamedTuple):
@@ -133,10 +135,9 @@ class PointNet2Model(PointEncoderPreTrainedModel):
     def forward(
         self,
         point_values: torch.Tensor,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
         generator: torch.Generator | None = None,
         start_indices: torch.Tensor | None = None,
+        **options: Unpack[OutputOptions],
     ) -> PointEncoderOutput:
         """Encodes clouds.
 
@@ -156,7 +157,7 @@ class PointNet2Model(PointEncoderPreTrainedModel):
             ValueError: wrong shape or dtype, or values that are NaN or infinite.
         """
         config = self.config
-        requested = self.requested_outputs(output_hidden_states, output_attentions)
+        requested = self.requested_outputs(**options)
         check_point_values(point_values, config.in_channels, 1, setting="the minimum")
         batch, num_points, _ = point_values.shape
         sizes = [num_points, *config.num_centers[:-1]]

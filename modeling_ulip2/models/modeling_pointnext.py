@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from transformers.processing_utils import Unpack
 from transformers.utils import can_return_tuple
 
 from .configuration_pointconv import PointNextConfig
@@ -19,6 +20,7 @@ from .configuration_ulip2 import register_point_encoder
 from .point_encoder import PointEncoderOutput, PointEncoderPreTrainedModel, check_point_values
 from .point_layers import Pointwise, activation, hidden_layers
 from .point_ops import FPS_POINTNEXT, ball_query, farthest_point_sample, gather_points
+from .transformer_layers import OutputOptions
 
 
 class PointSet(NamedTuple):
@@ -200,8 +202,7 @@ class PointNextModel(PointEncoderPreTrainedModel):
     def forward(
         self,
         point_values: torch.Tensor,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
+        **options: Unpack[OutputOptions],
     ) -> PointEncoderOutput:
         """Encodes clouds.
 
@@ -219,7 +220,7 @@ class PointNextModel(PointEncoderPreTrainedModel):
                 infinite.
         """
         config = self.config
-        requested = self.requested_outputs(output_hidden_states, output_attentions)
+        requested = self.requested_outputs(**options)
         check_point_values(point_values, config.in_channels, config.min_points, setting="the product of the strides")
         points = PointSet(point_values[..., :3].float(), point_values.to(self.dtype))
         recorded: list[torch.Tensor] | None = [] if requested["output_hidden_states"] else None

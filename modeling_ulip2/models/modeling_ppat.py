@@ -14,13 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import initialization as init
+from transformers.processing_utils import Unpack
 from transformers.utils import can_return_tuple
 
 from .configuration_ulip2 import PpatConfig, register_point_encoder
 from .point_encoder import PointEncoderOutput, PointTransformerPreTrainedModel, check_point_values
 from .point_layers import pointwise, sampling_starts
 from .point_ops import FPS_PPAT, ball_query, farthest_point_sample, gather_points
-from .transformer_layers import PreNormBlock, SelfAttention
+from .transformer_layers import OutputOptions, PreNormBlock, SelfAttention
 
 
 class PpatSetAbstraction(nn.Module):
@@ -184,10 +185,9 @@ class PpatModel(PpatPreTrainedModel):
     def forward(
         self,
         point_values: torch.Tensor,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
         generator: torch.Generator | None = None,
         start_indices: torch.Tensor | None = None,
+        **options: Unpack[OutputOptions],
     ) -> PointEncoderOutput:
         """Encodes clouds.
 
@@ -209,7 +209,7 @@ class PpatModel(PpatPreTrainedModel):
         """
         config = self.config
         check_point_values(point_values, config.in_channels, min_points=1)
-        requested: Any = self.requested_outputs(output_hidden_states, output_attentions)
+        requested: Any = self.requested_outputs(**options)
         batch, num_points, _ = point_values.shape
         num_groups = config.num_groups - (config.patch_dropout if self.training else 0)
         # as published, the last point never comes first

@@ -13,10 +13,18 @@ from transformers import PreTrainedModel, initialization
 from transformers.activations import ACT2FN
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.clip.modeling_clip import CLIPOutput
+from transformers.processing_utils import Unpack
 from transformers.utils import can_return_tuple
 
 from .configuration_slip import SlipConfig
-from .transformer_layers import PreNormBlock, SelfAttention, check_attention_output, requested_outputs, run_blocks
+from .transformer_layers import (
+    OutputOptions,
+    PreNormBlock,
+    SelfAttention,
+    check_attention_output,
+    requested_outputs,
+    run_blocks,
+)
 
 
 class SlipTextAttention(SelfAttention):
@@ -200,8 +208,8 @@ class SlipModel(PreTrainedModel):
             initialization.normal_(module.text_projection, std=module.text_projection.shape[0] ** -0.5)
             initialization.constant_(module.logit_scale, self.config.logit_scale_init_value)
 
-    def _requested(self, output_hidden_states: bool | None, output_attentions: bool | None) -> dict[str, bool]:
-        requested = requested_outputs(self.config, output_hidden_states, output_attentions)
+    def _requested(self, **options: Unpack[OutputOptions]) -> dict[str, bool]:
+        requested = requested_outputs(self.config, **options)
         check_attention_output(self.config, requested["output_attentions"])
         return requested
 
@@ -210,8 +218,7 @@ class SlipModel(PreTrainedModel):
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
+        **options: Unpack[OutputOptions],
     ) -> BaseModelOutputWithPooling:
         """Features at the end of a text, where the token id is largest: `input_ids` (B, L) -> `pooler_output` (B, D).
 
@@ -223,7 +230,7 @@ class SlipModel(PreTrainedModel):
                 f"input_ids must have shape (batch, length <= {self.config.max_position_embeddings}), got "
                 f"{tuple(input_ids.shape)}."
             )
-        requested = self._requested(output_hidden_states, output_attentions)
+        requested = self._requested(**options)
         hidden_states = self.token_embedding(input_ids) + self.positional_embedding[:length]  # (B, L, C)
         output: Any = normalized_run(self.transformer.resblocks, self.ln_final, hidden_states, requested)
         ends = input_ids.argmax(dim=-1)  # (B,): the first of equals
@@ -235,11 +242,10 @@ class SlipModel(PreTrainedModel):
     def get_image_features(
         self,
         pixel_values: Tensor,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
+        **options: Unpack[OutputOptions],
     ) -> BaseModelOutputWithPooling:
         """`pixel_values` (B, 3, H, W), ImageNet-normalized -> `pooler_output` (B, D), of the CLS token."""
-        output = self.visual(pixel_values, **self._requested(output_hidden_states, output_attentions))
+        output = self.visual(pixel_values, **self._requested(**options))
         output.pooler_output = output.last_hidden_state[:, 0] @ self.image_projection  # (B, D)
         return output
 
@@ -249,8 +255,7 @@ class SlipModel(PreTrainedModel):
         input_ids: Tensor,
         pixel_values: Tensor,
         attention_mask: Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
+        **options: Unpack[OutputOptions],
     ) -> CLIPOutput:
         """Compares every image with every text.
 
@@ -264,7 +269,7 @@ class SlipModel(PreTrainedModel):
             CLIPOutput with `text_embeds` (T, D) and `image_embeds` (I, D), L2-normalized, `logits_per_image` (I, T)
             and `logits_per_text` (T, I), their cosines times the logit scale.
         """
-        requested = self._requested(output_hidden_states, output_attentions)
+        requested = self._requested(**options)
         of_texts: Any = self.get_text_features(input_ids, return_dict=True, **requested)
         of_images: Any = self.get_image_features(pixel_values, return_dict=True, **requested)
         text = F.normalize(of_texts.pooler_output, dim=-1)  # (T, D)

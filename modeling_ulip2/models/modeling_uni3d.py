@@ -14,13 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import initialization as init
+from transformers.processing_utils import Unpack
 from transformers.utils import can_return_tuple
 
 from .configuration_ulip2 import Uni3dConfig, register_point_encoder
 from .modeling_pointbert import PointBertPatchEncoder, sample_patches
 from .point_encoder import PointEncoderOutput, PointTransformerPreTrainedModel, check_point_values
 from .point_ops import gather_points
-from .transformer_layers import PreNormBlock, SelfAttention, drop_path_rates
+from .transformer_layers import OutputOptions, PreNormBlock, SelfAttention, drop_path_rates
 
 
 class Uni3dAttention(SelfAttention):
@@ -142,9 +143,8 @@ class Uni3dModel(Uni3dPreTrainedModel):
     def forward(
         self,
         point_values: torch.Tensor,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
         generator: torch.Generator | None = None,
+        **options: Unpack[OutputOptions],
     ) -> PointEncoderOutput:
         """Encodes clouds.
 
@@ -163,7 +163,7 @@ class Uni3dModel(Uni3dPreTrainedModel):
         """
         config = self.config
         check_point_values(point_values, config.in_channels, config.group_size)
-        requested = self.requested_outputs(output_hidden_states, output_attentions)
+        requested = self.requested_outputs(**options)
         neighborhood, centers, _, _ = sample_patches(point_values, config.num_groups, config.group_size)
         if self.training and config.patch_dropout > 0:
             neighborhood, centers = _dropped_patches(neighborhood, centers, config.patch_dropout, generator)

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
+from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput
 
 from .model_card import ModelCardMixin
-from .transformer_layers import check_attention_output, requested_outputs, run_blocks
+from .transformer_layers import OutputOptions, check_attention_output, requested_outputs, run_blocks
 
 
 @dataclass
@@ -57,13 +58,13 @@ class PointEncoderPreTrainedModel(ModelCardMixin, PreTrainedModel):
         else:
             super()._init_weights(module)
 
-    def requested_outputs(self, output_hidden_states: bool | None, output_attentions: bool | None) -> dict[str, bool]:
+    def requested_outputs(self, **options: Unpack[OutputOptions]) -> dict[str, bool]:
         """`output_hidden_states` and `output_attentions` of a call, with the configuration's where they are None.
 
         Raises:
             ValueError: attention weights are asked of an encoder or an implementation that has none.
         """
-        requested = requested_outputs(self.config, output_hidden_states, output_attentions)
+        requested = requested_outputs(self.config, **options)
         if requested["output_attentions"] and not self.has_attention:
             raise ValueError(f"{type(self).__name__} has no attention: output_attentions must be False.")
         check_attention_output(self.config, requested["output_attentions"])

@@ -12,12 +12,13 @@ from transformers.processing_utils import ProcessorMixin
 from .captioning_card import CaptioningProcessorCardMixin
 from .chat import PLAIN, PLAIN_TEMPLATE, Message, answer_spans, label_tokens, read_clouds, read_message
 from .language import POINT_TOKEN, add_point_token, load_language_tokenizer
+from .private_apis import MoreArgumentsMixin
 from .references import model_location
 
 _QFORMER_TOKENIZER = "qformer_tokenizer"
 
 
-class Ulip2CaptioningProcessor(CaptioningProcessorCardMixin, ProcessorMixin):
+class Ulip2CaptioningProcessor(CaptioningProcessorCardMixin, MoreArgumentsMixin, ProcessorMixin):
     """Prepares texts and the point clouds in them.
 
     In a text, `point_token` stands for a cloud; it is repeated for every position that a cloud takes. Texts are padded
@@ -296,17 +297,15 @@ class Ulip2CaptioningProcessor(CaptioningProcessorCardMixin, ProcessorMixin):
         return super().save_pretrained(save_directory, *args, **kwargs)
 
     @classmethod
-    def _get_arguments_from_pretrained(
-        cls, pretrained_model_name_or_path: Any, processor_dict: dict[str, Any] | None = None, **kwargs: Any
-    ) -> list[Any]:
+    def more_arguments(cls, name: Any, processor_dict: dict[str, Any], **kwargs: Any) -> list[Any]:
+        """The Q-Former's tokenizer, or None where the model reads no instructions."""
         subfolder = kwargs.get("subfolder", "")
-        arguments = super()._get_arguments_from_pretrained(pretrained_model_name_or_path, processor_dict, **kwargs)
-        if not (processor_dict or {}).get("reads_instructions"):
-            return [*arguments, None]
+        if not processor_dict.get("reads_instructions"):
+            return [None]
         folder = f"{subfolder}/{_QFORMER_TOKENIZER}" if subfolder else _QFORMER_TOKENIZER
         # with a configuration of its own it is not looked for in that folder, where there is none
         kwargs = {**kwargs, "subfolder": folder, "config": PreTrainedConfig()}
-        return [*arguments, AutoTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs)]
+        return [AutoTokenizer.from_pretrained(name, **kwargs)]
 
 
 def _check_qformer_tokenizer(tokenizer: Any, config: Any) -> None:

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from .modeling_conse import ConseModel
 from .modeling_linear_lit import LinearLitModel
 from .modeling_slip import SlipModel
+from .private_apis import new_model
 from .references import is_path, missing_reference, model_location
 from .referring import ReferringModelMixin
 
@@ -59,7 +60,7 @@ def make_tower_model(config: Any) -> Any:
         return AutoModel.from_config(config)
     # remote code may be there in several copies, and the configuration comes from another than this
     known = config if isinstance(config, own.config_class) else own.config_class.from_dict(config.to_dict())
-    return own._from_config(known)
+    return new_model(own, known)
 
 
 class FrozenTowerMixin(ReferringModelMixin):

@@ -7,7 +7,7 @@ Subclasses name their parameters as the published checkpoints do. Which attentio
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,9 @@ from transformers import PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.processing_utils import Unpack
+
+from .private_apis import attention_of
 
 
 def eager_attention_forward(
@@ -63,10 +66,8 @@ class SelfAttention(nn.Module):
             part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, T, head_dim)
             for part in (query, key, value)
         )
-        name = self.config._attn_implementation
-        function: Callable[..., Any] = (
-            eager_attention_forward if name in (None, "eager") else ALL_ATTENTION_FUNCTIONS[name]
-        )
+        name = attention_of(self.config)
+        function: Callable[..., Any] = eager_attention_forward if name == "eager" else ALL_ATTENTION_FUNCTIONS[name]
         attended, weights = function(self, query, key, value, bias, dropout=0.0, scaling=self.scaling)
         return attended.flatten(2), weights
 
@@ -134,33 +135,38 @@ def run_blocks(
     )
 
 
+class OutputOptions(TypedDict, total=False):
+    """What every forward may be asked for beside its features; default: what the configuration says."""
+
+    output_hidden_states: bool | None
+    output_attentions: bool | None
+
+
 def requested_outputs(
-    config: PreTrainedConfig, output_hidden_states: bool | None, output_attentions: bool | None
+    config: PreTrainedConfig, output_hidden_states: bool | None = None, output_attentions: bool | None = None
 ) -> dict[str, bool]:
     """What a call asks for beside the features; what it does not say, the configuration does."""
     said = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
     return {name: bool(getattr(config, name) if value is None else value) for name, value in said.items()}
 
 
-def passed_on(
-    config: PreTrainedConfig, output_hidden_states: bool | None, output_attentions: bool | None
-) -> dict[str, bool]:
+def passed_on(config: PreTrainedConfig, **options: Unpack[OutputOptions]) -> dict[str, bool]:
     """What a model that holds another asks of it: what the call or its own configuration wants.
 
     What neither speaks of is left to the other's configuration; not every model knows both names.
     """
-    requested = requested_outputs(config, output_hidden_states, output_attentions)
-    said = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
-    return {name: value for name, value in requested.items() if value or said[name] is not None}
+    requested = requested_outputs(config, **options)
+    return {name: value for name, value in requested.items() if value or options.get(name) is not None}
 
 
 def check_attention_output(config: PreTrainedConfig, output_attentions: bool) -> None:
     """Raises ValueError if attention weights are asked of an implementation that does not make them."""
-    if output_attentions and config._attn_implementation != "eager":
-        raise ValueError(f"output_attentions needs attn_implementation='eager', not {config._attn_implementation!r}.")
+    if output_attentions and attention_of(config) != "eager":
+        raise ValueError(f"output_attentions needs attn_implementation='eager', not {attention_of(config)!r}.")
 
 
 __all__ = [
+    "OutputOptions",
     "PreNormBlock",
     "SelfAttention",
     "check_attention_output",

@@ -13,7 +13,7 @@ from modeling_ulip2.conversion import verify
 from modeling_ulip2.conversion.folder import convert_to_folder
 from modeling_ulip2.conversion.verify import BUILT_IN, CASES, record_built_in, verify_built_in, verify_folder
 from modeling_ulip2.models.configuration_ulip2 import POINT_ENCODERS
-from modeling_ulip2.models.modeling_ulip2 import POINT_MODELS
+from modeling_ulip2.models.modeling_point_ulip2 import POINT_MODELS
 from tests.conversion import published
 
 

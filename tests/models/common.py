@@ -29,6 +29,8 @@ class ModelTester:
     main: ClassVar[str] = "pooled"
     skips: ClassVar[dict[str, str]] = {}
     has_attention: ClassVar[bool] = True
+    # Arguments without which a model makes what no graph can hold.
+    export_options: ClassVar[dict[str, Any]] = {}
     # Names of parameters that no output depends on, which is to be explained.
     unread: ClassVar[str | None] = None
 
@@ -144,7 +146,7 @@ class ModelTester:
         model.save_pretrained(tmp_path, state_dict={kept: model.state_dict()[kept]})
         loaded = type(model).from_pretrained(tmp_path)
         torch.manual_seed(0)
-        fresh = self.make().state_dict()
+        fresh = type(model)(model.config).state_dict()
         for name, value in loaded.state_dict().items():
             assert value.isfinite().all(), name
             if name == kept:
@@ -274,12 +276,23 @@ class ModelTester:
         model.set_attn_implementation(implementation)
         torch.testing.assert_close(self.run(model), expected, atol=1e-5, rtol=1e-4)
 
+    def test_export(self, model: Any) -> None:
+        expected, inputs = self.run(model), self.inputs() | self.export_options
+        with torch.no_grad():
+            program = torch.export.export(model, args=(), kwargs=inputs, strict=False)
+            found = program.module()(**inputs)
+        assert isinstance(found, ModelOutput)
+        torch.testing.assert_close(self.main_of(found), expected, atol=1e-5, rtol=1e-4)
+
     # --- the rest ----------------------------------------------------------------------------------------------------
 
     def test_forward_names_its_main_input_first(self, model: Any) -> None:
         parameters = list(inspect.signature(model.forward).parameters)
         assert parameters[0] == model.main_input_name
-        assert {"output_hidden_states", "output_attentions"} <= set(parameters)
+
+    def test_options_that_it_does_not_know_are_refused(self, model: Any) -> None:
+        with pytest.raises(TypeError, match="output_hidden_state"):
+            model(**self.inputs(), output_hidden_state=True)
 
     def test_a_copy_is_the_same(self, model: Any) -> None:
         self.assert_same(model, copy.deepcopy(model))

@@ -17,9 +17,11 @@ from modeling_ulip2 import (
     Ulip2PointModelWithProjection,
 )
 from modeling_ulip2.models.configuration_conse import ConseConfig
+from modeling_ulip2.models.configuration_linear_lit import LinearLitConfig
 from modeling_ulip2.models.configuration_slip import SlipConfig
 from modeling_ulip2.models.configuration_ulip2 import POINT_ENCODERS
 from modeling_ulip2.models.modeling_conse import ConseModel
+from modeling_ulip2.models.modeling_linear_lit import LinearLitModel
 from modeling_ulip2.models.modeling_slip import SlipModel
 from tests.models import tiny
 from tests.models.common import ModelTester
@@ -226,8 +228,10 @@ class CaptioningTester(ModelTester):
 
     main = "logits"
     connector: ClassVar[dict[str, Any]]
+    export_options: ClassVar[dict[str, Any]] = {"use_cache": False}
     skips: ClassVar[dict[str, str]] = {
-        "test_there_are_no_embeddings_to_resize": "the vocabulary is that of the frozen language model"
+        "test_there_are_no_embeddings_to_resize": "the vocabulary is that of the frozen language model",
+        "test_options_that_it_does_not_know_are_refused": "they go to the language model, which may know them",
     }
 
     def make(self) -> PreTrainedModel:
@@ -351,6 +355,7 @@ class TestConseModel(TowerTester):
     skips: ClassVar[dict[str, str]] = {
         "test_training_step_moves_what_is_trained": "nothing of it is trained",
         "test_there_are_no_embeddings_to_resize": "the vocabulary is that of the sentence encoder",
+        "test_options_that_it_does_not_know_are_refused": "they go to the sentence encoder, which may know them",
     }
 
     def make(self) -> PreTrainedModel:
@@ -364,3 +369,22 @@ class TestConseModel(TowerTester):
 
     def expected_states(self, model: Any) -> int:
         return model.config.text_config.num_hidden_layers + 1
+
+
+class TestLinearLitModel(TestConseModel):
+    """With its locked encoders inside."""
+
+    def make(self) -> PreTrainedModel:
+        conse = TestConseModel().make()
+        config = LinearLitConfig(
+            text_config=conse.config.text_config,
+            vision_config=conse.config.vision_config,
+            top_k=2,
+            hidden_dim=16,
+            map_share=0.5,
+        )
+        model: Any = LinearLitModel(config)
+        generator = torch.Generator().manual_seed(5)
+        for tensor in (model.class_embeds, model.image_map.weight, model.image_map.bias):
+            tensor.data.normal_(generator=generator)
+        return model

@@ -61,3 +61,16 @@ def test_no_cycle(path: Path) -> None:
                 needs(node.module, (*above, name))
 
     needs(path.stem, ())
+
+
+# What `private_apis.py` is for.
+PRIVATE = re.compile(
+    r"from transformers\S* import .*\b_\w+|_from_config|_attn_implementation|get_expanded_tied|_upload_modified_files"
+    r"|_get_arguments_from_pretrained|_raise_exceptions_for|_LazyAutoMapping"
+)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_private_names_of_transformers_stand_in_one_file(path: Path) -> None:
+    found = PRIVATE.findall(path.read_text())
+    assert bool(found) == (path.name == "private_apis.py"), found

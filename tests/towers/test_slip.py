@@ -81,6 +81,7 @@ def test_saved_with_its_code_and_loaded(model: SlipModel, tmp_path: Path) -> Non
     assert {path.name for path in tmp_path.glob("*.py")} == {
         "configuration_slip.py",
         "modeling_slip.py",
+        "private_apis.py",
         "transformer_layers.py",
     }
     loaded = AutoModel.from_pretrained(tmp_path)
