@@ -66,6 +66,7 @@ def test_a_run_killed_while_it_saves_goes_on_as_if_nothing_had_happened(dataset_
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # a process for each kill
 @pytest.mark.parametrize("total_limit", [1, 2])
 def test_killed_again_and_again_wherever(dataset_with_features, tower_folder, tmp_path, total_limit):
     changes = {"use_cpu": True, "save_total_limit": total_limit, "gradient_accumulation_steps": 2}
@@ -80,6 +81,7 @@ def test_killed_again_and_again_wherever(dataset_with_features, tower_folder, tm
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # a process for each kill
 @pytest.mark.parametrize("streaming", [False, True])
 def test_two_processes_and_streams(dataset_with_features, tower_folder, tmp_path, streaming):
     """The second process dies while it writes its random state, and the launcher ends the first."""

@@ -72,6 +72,7 @@ def launch(words: list[str], launcher: list[str], **environment: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_launchers_give_one_curve(dataset_with_features, tower_folder, tmp_path):
     """`torchrun`, and `accelerate launch -m` with accumulation, against one process."""
 
