@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -118,6 +119,10 @@ class EglRasterizer:
     """
 
     def __init__(self, side: int, device_index: int | None = None) -> None:
+        # Mesa's driver puts its LLVM among the symbols of the process. Triton, which comes in with torch's compiler,
+        # brings another LLVM and kills the process if it is loaded after that; before, it does no harm.
+        with contextlib.suppress(Exception):
+            import triton  # noqa: F401
         try:
             import moderngl
         except ImportError:

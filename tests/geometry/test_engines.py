@@ -1,5 +1,8 @@
 """Two rasterizers that share nothing but the scene must draw the same pictures."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -152,3 +155,10 @@ def test_a_forked_process_is_told_to_spawn(engines, monkeypatch):
     monkeypatch.setattr(os, "getpid", lambda: -1)
     with pytest.raises(RuntimeError, match="spawn"):
         egl.render(quad(), camera_ring(1))
+
+
+def test_triton_may_come_after_a_look_for_egl(engines):
+    """Mesa's LLVM and Triton's in one process; a builder looks for a GPU first and loads its tower later."""
+    pytest.importorskip("triton")
+    program = "from modeling_ulip2.geometry import Renderer; Renderer('auto', size=8); import triton"
+    assert subprocess.run([sys.executable, "-c", program], timeout=300).returncode == 0
