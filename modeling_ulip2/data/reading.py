@@ -174,12 +174,23 @@ class TripletDataset(TorchDataset):
         features: the towers' embeddings (columns `id`, `image_embeds`, `text_embeds`, perhaps `depth_embeds`) of at
             least these rows, in any order. None: rows carry encoded images and captions instead.
         sources: captioners whose captions are served, by their names in `caption_sources`; None: all captions.
+        num_views: as many of a shape's views are served, evenly spread in their order; None, or where there are no
+            more: all.
 
     Raises:
         ValueError: rows lack features; or the captions do not say who said them, or nobody in `sources` said any.
     """
 
-    def __init__(self, triplets: Dataset, features: Dataset | None = None, sources: Sequence[str] | None = None):
+    def __init__(
+        self,
+        triplets: Dataset,
+        features: Dataset | None = None,
+        sources: Sequence[str] | None = None,
+        num_views: int | None = None,
+    ):
+        if num_views is not None and num_views < 1:
+            raise ValueError(f"num_views must be at least 1, not {num_views}")
+        self._num_views = num_views
         columns = POINT_COLUMNS + (RAW_COLUMNS if features is None else ())
         self._sources = None if sources is None else frozenset(sources)
         if self._sources is not None:
@@ -216,7 +227,8 @@ class TripletDataset(TorchDataset):
         return row
 
     def _chosen(self, row: Row) -> Row:
-        """The row with the captions of `sources` alone."""
+        """The row with the captions of `sources` and `num_views` views alone."""
+        row = self._some_views(row)
         if self._sources is None:
             return row
         said = row.pop(SOURCES_COLUMN)
@@ -226,6 +238,14 @@ class TripletDataset(TorchDataset):
         if "text_embeds" in row:
             row["text_embeds"] = [own[view] for own, view in zip(row["text_embeds"], kept, strict=True)]
         return row
+
+    def _some_views(self, row: Row) -> Row:
+        names = [name for name in (*RAW_COLUMNS, *FEATURE_COLUMNS, SOURCES_COLUMN) if row.get(name) is not None]
+        count = max((len(row[name]) for name in names), default=0)
+        if self._num_views is None or count <= self._num_views:
+            return row
+        kept = [place * count // self._num_views for place in range(self._num_views)]
+        return row | {name: [row[name][place] for place in kept if place < len(row[name])] for name in names}
 
 
 def check_sources(triplets: Dataset, sources: Collection[str]) -> None:

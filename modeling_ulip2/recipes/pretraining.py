@@ -225,7 +225,7 @@ def read_data(data_args: PretrainingDataArguments, args: Ulip2TrainingArguments,
         features = None
         if data_args.use_features:
             features = tower_features(data_args.features or name, own, tower, data_args.use_depth, cache)
-        datasets.append(TripletDataset(own, features, data_args.caption_sources))
+        datasets.append(TripletDataset(own, features, data_args.caption_sources, data_args.num_views))
     groups = None
     if data_args.distinct_in_batch or data_args.near_duplicates:
         ids = [name for own in datasets for name in own.ids]
@@ -254,8 +254,8 @@ def read_streams(
     if data_args.distinct_in_batch or data_args.near_duplicates:
         raise ValueError("a stream does not know what comes: --distinct_in_batch and --near_duplicates need a folder")
     joined: list[Any] = [None] * len(triplets)
-    if data_args.caption_sources:
-        raise ValueError("caption_sources chooses among the captions of a dataset on disk, not of a stream")
+    if data_args.caption_sources or data_args.num_views:
+        raise ValueError("caption_sources and num_views choose among the rows of a dataset on disk, not of a stream")
     if data_args.use_features:
         joined = [streamed_features(name, tower, data_args.use_depth) for name in data_args.dataset]
     if any(own is None for own in joined):

@@ -101,6 +101,9 @@ class PretrainingDataArguments:
             "help": "Learn from these captioners' captions alone; the dataset was built with --caption-sources."
         },
     )
+    num_views: int | None = field(
+        default=None, metadata={"help": "Learn from so many views of each shape, evenly spread; default: all."}
+    )
     top_k: int = field(default=1, metadata={"help": "Captions of the view, best first (ULIP-2: 1)."})
     use_depth: bool = field(default=False, metadata={"help": "Draw among RGB and depth views."})
     use_features: bool = field(
