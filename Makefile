@@ -17,6 +17,8 @@ OUT ?=
 NAME := $(if $(MESHES),-$(shell basename "$(MESHES)" | tr -c 'A-Za-z0-9._\n-' '_'))
 QUICKSTART := $(if $(OUT),$(OUT),outputs/quickstart$(NAME))
 CAPTION := $(if $(OUT)$(MESHES),$(QUICKSTART)/captioning,outputs/captioning)
+# What is learned to be said: the recorded captions of Sweet Home 3D, which its triplets hold, else descriptions by rules.
+CAPTION_TEXTS := $(if $(MESHES),--texts "$(CAPTION)/descriptions")
 LANGUAGE_MODEL := outputs/captioning/language_model
 
 RUN_EXTRAS := mesh,data,train,eval,openclip,offline
@@ -49,13 +51,13 @@ language_model: $(VENV)/.installed-caption
 # depend on the shapes; the report and captioner_report.json beside the model say why, and the demo refuses it.
 caption: language_model
 	@test -d "$(QUICKSTART)/model" || { echo "There is no $(QUICKSTART)/model: run make quickstart first (with the same MESHES or OUT)."; exit 1; }
-	test -d "$(CAPTION)/descriptions" || $(BIN)/python dataset_scripts/describe_shapes.py \
-		--triplets "$(QUICKSTART)/dataset" --output "$(CAPTION)/descriptions"
+	$(if $(MESHES),test -d "$(CAPTION)/descriptions" || $(BIN)/python dataset_scripts/describe_shapes.py \
+		--triplets "$(QUICKSTART)/dataset" --output "$(CAPTION)/descriptions")
 	$(BIN)/ulip2 finetune captioning --config examples/configs/captioning.yaml \
 		--point_model "$(QUICKSTART)/model" --language_model $(LANGUAGE_MODEL) --dataset "$(QUICKSTART)/dataset" \
-		--texts "$(CAPTION)/descriptions" --split_file "$(QUICKSTART)/split_held_out.json" --output_dir "$(CAPTION)/model"
+		$(CAPTION_TEXTS) --split_file "$(QUICKSTART)/split_held_out.json" --output_dir "$(CAPTION)/model"
 	$(BIN)/ulip2 evaluate captioning --model "$(CAPTION)/model" --dataset "$(QUICKSTART)/dataset" \
-		--texts "$(CAPTION)/descriptions" --split_file "$(QUICKSTART)/split_held_out.json" \
+		$(CAPTION_TEXTS) --split_file "$(QUICKSTART)/split_held_out.json" \
 		--output_dir "$(CAPTION)/report" --min_new_tokens 1 --num_beams 1
 
 lint: $(VENV)/.installed-test
