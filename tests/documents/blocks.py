@@ -23,8 +23,7 @@ from markdown_it import MarkdownIt
 ROOT = Path(__file__).parents[2]
 
 NEEDS = {
-    "nothing": "runs anywhere, in every test run",
-    "checkpoint": "the model in `checkpoints/`; runs where that is there",
+    "nothing": "the repository with its checkpoint and shapes; runs in every test run",
     "notebook": "the cells before it",
     "quickstart": "what `make quickstart` leaves; runs against a small one in a slow test",
     "yours": "the reader's own files, model or language model",
