@@ -160,8 +160,8 @@ def test_a_notebook_prints_what_it_shows(
     book = nbformat.read(path, as_version=4)
     stored = [printed(cell) for cell in book.cells]
     nbclient.NotebookClient(book, timeout=1800, resources={"metadata": {"path": str(folder)}}).execute()
-    # the captioner of the tests is a random one
-    if path.name != "caption.ipynb":
+    # the captioner of the tests is a random one; and a notebook that shows nothing has nothing to keep
+    if path.name != "caption.ipynb" and any(stored):
         for index, (said, cell) in enumerate(zip(stored, book.cells, strict=True)):
             assert agrees(said, printed(cell)), f"{path.name}, cell {index}: {said!r} is {printed(cell)!r} now"
 
