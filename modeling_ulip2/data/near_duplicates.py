@@ -6,6 +6,8 @@ import csv
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from modeling_ulip2.utils.disjoint_sets import DisjointSets
+
 COPY, VARIANT = "copy", "variant"
 KINDS = (COPY, VARIANT)
 
@@ -24,18 +26,11 @@ def near_duplicate_groups(
     Raises:
         ValueError: the table cannot be read; the message names the file and the line.
     """
-    above: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        while above.setdefault(name, name) != name:
-            above[name] = above[above[name]]
-            name = above[name]
-        return name
-
+    alike: DisjointSets[str] = DisjointSets()
     for a, b in _read_pairs(Path(table), kinds) if table is not None else ():
-        above[root(a)] = root(b)
+        alike.join(a, b)
     first: dict[str, str] = {}
-    return {name: first.setdefault(root(name), name) for name in ids}
+    return {name: first.setdefault(alike.root(name), name) for name in ids}
 
 
 def _read_pairs(table: Path, kinds: Collection[str]) -> Iterable[tuple[str, str]]:

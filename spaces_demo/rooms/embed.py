@@ -11,9 +11,10 @@ import gradio as gr
 import numpy as np
 
 from .engine import Engine
+from .gradio_internals import cached_file
 from .samples import Sample
 from .shapes import ShapePanel
-from .shared import PRIVATE, SEARCH_LANE, cached_file, on_page, photo_input, read_query, reveal
+from .shared import PRIVATE, SEARCH_LANE, on_page, photo_input, read_query, reveal
 
 RESULT_ID = "embed-result"
 

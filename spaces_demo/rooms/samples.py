@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import trimesh
-from gradio.utils import get_upload_folder
 from PIL import Image
 
 from .engine import Engine
+from .gradio_internals import upload_folder
 from .shared import title
 
 COUNT = 4
@@ -27,7 +26,7 @@ class Sample:
 
 def write_samples(engine: Engine) -> list[Sample]:
     """Shapes as different as the collection has them."""
-    folder = Path(get_upload_folder()) / "samples"
+    folder = upload_folder() / "samples"
     folder.mkdir(parents=True, exist_ok=True)
     samples = []
     for hit in engine.showcase(COUNT):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import gradio as gr
 
 from .engine import Engine
+from .gradio_internals import cached_file
 from .samples import Sample
 from .shared import (
     PRIVATE,
     SHOW_LANE,
     axis_input,
-    cached_file,
     model_viewer,
     notes,
     on_page,

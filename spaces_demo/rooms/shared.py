@@ -14,7 +14,6 @@ from typing import Any
 import gradio as gr
 import numpy as np
 from gradio.components import Component
-from gradio.processing_utils import save_bytes_to_cache
 from torch import Tensor
 
 from modeling_ulip2.geometry import MeshError, read_mesh
@@ -24,6 +23,7 @@ from modeling_ulip2.geometry.shapes import Shape
 
 from . import fit
 from .engine import Engine, Hit, NothingGivenError
+from .gradio_internals import cached_file
 from .uploads import FILE_TYPES, LIMITS, MAX_FACES, read_photo, read_upload
 from .viewer import cloud_glb, mesh_glb
 
@@ -261,11 +261,6 @@ def _collection_mesh(engine: Engine, hit: Hit) -> tuple[bytes | None, list[str]]
     except MeshError as error:
         logger.info("the mesh %s is shown as a cloud (%s)", hit.id, error.reason)
         return None, [f"The mesh cannot be shown, so you see its cloud: {error.args[0]}".replace(f"{root}/", "")]
-
-
-def cached_file(component: Component, data: bytes, name: str) -> str:
-    """Path of a file in the component's cache, which `delete_cache` of the Blocks empties."""
-    return save_bytes_to_cache(data, name, component.GRADIO_CACHE)
 
 
 def title(hit: Hit) -> str:

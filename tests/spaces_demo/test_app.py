@@ -331,7 +331,9 @@ def test_ids_cannot_leave_the_folder_of_meshes(engine: Engine, box: Path):
     assert _collection_mesh(engine, hit)[0] is not None
     outside = Path("..") / box.parent.name / box.name
     assert (engine.meshes / outside).is_file()
-    assert _collection_mesh(engine, replace(hit, id=str(outside))) == (None, [])
+    mesh, (warning,) = _collection_mesh(engine, replace(hit, id=str(outside)))
+    assert mesh is None and "leads out of the folder" in warning
+    assert str(engine.meshes.parent) not in warning
 
 
 def test_credits(engine: Engine):

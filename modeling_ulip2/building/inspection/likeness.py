@@ -8,6 +8,8 @@ import imagehash
 import numpy as np
 from PIL import Image
 
+from modeling_ulip2.utils.disjoint_sets import DisjointSets
+
 BANDS = 16  # parts of the hash; a pair is compared if one part is equal
 MAX_DIFFERENCE = 4.0  # mean of 255 where there is anything; other colors or another angle differ by more
 CONTRAST = 4  # steps of 255 from the corner's color, which is the background's, at which there is something
@@ -20,25 +22,19 @@ def near_duplicates(ids: list[str], thumbnails: list[np.ndarray]) -> list[list[s
     The hash has a bit for each pair of neighboring pixels: which one is brighter. Work and memory grow with the number
     of objects, not with its square.
     """
-    parent = list(range(len(ids)))
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
+    alike: DisjointSets[int] = DisjointSets()
     buckets: defaultdict[tuple[int, bytes], list[int]] = defaultdict(list)
     for index, own in enumerate(thumbnails):
         for band, part in enumerate(np.array_split(_hash(own), BANDS)):
             bucket = buckets[band, part.tobytes()]
             for other in bucket[-MAX_BUCKET:]:
-                if root(other) != root(index) and _difference(own, thumbnails[other]) <= MAX_DIFFERENCE:
-                    parent[root(index)] = root(other)
+                joined = alike.root(other) == alike.root(index)
+                if not joined and _difference(own, thumbnails[other]) <= MAX_DIFFERENCE:
+                    alike.join(index, other)
             bucket.append(index)
     groups: defaultdict[int, list[str]] = defaultdict(list)
     for index, name in enumerate(ids):
-        groups[root(index)].append(name)
+        groups[alike.root(index)].append(name)
     return sorted((group for group in groups.values() if len(group) > 1), key=len, reverse=True)
 
 
