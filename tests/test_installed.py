@@ -263,6 +263,7 @@ def test_the_wheel_in_an_environment_of_its_own(world: Path, tmp_path: Path) -> 
         out = tmp_path / f"out_{extra}"
         out.mkdir()
         done = run(python, use_of(extra), world, out)
+        print(extra or "core", "failed:\n" + done.stderr[-3000:] if done.returncode else "works", flush=True)
         if done.returncode:
             failed[extra or "core"] = done.stderr[-3000:]
     assert not failed, "\n".join(f"[{extra}]\n{said}" for extra, said in failed.items())
