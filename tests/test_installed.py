@@ -46,7 +46,7 @@ USES = {
         las.x, las.y, las.z = np.random.default_rng(0).random((3, 50))
         for name in ("cloud.las", "cloud.laz"):
             las.write(f"{out}/{name}")
-            assert len(read_shape(f"{out}/{name}", 20).points) == 20
+            assert read_shape(f"{out}/{name}", 20).xyz.shape == (50, 3)
     """,
     "data": """
         from modeling_ulip2.data.reading import read_triplets
