@@ -262,9 +262,14 @@ def register_point_encoder(
     if config_class.model_type != model_type:
         raise ValueError(f"{config_class.__name__}.model_type is {config_class.model_type!r}, not {model_type!r}.")
     known = POINT_ENCODERS.get(model_type)
-    if known is not None and known.config_class is not config_class:
+    if known is not None and _full_name(known.config_class) != _full_name(config_class):
         raise ValueError(f"The point encoder {model_type!r} is already registered with {known.config_class.__name__}.")
     POINT_ENCODERS[model_type] = PointEncoderClasses(config_class, model_class)
+
+
+def _full_name(cls: type) -> tuple[str, str]:
+    """The same for a class that was defined anew, as a notebook's cell does when it runs again."""
+    return cls.__module__, cls.__qualname__
 
 
 class Ulip2Config(ReferringConfigMixin, PreTrainedConfig):

@@ -72,6 +72,11 @@ def missing_package(error: ImportError) -> str | None:
     return install_command(EXTRAS[name])
 
 
+def tells_what_to_install(error: ImportError) -> bool:
+    """Is it of a missing package of an extra, whether its message says so already or not?"""
+    return "modeling-ulip2[" in str(error) or missing_package(error) is not None
+
+
 def add_advice(error: ImportError) -> None:
     """Lets the message of an ImportError say what to install, where a module of an extra is missing."""
     advice = missing_package(error)

@@ -128,11 +128,11 @@ def test_each_collection_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: py
         text=True,
         check=True,
     )
-    assert "--output_dir outputs/quickstart-my_chairs --meshes" in given.stdout
+    assert '--output_dir "outputs/quickstart-my_chairs" --meshes "/data/my chairs"' in given.stdout
     named = subprocess.run(
         ["make", "-n", "demo", "OUT=mine"], cwd=quickstart.ROOT, capture_output=True, text=True, check=True
     )
-    assert "ULIP2_QUICKSTART=mine" in named.stdout
+    assert 'ULIP2_QUICKSTART="mine"' in named.stdout
 
     # the same folder for two collections is refused in one line, before anything runs
     ran: list[str] = []

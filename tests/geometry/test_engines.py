@@ -143,7 +143,7 @@ def test_a_missing_driver_is_said_and_auto_falls_back(monkeypatch):
         Renderer("egl")
     assert Renderer("auto").engine == "numba"
     monkeypatch.setitem(__import__("sys").modules, "moderngl", None)
-    with pytest.raises(EglUnavailableError, match="pip install moderngl"):
+    with pytest.raises(EglUnavailableError, match=r"pip install \"modeling-ulip2\[mesh\]"):
         Renderer("egl")
     assert Renderer("auto").engine == "numba"
 

@@ -438,7 +438,7 @@ def test_draco(tmp_path, monkeypatch):
     assert error.value.reason == "too_many_faces"
     monkeypatch.setitem(__import__("sys").modules, "DracoPy", None)
     assert error_of(gltf, tmp_path).reason == "draco"
-    assert "pip install DracoPy" in str(error_of(gltf, tmp_path))
+    assert 'pip install "modeling-ulip2[mesh]"' in str(error_of(gltf, tmp_path))
 
 
 def test_draco_counts_are_read_from_the_header():
