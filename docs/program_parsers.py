@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from modeling_ulip2.models.configuration_ulip2 import POINT_ENCODERS
+
 ROOT = Path(__file__).parents[1]
 # Folders of scripts that people run.
 SCRIPT_FOLDERS = ("dataset_scripts", "examples")
@@ -92,6 +94,16 @@ def command_of(words: Sequence[str]) -> list[str]:
     return command
 
 
+@contextlib.contextmanager
+def _without_others_encoders() -> Iterator[None]:
+    """A script that registers an encoder may have been imported under another name; it must not meet its own."""
+    with mock.patch.dict(POINT_ENCODERS):
+        for name, known in list(POINT_ENCODERS.items()):
+            if not known.config_class.__module__.startswith("modeling_ulip2."):
+                del POINT_ENCODERS[name]
+        yield
+
+
 @functools.cache
 def program_parser(*program: str) -> argparse.ArgumentParser:
     """The parser of a script of the repository, or of a module behind `-m`.
@@ -101,7 +113,7 @@ def program_parser(*program: str) -> argparse.ArgumentParser:
     """
     name = " ".join(program)
     try:
-        with _catching(program[-1], "--help", folder=(ROOT / program[0]).parent):
+        with _without_others_encoders(), _catching(program[-1], "--help", folder=(ROOT / program[0]).parent):
             if program[0] == "-m":
                 runpy.run_module(program[1], run_name="__main__")
             else:
