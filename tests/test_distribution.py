@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,6 +15,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from modeling_ulip2.utils.publishing import texts_of
 
 ROOT = Path(__file__).parents[1]
 VERSION = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)[1]  # type: ignore[index]
@@ -81,6 +85,14 @@ def test_the_package_index_would_take_them(distributions: Path) -> None:
     files = [str(path) for path in distributions.iterdir()]
     done = subprocess.run([sys.executable, "-m", "twine", "check", "--strict", *files], capture_output=True, text=True)
     assert done.returncode == 0 and "WARNING" not in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize("folder", sorted((ROOT / "checkpoints").iterdir()), ids=lambda folder: folder.name)
+def test_a_checkpoint_tells_no_path_of_the_machine_that_made_it(folder: Path) -> None:
+    for path in folder.rglob("*.json"):
+        if path.name != "tokenizer.json":  # pieces of text
+            told = [text for _, text in texts_of(json.loads(path.read_text(encoding="utf-8"))) if os.path.isabs(text)]
+            assert not told, path
 
 
 def test_version_in_one_place() -> None:

@@ -4,8 +4,10 @@ from typing import Any, ClassVar
 
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
+from .references import PortableConfigMixin
 
-class ConseConfig(PreTrainedConfig):
+
+class ConseConfig(PortableConfigMixin, PreTrainedConfig):
     """Configuration of [`ConseModel`].
 
     Args:

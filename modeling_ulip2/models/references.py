@@ -117,7 +117,28 @@ def missing_reference(
     )
 
 
-class ReferringConfigMixin:
+class PortableConfigMixin:
+    """For configurations that contain others: to stand before `PreTrainedConfig` among the bases.
+
+    transformers writes where a configuration was loaded from only inside another one, where it tells a path of the
+    machine that saved it and is read by nobody.
+    """
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """As in transformers; what is inside does not say where it was loaded from, as the whole does not."""
+        settings: dict[str, Any] = super().to_diff_dict()  # type: ignore[misc]
+        _forget_origin(settings)
+        return settings
+
+
+def _forget_origin(settings: dict[str, Any]) -> None:
+    settings.pop("_name_or_path", None)
+    for value in settings.values():
+        if isinstance(value, dict):
+            _forget_origin(value)
+
+
+class ReferringConfigMixin(PortableConfigMixin):
     """For configurations with references: to stand before `PreTrainedConfig` among the bases.
 
     references: field of a reference -> field of the configuration of the same model, where the checkpoint holds its
@@ -131,21 +152,13 @@ class ReferringConfigMixin:
         if push_to_hub:
             self.check_publishable()
         kept = {name: getattr(self, name) for name in self.references}
-        paths: list[tuple[Any, str]] = []
-        for name, (embedded, _) in self.references.items():
+        for name in self.references:
             setattr(self, name, written_reference(kept[name], save_directory))
-            config = getattr(self, embedded)
-            own_path = getattr(config, "_name_or_path", None)
-            if own_path and is_local(own_path):
-                paths.append((config, own_path))
-                config._name_or_path = ""
         try:
             return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)  # type: ignore[misc]
         finally:
             for name, reference in kept.items():
                 setattr(self, name, reference)
-            for config, own_path in paths:
-                config._name_or_path = own_path
 
     def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
         """As in transformers.

@@ -67,7 +67,7 @@ def check_paths(folder: Path, files: Iterable[str]) -> None:
             content = json.loads((folder / name).read_text(encoding="utf-8"))
         except ValueError:
             continue
-        for field, text in _texts(content):
+        for field, text in texts_of(content):
             if os.path.isabs(text) and os.path.exists(text) and text != os.sep:
                 raise LeakError(
                     f"{folder / name} tells a path of this machine: {field} is {text!r}. Nobody else could load what "
@@ -75,16 +75,16 @@ def check_paths(folder: Path, files: Iterable[str]) -> None:
                 )
 
 
-def _texts(value: Any, field: str = "") -> Iterator[tuple[str, str]]:
+def texts_of(value: Any, field: str = "") -> Iterator[tuple[str, str]]:
     """All texts of a JSON value, with the names of their fields."""
     if isinstance(value, str):
         yield field, value
     elif isinstance(value, dict):
         for name, own in value.items():
-            yield from _texts(own, f"{field}.{name}".lstrip("."))
+            yield from texts_of(own, f"{field}.{name}".lstrip("."))
     elif isinstance(value, list):
         for own in value:
-            yield from _texts(own, field)
+            yield from texts_of(own, field)
 
 
 def upload_model_folder(

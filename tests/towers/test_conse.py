@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoProcessor, BertConfig, TimmWrapperConfig
 
-from modeling_ulip2 import Ulip2Model
+from modeling_ulip2 import Ulip2Config, Ulip2Model
 from modeling_ulip2.towers import ConseConfig, ConseModel
 from modeling_ulip2.towers.conse import build_conse, efficientnet_lite_to_timm, main
 from tests.models.tiny import POINT_CONFIG
@@ -96,8 +96,6 @@ def test_saved_and_loaded_like_any_model(conse: tuple[ConseModel, Any], conse_fo
 
 @torch.no_grad()
 def test_embedded_in_a_ulip2_checkpoint(conse: tuple[ConseModel, Any], tmp_path: Path) -> None:
-    from modeling_ulip2 import Ulip2Config
-
     tower = conse[0]
     model = Ulip2Model(Ulip2Config(point_config=POINT_CONFIG, projection_dim=32)).eval()
     model.set_clip_model(tower)
@@ -106,6 +104,21 @@ def test_embedded_in_a_ulip2_checkpoint(conse: tuple[ConseModel, Any], tmp_path:
     assert loaded.config.clip_config.class_names == CLASS_NAMES
     expected = tower.get_image_features(pixels()).pooler_output
     torch.testing.assert_close(loaded.get_image_features(pixels()).pooler_output, expected)
+
+
+@pytest.mark.parametrize("embedded", [False, True])
+def test_files_do_not_tell_where_the_encoders_came_from(embedded: bool, tmp_path: Path) -> None:
+    """transformers leaves that out of a configuration, but not out of one that is part of another."""
+    tower, _ = tiny_conse()
+    tower.config.text_config._name_or_path = str(tmp_path / "packages" / "sentences")
+    if embedded:
+        model = Ulip2Model(Ulip2Config(point_config=POINT_CONFIG, projection_dim=32))
+        model.set_clip_model(tower)
+        model.save_pretrained(tmp_path / "model", include_towers=True)
+    else:
+        tower.save_pretrained(tmp_path / "model")
+    written = (tmp_path / "model" / "config.json").read_text(encoding="utf-8")
+    assert '"text_config"' in written and "sentences" not in written and str(tmp_path) not in written
 
 
 @pytest.mark.parametrize("change", [{"class_templates": ["a photo"]}, {"class_templates": []}, {"top_k": 0}])
