@@ -27,13 +27,10 @@ def decompress(data: np.ndarray, size: int) -> np.ndarray:
 @functools.cache
 def _compiled() -> Callable[[np.ndarray, np.ndarray], int]:
     try:
-        import numba
-    except ImportError:  # the same function, about a hundred times slower
+        from .compiled import jit
+    except ImportError:  # numba is missing: the same function, about a hundred times slower
         return _expand
-    try:
-        return numba.njit(cache=True, nogil=True)(_expand)
-    except RuntimeError:  # no writable place for the machine code
-        return numba.njit(nogil=True)(_expand)
+    return jit(_expand)
 
 
 def _expand(source: np.ndarray, target: np.ndarray) -> int:

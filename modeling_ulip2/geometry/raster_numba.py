@@ -1,7 +1,7 @@
 """The z-buffer rasterizer: compiled by numba, one thread, no system package.
 
 A view is drawn in three passes over a supersampled frame: solid faces leave their depth and number, each covered
-sample is then shaded once, and transparent faces are blended over it from back to front.
+sample is then shaded, and transparent faces are blended over it from back to front.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 
 from .cameras import Camera
 from .colors import SRGB_TO_LINEAR
+from .compiled import jit
 from .light import LIGHT
 from .scene import GLASS, OPAQUE, Scene
 
@@ -22,14 +23,7 @@ _SUBPIXEL = 256  # corners are snapped to this fraction of a sample, so that edg
 
 
 def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile on first use; keep the machine code on disk where numba finds a writable place for it.
-
-    The stored code is renewed when this file changes, so constants of other files come in as arguments.
-    """
-    try:
-        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return numba.njit(nogil=True, error_model="numpy")(function)
+    return jit(function, error_model="numpy")
 
 
 def _inline(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -318,44 +312,6 @@ def _mip_level(face, area, faces, uv, levels, first_level):
     if not covered > samples:
         return 0
     return int(0.5 * math.log2(covered / samples) + 0.5)
-
-
-@_jit
-def island_extents(faces, place_of, uv, count):
-    """(T, 2) width and height in uv of the connected piece of the image that each of the faces (T, 3) is part of.
-
-    `place_of` (V,) numbers the places of the image, below `count`: faces that share one are connected.
-    """
-    above = np.arange(count)
-    for t in range(faces.shape[0]):
-        a = place_of[faces[t, 0]]
-        while above[a] != a:
-            above[a] = above[above[a]]
-            a = above[a]
-        for column in range(1, 3):
-            b = place_of[faces[t, column]]
-            while above[b] != b:
-                above[b] = above[above[b]]
-                b = above[b]
-            if a < b:
-                above[b] = a
-            else:
-                above[a] = b
-                a = b
-    low, high = np.full((count, 2), np.inf), np.full((count, 2), -np.inf)
-    piece = np.empty(faces.shape[0], dtype=np.int64)
-    for t in range(faces.shape[0]):
-        a = place_of[faces[t, 0]]
-        while above[a] != a:
-            above[a] = above[above[a]]
-            a = above[a]
-        piece[t] = a
-        for column in range(3):
-            for axis in range(2):
-                value = uv[faces[t, column], axis]
-                low[a, axis] = min(low[a, axis], value)
-                high[a, axis] = max(high[a, axis], value)
-    return (high - low)[piece]
 
 
 @_jit
