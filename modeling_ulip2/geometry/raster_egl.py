@@ -13,7 +13,7 @@ from modeling_ulip2.utils.packages import install_command
 
 from .cameras import Camera
 from .light import GLSL, TINTED_GLASS
-from .scene import GLASS, OPAQUE, Scene
+from .raster_mesh import GLASS, OPAQUE, RasterMesh
 
 _VERTEX_SHADER = """
 #version 330
@@ -159,17 +159,17 @@ class EglRasterizer:
         """Give the context back."""
         self._context.release()
 
-    def draw_views(self, scene: Scene, cameras: Sequence[Camera]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def draw_views(self, mesh: RasterMesh, cameras: Sequence[Camera]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """One (frame, depth) for each camera; see `raster_numba.draw_view`."""
         if os.getpid() != self._pid:
             raise RuntimeError(
                 "an EGL renderer does not survive a fork; make it in the worker, or start workers by spawn"
             )
-        loaded = _LoadedScene(self._context, self._moderngl, self._program, scene)
+        loaded = _LoadedMesh(self._context, self._moderngl, self._program, mesh)
         try:
             for camera in cameras:
                 assert camera.distance is not None
-                self._set_camera(camera, camera.distance - scene.vertices @ camera.rotation[2])
+                self._set_camera(camera, camera.distance - mesh.vertices @ camera.rotation[2])
                 yield self._draw(loaded, camera)
         finally:
             loaded.release()
@@ -183,7 +183,7 @@ class EglRasterizer:
         program["shift"].value = camera.shift
         program["depth_range"].value = (0.5 * float(depths.min()), 1.1 * float(depths.max()))
 
-    def _draw(self, loaded: _LoadedScene, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+    def _draw(self, loaded: _LoadedMesh, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
         context, gl = self._context, self._moderngl
         self._frame.use()
         context.viewport = (0, 0, self._side, self._side)
@@ -216,26 +216,26 @@ class EglRasterizer:
         return np.ascontiguousarray(values[::-1])
 
 
-class _LoadedScene:
-    """A scene in the GPU's memory: one vertex per corner, faces grouped by material."""
+class _LoadedMesh:
+    """A laid-out mesh in the GPU's memory: one vertex per corner, faces grouped by material."""
 
-    def __init__(self, context: Any, gl: Any, program: Any, scene: Scene) -> None:
-        self._scene = scene
+    def __init__(self, context: Any, gl: Any, program: Any, mesh: RasterMesh) -> None:
+        self._mesh = mesh
         self._program = program
-        corners = scene.faces.reshape(-1)
-        face_of = np.repeat(np.arange(len(scene.faces)), 3)
-        color = scene.base_colors[scene.face_material[face_of]]
-        if len(scene.vertex_colors) > 1:
-            color = color * scene.vertex_colors[corners]
-        if len(scene.face_colors) == len(scene.faces):
-            color = color * scene.face_colors[face_of]
+        corners = mesh.faces.reshape(-1)
+        face_of = np.repeat(np.arange(len(mesh.faces)), 3)
+        color = mesh.base_colors[mesh.face_material[face_of]]
+        if len(mesh.vertex_colors) > 1:
+            color = color * mesh.vertex_colors[corners]
+        if len(mesh.face_colors) == len(mesh.faces):
+            color = color * mesh.face_colors[face_of]
         table = np.zeros((len(corners), 16), dtype=np.float32)
-        table[:, 0:3] = scene.vertices[corners]
-        table[:, 3:6] = scene.normals[corners] if len(scene.normals) > 1 else 0.0
-        table[:, 6:8] = scene.uv[corners] if len(scene.uv) > 1 else 0.0
+        table[:, 0:3] = mesh.vertices[corners]
+        table[:, 3:6] = mesh.normals[corners] if len(mesh.normals) > 1 else 0.0
+        table[:, 6:8] = mesh.uv[corners] if len(mesh.uv) > 1 else 0.0
         table[:, 8:12] = color
-        table[:, 12:15] = scene.face_normals[face_of]
-        table[:, 15] = scene.blur_limit[face_of]
+        table[:, 12:15] = mesh.face_normals[face_of]
+        table[:, 15] = mesh.blur_limit[face_of]
         self._buffer = context.buffer(table.tobytes())
         self._indices = context.buffer(reserve=max(4, corners.size * 4), dynamic=True)
         self._array = context.vertex_array(
@@ -245,20 +245,20 @@ class _LoadedScene:
             index_element_size=4,
         )
         self._textures: dict[int, Any] = {}
-        for first, count in np.concatenate([scene.texture_levels, scene.emission_levels]):
+        for first, count in np.concatenate([mesh.texture_levels, mesh.emission_levels]):
             if count > 0 and first not in self._textures:
-                self._textures[first] = self._upload(context, gl, scene, int(first), int(count))
-        self.has_blended = bool(scene.may_blend[scene.face_material].any())
+                self._textures[first] = self._upload(context, gl, mesh, int(first), int(count))
+        self.has_blended = bool(mesh.may_blend[mesh.face_material].any())
 
     @staticmethod
-    def _upload(context: Any, gl: Any, scene: Scene, first: int, count: int) -> Any:
-        _, width, height = (int(value) for value in scene.levels[first])
+    def _upload(context: Any, gl: Any, mesh: RasterMesh, first: int, count: int) -> Any:
+        _, width, height = (int(value) for value in mesh.levels[first])
         # sRGB texels, so that the GPU interpolates in linear light.
         texture = context.texture((width, height), 4, internal_format=0x8C43)  # GL_SRGB8_ALPHA8
         texture.build_mipmaps(0, count - 1)  # takes the memory that the levels are written to
         for level in range(count):
-            start, width, height = (int(value) for value in scene.levels[first + level])
-            texture.write(scene.texels[start : start + width * height].tobytes(), level=level)
+            start, width, height = (int(value) for value in mesh.levels[first + level])
+            texture.write(mesh.texels[start : start + width * height].tobytes(), level=level)
         texture.filter = (gl.LINEAR_MIPMAP_NEAREST, gl.LINEAR)
         return texture
 
@@ -267,17 +267,17 @@ class _LoadedScene:
             resource.release()
 
     def draw_solid(self, context: Any, gl: Any) -> None:
-        solid = np.flatnonzero(self._scene.face_kind != GLASS)
-        order = solid[np.argsort(self._scene.face_material[solid], kind="stable")]
+        solid = np.flatnonzero(self._mesh.face_kind != GLASS)
+        order = solid[np.argsort(self._mesh.face_material[solid], kind="stable")]
         self._program["blending"].value = False
         self._draw_runs(context, gl, order)
 
     def draw_blended(self, context: Any, gl: Any, camera: Camera) -> None:
-        scene = self._scene
+        mesh = self._mesh
         assert camera.distance is not None
-        blended = np.flatnonzero(scene.may_blend[scene.face_material])
-        depth = camera.distance - scene.vertices @ camera.rotation[2]  # (V,)
-        middle = (1.0 / depth)[scene.faces[blended]].mean(axis=1)
+        blended = np.flatnonzero(mesh.may_blend[mesh.face_material])
+        depth = camera.distance - mesh.vertices @ camera.rotation[2]  # (V,)
+        middle = (1.0 / depth)[mesh.faces[blended]].mean(axis=1)
         self._program["blending"].value = True
         self._draw_runs(context, gl, blended[np.argsort(middle, kind="stable")])
 
@@ -285,21 +285,21 @@ class _LoadedScene:
         """Draw faces in order, one call for each run of one material."""
         if len(order) == 0:
             return
-        scene, program = self._scene, self._program
+        mesh, program = self._mesh, self._program
         self._indices.write((order[:, None] * 3 + np.arange(3)).astype("u4").tobytes())
-        materials = scene.face_material[order]
+        materials = mesh.face_material[order]
         starts = np.concatenate([[0], np.flatnonzero(np.diff(materials)) + 1, [len(order)]])
         for begin, end in zip(starts[:-1], starts[1:], strict=True):
             material = int(materials[begin])
-            always = (scene.face_kind[order[begin]] == OPAQUE) and not scene.may_blend[material]
-            program["hole_below"].value = -1.0 if always else float(scene.hole_below[material])
-            program["solid_from"].value = -1.0 if always else float(scene.solid_from[material])
-            program["own"].value = min(float(scene.base_colors[material, 3]) / TINTED_GLASS, 1.0)
-            program["emission"].value = tuple(float(value) for value in scene.emissions[material])
-            wrap = tuple(int(code) for code in scene.wraps[material])
+            always = (mesh.face_kind[order[begin]] == OPAQUE) and not mesh.may_blend[material]
+            program["hole_below"].value = -1.0 if always else float(mesh.hole_below[material])
+            program["solid_from"].value = -1.0 if always else float(mesh.solid_from[material])
+            program["own"].value = min(float(mesh.base_colors[material, 3]) / TINTED_GLASS, 1.0)
+            program["emission"].value = tuple(float(value) for value in mesh.emissions[material])
+            wrap = tuple(int(code) for code in mesh.wraps[material])
             program["wrap"].value = wrap
             for unit, (switch, chains) in enumerate(
-                (("textured", scene.texture_levels), ("glowing", scene.emission_levels))
+                (("textured", mesh.texture_levels), ("glowing", mesh.emission_levels))
             ):
                 first, count = chains[material]
                 program[switch].value = bool(count > 0)
@@ -308,7 +308,7 @@ class _LoadedScene:
                     texture.repeat_x, texture.repeat_y = (code == 0 for code in wrap)
                     texture.use(unit)
             context.front_face = "ccw"
-            if scene.double_sided[material]:
+            if mesh.double_sided[material]:
                 context.disable(gl.CULL_FACE)
             else:
                 context.enable(gl.CULL_FACE)

@@ -17,7 +17,7 @@ from .cameras import Camera
 from .colors import SRGB_TO_LINEAR
 from .compiled import jit
 from .light import LIGHT
-from .scene import GLASS, OPAQUE, Scene
+from .raster_mesh import GLASS, OPAQUE, RasterMesh
 
 _SUBPIXEL = 256  # corners are snapped to this fraction of a sample, so that edges are exact integers
 
@@ -374,11 +374,11 @@ def _shade(winner, side, focal, faces, screen, inverse_depth, face_material, fac
                             frame[y, x, 3] = 1.0
 
 
-def draw_view(scene: Scene, camera: Camera, side: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_view(mesh: RasterMesh, camera: Camera, side: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw one view without anti-aliasing.
 
     Args:
-        scene: what to draw.
+        mesh: what to draw.
         camera: with its distance.
         side: samples along the frame's side.
 
@@ -389,33 +389,33 @@ def draw_view(scene: Scene, camera: Camera, side: int) -> tuple[np.ndarray, np.n
     assert camera.distance is not None
     focal = 0.5 * side / math.tan(math.radians(camera.fov) / 2)
     rotation = camera.rotation
-    screen = np.empty((len(scene.vertices), 2), dtype=np.int64)
-    inverse_depth = np.empty(len(scene.vertices))
+    screen = np.empty((len(mesh.vertices), 2), dtype=np.int64)
+    inverse_depth = np.empty(len(mesh.vertices))
     _project(
-        scene.vertices, rotation, float(camera.distance), np.array(camera.shift), focal, side, screen, inverse_depth
+        mesh.vertices, rotation, float(camera.distance), np.array(camera.shift), focal, side, screen, inverse_depth
     )
     nearest = np.zeros((side, side), dtype=np.float32)
     winner = np.full((side, side), -1, dtype=np.int32)
     frame = np.zeros((side, side, 4), dtype=np.float32)
-    face_level = np.zeros(len(scene.faces), dtype=np.int32)
+    face_level = np.zeros(len(mesh.faces), dtype=np.int32)
 
     def draw(order: np.ndarray, blending: bool, first_hit: np.ndarray) -> None:
-        _draw(order, scene.faces, screen, inverse_depth, side, focal, blending, scene.face_kind, scene.face_material,
-              face_level, scene.blur_limit, scene.base_colors, scene.emissions, scene.hole_below, scene.solid_from,
-              scene.double_sided, scene.texture_levels, scene.emission_levels, scene.wraps, scene.levels, scene.texels,
-              scene.uv, scene.normals, scene.face_normals, scene.vertex_colors, scene.face_colors, rotation, LIGHT,
+        _draw(order, mesh.faces, screen, inverse_depth, side, focal, blending, mesh.face_kind, mesh.face_material,
+              face_level, mesh.blur_limit, mesh.base_colors, mesh.emissions, mesh.hole_below, mesh.solid_from,
+              mesh.double_sided, mesh.texture_levels, mesh.emission_levels, mesh.wraps, mesh.levels, mesh.texels,
+              mesh.uv, mesh.normals, mesh.face_normals, mesh.vertex_colors, mesh.face_colors, rotation, LIGHT,
               SRGB_TO_LINEAR, nearest, winner, first_hit, frame)  # fmt: skip
 
-    draw(np.flatnonzero(scene.face_kind != GLASS).astype(np.int32), False, nearest)
-    _shade(winner, side, focal, scene.faces, screen, inverse_depth, scene.face_material, face_level, scene.base_colors,
-           scene.emissions, scene.texture_levels, scene.emission_levels, scene.wraps, scene.levels, scene.texels,
-           scene.uv, scene.normals, scene.face_normals, scene.vertex_colors, scene.face_colors, rotation, LIGHT,
+    draw(np.flatnonzero(mesh.face_kind != GLASS).astype(np.int32), False, nearest)
+    _shade(winner, side, focal, mesh.faces, screen, inverse_depth, mesh.face_material, face_level, mesh.base_colors,
+           mesh.emissions, mesh.texture_levels, mesh.emission_levels, mesh.wraps, mesh.levels, mesh.texels,
+           mesh.uv, mesh.normals, mesh.face_normals, mesh.vertex_colors, mesh.face_colors, rotation, LIGHT,
            SRGB_TO_LINEAR, frame)  # fmt: skip
     first_hit = nearest
-    blended = np.flatnonzero(scene.may_blend[scene.face_material])
+    blended = np.flatnonzero(mesh.may_blend[mesh.face_material])
     if len(blended):
         first_hit = nearest.copy()
-        middle = inverse_depth[scene.faces[blended]].mean(axis=1)
+        middle = inverse_depth[mesh.faces[blended]].mean(axis=1)
         draw(blended[np.argsort(middle, kind="stable")].astype(np.int32), True, first_hit)
     depth = np.divide(1.0, first_hit, out=np.zeros_like(first_hit), where=first_hit > 0)
     return frame, depth

@@ -12,7 +12,7 @@ from .cameras import Camera
 from .colors import encode_srgb, srgb_to_linear, to_uint8
 from .light import outlined
 from .mesh import Mesh
-from .scene import Scene
+from .raster_mesh import RasterMesh
 
 Engine = Literal["numba", "egl", "auto"]
 
@@ -77,8 +77,8 @@ class Renderer:
 
     def render(self, mesh: Mesh, cameras: Sequence[Camera]) -> RenderOutput:
         """Draw a mesh once for each camera; see `RenderOutput`."""
-        scene = Scene.of(mesh, self.cull_back_faces)
-        cameras = [camera.fitted(scene.vertices) for camera in cameras]
+        raster_mesh = RasterMesh.of(mesh, self.cull_back_faces)
+        cameras = [camera.fitted(raster_mesh.vertices) for camera in cameras]
         shape = (len(cameras), self.size, self.size)
         output = RenderOutput(
             np.empty((*shape, 3), dtype=np.uint8),
@@ -87,7 +87,7 @@ class Renderer:
             cameras,
         )
         background = srgb_to_linear(np.array(self.background) / 255.0)
-        for view, (frame, depth) in enumerate(self._draw_view(scene, cameras)):
+        for view, (frame, depth) in enumerate(self._draw_view(raster_mesh, cameras)):
             pixels = _mean_of_samples(frame, self.supersampling)  # (H, W, 4)
             rgb = pixels[..., :3] + (1.0 - pixels[..., 3:]) * background
             outlined(rgb, pixels[..., 3], background)
@@ -118,7 +118,7 @@ def _nearest_of_samples(depth: np.ndarray, factor: int) -> np.ndarray:
 
 
 def _choose_engine(engine: Engine, side: int, device_index: int | None) -> tuple[str, Any]:
-    """The engine's name, and a function (scene, cameras) that yields what `raster_numba.draw_view` gives."""
+    """The engine's name, and a function (raster_mesh, cameras) that yields what `raster_numba.draw_view` gives."""
     if engine in ("egl", "auto"):
         from .raster_egl import EglRasterizer, EglUnavailableError
 
@@ -135,4 +135,4 @@ def _choose_engine(engine: Engine, side: int, device_index: int | None) -> tuple
         raise ValueError(f"engine is {engine!r}; one of 'numba', 'egl', 'auto'")
     from .raster_numba import draw_view  # imports numba, which takes a second
 
-    return "numba", lambda scene, cameras: (draw_view(scene, camera, side) for camera in cameras)
+    return "numba", lambda raster_mesh, cameras: (draw_view(raster_mesh, camera, side) for camera in cameras)

@@ -17,7 +17,7 @@ OPAQUE, TESTED, GLASS = 0, 1, 2  # kinds of faces: always solid, alpha looked up
 
 
 @dataclass
-class Scene:
+class RasterMesh:
     """Arrays of a mesh, moved so that the box's middle is the origin. Dummies of length 1 stand for absent attributes.
 
     Attributes:
@@ -66,7 +66,7 @@ class Scene:
     texels: np.ndarray
 
     @classmethod
-    def of(cls, mesh: Mesh, cull_back_faces: bool = False) -> Scene:
+    def of(cls, mesh: Mesh, cull_back_faces: bool = False) -> RasterMesh:
         """Lay out a mesh; back faces of single-sided materials are hidden only if asked."""
         face_normals = mesh.face_normals()
         length = np.linalg.norm(face_normals, axis=1, keepdims=True)
