@@ -114,7 +114,7 @@ class SceneObject:
         label: the word that fits best; None where none was asked for, or where "other" words fit better than all.
         score: how sure it is, 0 to 1.
         box: (2, 3) float32, lowest and highest corner along the axes, meters.
-        oriented_box: (7,) float32: center x y z, size along its own x y z, all in meters, and the angle about the up axis
+        oriented_box: (7,) float32: center x y z, size along its own x y z, in meters, and the angle about the up axis
             in radians, counterclockwise seen from above, by which its own axes are turned.
         embedding: (D,) float32, unit length, in the space of the checkpoint.
         sentence: what a captioner says of it, "" without one.
