@@ -88,12 +88,15 @@ class ObjectMasks:
         scores: (P,) float32, how sure the segmenter is, higher is surer; 1 for all when left out.
         parents: (P,) int32, the smallest object that holds this one in a hierarchy, -1 for none; None without one.
         ids: (P,) int32, numbers that mean something outside: an annotated object's index, a row of a file.
+        kinds: per object "floor", "ceiling" or "wall" where the segmenter knows it for a part of the room, "" for all
+            others; None where it does not tell them apart.
     """
 
     points: list[np.ndarray]
     scores: np.ndarray | None = None
     parents: np.ndarray | None = None
     ids: np.ndarray | None = None
+    kinds: list[str] | None = None
 
     def __post_init__(self) -> None:
         if self.scores is None:
