@@ -8,6 +8,7 @@ legacy `RandomState` draws, in the same order, exactly what the published code d
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -57,9 +58,13 @@ def random_sample(points: np.ndarray, num_points: int, rng: Rng, order: np.ndarr
 
 def drop_points(points: np.ndarray, rng: Rng, max_ratio: float = 0.875) -> np.ndarray:
     """Replaces a share U(0, max_ratio) of the points, color included, by point 0. The number of rows stays."""
+    return np.where(draw_dropped(len(points), rng, max_ratio)[:, None], points[:1], points)
+
+
+def draw_dropped(num_points: int, rng: Rng, max_ratio: float) -> np.ndarray:
+    """(num_points,) bool: which points give way to point 0, a share U(0, max_ratio)."""
     ratio = rng.random() * max_ratio
-    dropped = rng.random(len(points)) <= ratio  # (N,)
-    return np.where(dropped[:, None], points[:1], points)
+    return rng.random(num_points) <= ratio
 
 
 def scale_points(
@@ -267,8 +272,11 @@ class PointAugmentation:
             points = change_colors(points, rng, self.color_strength, self.hue)
         if self.color_dropout and rng.random() < self.color_dropout:
             points = drop_colors(points)
+        dropped = np.zeros(len(points), dtype=bool)  # (N,)
         if self.max_dropout:
-            points = drop_points(points, rng, self.max_dropout)
+            dropped = draw_dropped(len(points), rng, self.max_dropout)
+        if self.normalize_scaled or self.jitter_sigma:  # which need the points as they then are
+            points, dropped = np.where(dropped[:, None], points[:1], points), np.zeros_like(dropped)
         # Scaling, shifting and turning are one affine map, known from what becomes of the origin and the three axes:
         # the points are gone through once, at the end.
         frame = _FRAME
@@ -287,12 +295,30 @@ class PointAugmentation:
             frame = rotate_freely(frame, rng)
         elif self.rotate_y:
             frame = rotate_about_y(frame, rng)
-        xyz = points[:, :3].astype(np.float64) @ (frame[1:] - frame[0])  # (N, 3)
-        xyz += frame[0]
-        return _with_xyz(points, xyz)
+        move = _compiled() or dropped_and_moved
+        return move(points, dropped, frame[1:] - frame[0], frame[0])
 
 
 PUBLISHED = PointAugmentation()
+
+
+def dropped_and_moved(points: np.ndarray, dropped: np.ndarray, matrix: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """Points (N, C), the dropped ones (N,) replaced by point 0, xyz times `matrix` (3, 3) plus `offset` (3,)."""
+    points = np.where(dropped[:, None], points[:1], points)
+    x, y, z = (points[:, axis, None].astype(np.float64) for axis in range(3))  # (N, 1) each
+    # summed in this order by the compiled loop, too
+    return _with_xyz(points, x * matrix[0] + y * matrix[1] + z * matrix[2] + offset)
+
+
+def _compiled() -> Callable[..., np.ndarray] | None:
+    """`dropped_and_moved` compiled, where numba is installed."""
+    from modeling_ulip2.models.compiled import HAS_NUMBA
+
+    if not HAS_NUMBA:
+        return None
+    from modeling_ulip2.data.augmentation_numba import dropped_and_moved
+
+    return dropped_and_moved
 
 
 def _with_xyz(points: np.ndarray, xyz: np.ndarray) -> np.ndarray:

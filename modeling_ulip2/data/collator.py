@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import ProcessorMixin
 
-from modeling_ulip2.data.augmentation import PUBLISHED, PointAugmentation, mix_clouds, random_sample
+from modeling_ulip2.data.augmentation import PUBLISHED, PointAugmentation, mix_clouds
 from modeling_ulip2.data.images import open_depth, open_view
 from modeling_ulip2.data.schema import STORED_UP_AXIS
 from modeling_ulip2.models.feature_extraction_ulip2 import append_height
@@ -93,15 +93,16 @@ class CloudCollator:
                 rgb = rgb if rgb.dtype.kind == "f" else rgb.astype(np.uint8)  # plain rows hold Python integers
             chosen = None if self.augmentation is None else self._draw(xyz, rng)
             if chosen is not None:
-                xyz, rgb = xyz[chosen], None if rgb is None else rgb[chosen]
+                xyz, rgb = xyz.take(chosen, axis=0), None if rgb is None else rgb.take(chosen, axis=0)
             clouds.append({"xyz": xyz, "rgb": rgb, "up_axis": self.up_axis})
         return self.feature_extractor(clouds, return_tensors="np")["point_values"]
 
     def _augmented(self, values: np.ndarray, rngs: list[np.random.Generator]) -> np.ndarray:
-        """Clouds (B, N, C) with the changes of the augmentation."""
+        """Clouds (B, N, C) with the changes of the augmentation, in place where that can be."""
         if self.augmentation is None:
             return values
-        values = np.stack([self.augmentation(cloud, rng) for cloud, rng in zip(values, rngs, strict=True)])
+        for cloud, rng in zip(values, rngs, strict=True):
+            cloud[:] = self.augmentation(cloud, rng)
         # of the cloud as it stands now
         return append_height(values[..., :-1]) if self.feature_extractor.has_height else values
 
@@ -111,7 +112,9 @@ class CloudCollator:
         if self.feature_extractor.sampling != "random" or len(xyz) < num_points:
             return None
         # other points in every pass; also where all are kept, as dropout and grouping favor the first one
-        return random_sample(np.arange(len(xyz)), num_points, rng)
+        order = np.arange(len(xyz))
+        rng.shuffle(order)
+        return order[:num_points]
 
 
 class TripletCollator(CloudCollator):

@@ -6,7 +6,7 @@ This is the only place that turns axes, resamples, normalizes, fills color and m
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,21 +31,60 @@ def unit_sphere(xyz: np.ndarray) -> np.ndarray:
     return xyz / radius if radius > 0 else xyz
 
 
-def _is_one_place(xyz: np.ndarray) -> bool:
-    """Whether the points of a cloud (N, 3) float64 are equal, or differ by the rounding of a number only."""
-    extent = (xyz.max(axis=0) - xyz.min(axis=0)).max()
-    return bool(extent <= 8 * np.finfo(np.float64).eps * np.abs(xyz).max())
+def limits(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n, 3) -> (3,) float64 smallest and (3,) largest, not finite where a value is NaN or infinite."""
+    return values.min(axis=0).astype(np.float64), values.max(axis=0).astype(np.float64)
 
 
-def _tell_lost_digits(index: int, xyz: np.ndarray) -> None:
-    """Warns where a cloud (N, 3) float64 lies so far from the origin that float32 loses its shape."""
-    step, extent = float(np.spacing(np.float32(np.abs(xyz).max()))), float(np.ptp(xyz, axis=0).max())
+def place(xyz: np.ndarray, order: np.ndarray, signs: np.ndarray, normalize: bool, points: np.ndarray) -> None:
+    """Writes coordinates (n, 3) into the first columns of `points` (n, C), computed in float64.
+
+    Args:
+        order: (3,) which axis of `xyz` each coordinate is.
+        signs: (3,) float64, 1 or -1: what it is multiplied by.
+        normalize: centroid to 0, farthest point to radius 1.
+    """
+    xyz = xyz[:, order].astype(np.float64) * signs
+    points[:, :3] = unit_sphere(xyz) if normalize else xyz
+
+
+def paint(rgb: np.ndarray, white: float, points: np.ndarray) -> None:
+    """Writes colors (n, 3), of which `white` is the brightest, into columns 3 to 5 of `points` (n, C), in [0, 1]."""
+    points[:, 3:6] = (rgb.astype(np.float64) / white).clip(0, 1)
+
+
+def _loops() -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """`limits`, `place` and `paint`, compiled where numba is installed."""
+    from .compiled import HAS_NUMBA
+
+    if not HAS_NUMBA:
+        return limits, place, paint
+    from .feature_extraction_numba import limits as limits_numba
+    from .feature_extraction_numba import paint as paint_numba
+    from .feature_extraction_numba import place as place_numba
+
+    return limits_numba, place_numba, paint_numba
+
+
+def _tell_lost_digits(index: int, low: np.ndarray, high: np.ndarray) -> None:
+    """Warns where a cloud with these limits (3,) lies so far from the origin that float32 loses its shape."""
+    distance, extent = _largest(low, high), float((high - low).max())
+    step = float(np.spacing(np.float32(distance)))
     if step * _FEWEST_STEPS > extent > 0:
         warnings.warn(
-            f"Cloud {index} is {extent:g} wide and lies {np.abs(xyz).max():g} from the origin, where float32 has "
+            f"Cloud {index} is {extent:g} wide and lies {distance:g} from the origin, where float32 has "
             f"steps of {step:g}: its shape is lost. Center it, or prepare it with normalize=True.",
             stacklevel=4,
         )
+
+
+def _is_one_place(low: np.ndarray, high: np.ndarray) -> bool:
+    """Whether points with these limits (3,) are equal, or differ by the rounding of a number only."""
+    return bool((high - low).max() <= 8 * np.finfo(np.float64).eps * _largest(low, high))
+
+
+def _largest(low: np.ndarray, high: np.ndarray) -> float:
+    return float(np.maximum(np.abs(low), np.abs(high)).max())
 
 
 def append_height(points: np.ndarray) -> np.ndarray:
@@ -160,36 +199,51 @@ class Ulip2FeatureExtractor(ProcessorCardMixin, FeatureExtractionMixin):
         return otherwise if said is None or check_up_axis(said, auto=True) == AUTO_AXIS else said
 
     def _prepare(self, index: int, cloud: Any, color: Any, up_axis: str) -> np.ndarray:
+        limits, place, paint = _loops()
         xyz, rgb = _checked_cloud(index, cloud, color)
-        xyz = turn_to_y_up(xyz, up_axis)[:, ["xyz".index(axis) for axis in self.axes]]  # (N, 3)
-        if self.normalize and _is_one_place(xyz):
+        low, high = limits(xyz)
+        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+            bad = int((~np.isfinite(xyz)).any(axis=1).sum())
+            raise ValueError(
+                f"Cloud {index} has NaN or infinite coordinates in {bad} of its {len(xyz)} points. Leave these out: "
+                "xyz[np.isfinite(xyz).all(axis=1)]."
+            )
+        white = 255.0 if rgb is not None and rgb.dtype == np.uint8 else 1.0
+        if rgb is not None and white == 1:
+            _check_colors(index, rgb, *limits(rgb))
+        if self.normalize and _is_one_place(low, high):
             raise ValueError(
                 f"Cloud {index} has {len(xyz)} points and all of them are in one place: it has no shape to normalize. "
                 "Check the file, or leave the cloud out."
             )
-        keep = self._sample(xyz)  # (num_points,)
-        xyz = xyz[keep]
-        if self.normalize:
-            xyz = unit_sphere(xyz)
-        else:
-            _tell_lost_digits(index, xyz)
-        points = xyz.astype(np.float32)  # (num_points, 3)
-        if self.in_channels >= 6:
-            colors = np.full_like(xyz, self.fill_color) if rgb is None else rgb[keep]
-            points = np.concatenate([points, colors.astype(np.float32)], axis=1)  # (num_points, 6)
+        turned = turn_to_y_up(np.arange(1, 4), up_axis)[["xyz".index(axis) for axis in self.axes]]
+        order, signs = np.abs(turned) - 1, np.sign(turned).astype(np.float64)
+        keep = self._sample(xyz, order, signs)
+        if keep is not None:
+            xyz = xyz.take(keep, axis=0)  # (num_points, 3)
+        if not self.normalize:
+            _tell_lost_digits(index, *(limits(xyz) if keep is not None else (low, high)))
+        points = np.empty((len(xyz), 6 if self.in_channels >= 6 else 3), dtype=np.float32)
+        place(xyz, order, signs, self.normalize, points)
+        if self.in_channels >= 6 and rgb is not None:
+            paint(rgb if keep is None else rgb.take(keep, axis=0), white, points)
+        elif self.in_channels >= 6:
+            points[:, 3:] = self.fill_color
         return append_height(points) if self.has_height else points
 
-    def _sample(self, xyz: np.ndarray) -> np.ndarray:
+    def _sample(self, xyz: np.ndarray, order: np.ndarray, signs: np.ndarray) -> np.ndarray | None:
+        """Which points of a cloud (n, 3) are kept, (num_points,); None: all, as they are."""
         size = len(xyz)
         if self.sampling == "none" or size == self.num_points:
-            return np.arange(size)
+            return None
         rng = np.random.default_rng(self.seed)
         if size < self.num_points:
             return np.concatenate([np.arange(size), rng.integers(size, size=self.num_points - size)])
         if self.sampling == "fps":
             # relative to the centroid: float32 would lose the shape of a cloud far from the origin
-            points = torch.from_numpy(unit_sphere(xyz).astype(np.float32))
-            return farthest_point_sample(points[None], self.num_points, FPSRule())[0].numpy()
+            centered = np.empty((size, 3), dtype=np.float32)
+            place(xyz, order, signs, True, centered)
+            return farthest_point_sample(torch.from_numpy(centered)[None], self.num_points, FPSRule())[0].numpy()
         return rng.permutation(size)[: self.num_points]
 
 
@@ -220,7 +274,7 @@ def _split_batch(clouds: Any, colors: Any) -> list[tuple[Any, Any, str | None]]:
 
 
 def _checked_cloud(index: int, cloud: Any, color: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """xyz (N, 3) float64 and rgb (N, 3) in [0, 1] or None."""
+    """xyz (N, 3) float32 or float64 and rgb (N, 3) uint8, float32 or float64, or None; copies of any values."""
     points = _array(index, "points", cloud)
     if points.ndim != 2 or points.shape[1] not in (3, 6):
         raise ValueError(f"Cloud {index} must have shape (points, 3) or (points, 6), got {points.shape}.")
@@ -230,25 +284,29 @@ def _checked_cloud(index: int, cloud: Any, color: Any) -> tuple[np.ndarray, np.n
         if color is not None:
             raise ValueError(f"Cloud {index} has color in its last three columns and in `colors`.")
         points, color = points[:, :3], points[:, 3:]
-    xyz = points.astype(np.float64)
-    if not np.isfinite(xyz).all():
-        bad = int((~np.isfinite(xyz)).any(axis=1).sum())
-        raise ValueError(
-            f"Cloud {index} has NaN or infinite coordinates in {bad} of its {len(xyz)} points. Leave these out: "
-            "xyz[np.isfinite(xyz).all(axis=1)]."
-        )
+    xyz = _floats(points)
     if color is None:
         return xyz, None
     rgb = _array(index, "colors", color)
     if rgb.shape != xyz.shape:
         raise ValueError(f"Colors of cloud {index} must have shape {xyz.shape}, got {rgb.shape}.")
-    rgb = rgb.astype(np.float64) / (255 if rgb.dtype == np.uint8 else 1)
-    if not ((rgb >= -1e-3) & (rgb <= 1 + 1e-3)).all():  # also false for NaN
+    return xyz, np.array(rgb, order="C") if rgb.dtype == np.uint8 else _floats(rgb)
+
+
+def _floats(array: np.ndarray) -> np.ndarray:
+    """A copy in float32, where no digit is lost, or in float64."""
+    if array.dtype == np.float16:  # torch converts it eight times faster
+        return torch.from_numpy(np.array(array, order="C")).float().numpy()
+    return np.array(array, dtype=np.float32 if array.dtype == np.float32 else np.float64, order="C")
+
+
+def _check_colors(index: int, rgb: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+    """Raises ValueError for colors (n, 3) whose limits (3,) do not lie in [0, 1], but for rounding."""
+    if not ((low >= -1e-3).all() and (high <= 1 + 1e-3).all()):  # also false for NaN
         raise ValueError(
             f"Colors of cloud {index} must be uint8 or lie in [0, 1], got values from {rgb.min():g} to "
             f"{rgb.max():g}. Divide colors of 0 to 255 by 255."
         )
-    return xyz, rgb.clip(0, 1)
 
 
 def _array(index: int, what: str, value: Any) -> np.ndarray:

@@ -313,7 +313,8 @@ def _kernels(device: torch.device, backend: str) -> PointKernels:
         if backend == "triton":
             raise ValueError(f"backend='triton' needs Triton and CUDA tensors, got a tensor on {device}.")
     if backend == "numba" or (backend == "auto" and device.type == "cpu"):
-        from .point_ops_numba import HAS_NUMBA, NUMBA
+        from .compiled import HAS_NUMBA
+        from .point_ops_numba import NUMBA
 
         if HAS_NUMBA and device.type == "cpu":
             return NUMBA

@@ -9,14 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .compiled import jit
 from .point_ops_torch import FAR, PointKernels, relative_rows
-
-try:
-    import numba
-except ImportError:
-    numba = None  # type: ignore[assignment]
-
-HAS_NUMBA = numba is not None
 
 
 def farthest_positions(xyz: torch.Tensor, first: torch.Tensor, limit: float, num_samples: int) -> torch.Tensor:
@@ -71,22 +65,11 @@ def _in_threads(kernel: Callable[..., None], jobs: list[tuple[Any, ...]]) -> Non
         list(pool.map(lambda job: kernel(*job), jobs))
 
 
-def _compiled(function: Callable[..., None]) -> Callable[..., None]:
-    if numba is None:
-        return function
-    # no fastmath: sums keep the order of the torch path
-    options: dict[str, Any] = {"nogil": True, "boundscheck": False}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # nowhere to write the cache
-        return numba.njit(**options)(function)
-
-
 _BLOCK = 256
 _FAR = np.float32(FAR)
 
 
-@_compiled
+@jit
 def _sample(points, limit, chosen):
     """points (3, N), chosen (num_samples,): positions after the first are set."""
     chosen[1:] = 0
@@ -128,7 +111,7 @@ def _sample(points, limit, chosen):
         chosen[sample] = last
 
 
-@_compiled
+@jit
 def _knn(query, points, neighbors):
     """query (3, G), points (3, N), neighbors (G, k): filled with indices, by distance, then by index."""
     x, y, z = points[0], points[1], points[2]
@@ -160,7 +143,7 @@ def _knn(query, points, neighbors):
             _sift(heap, size, heap[size])
 
 
-@_compiled
+@jit
 def _sift(heap, size, key):
     """Puts `key` in the place of the root of the first `size` entries."""
     parent = 0
@@ -177,7 +160,7 @@ def _sift(heap, size, key):
     heap[parent] = key
 
 
-@_compiled
+@jit
 def _ball(query, points, inside, limit, include_boundary):
     """query (3, G), points (3, N), inside (G, k): filled with indices."""
     x, y, z = points[0], points[1], points[2]

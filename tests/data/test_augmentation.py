@@ -286,3 +286,20 @@ def test_a_part_of_one_cloud_stands_in_for_a_part_of_another():
     assert np.ptp(shares) > 0.2
     same, share = mix_clouds(one, other, np.random.default_rng(0), 1.0, 1.0)
     assert share == 1 and np.array_equal(same, one)
+
+
+@pytest.mark.parametrize("augmentation", [PointAugmentation(), PointAugmentation(max_dropout=0), EVERYTHING])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("channels", [3, 6, 7])
+def test_the_compiled_loop_gives_every_digit_of_the_plain_one(
+    channels: int, dtype: type, augmentation: PointAugmentation, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("numba")
+    points = cloud(333, channels, dtype)
+    for seed in range(4):
+        compiled = augmentation(points, np.random.default_rng(seed))
+        with monkeypatch.context() as patched:
+            patched.setattr("modeling_ulip2.models.compiled.HAS_NUMBA", False)
+            plain = augmentation(points, np.random.default_rng(seed))
+        assert compiled.dtype == plain.dtype == dtype
+        np.testing.assert_array_equal(compiled, plain)

@@ -271,3 +271,47 @@ def test_coordinates_that_float32_cannot_hold_are_told() -> None:
         warnings.simplefilter("error")
         extractor(cloud())
         Ulip2FeatureExtractor(num_points=30)(far)
+
+
+# --- compiled loops --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [{}, {"normalize": False}, {"up_axis": "z"}, {"up_axis": "x", "axes": "xzy"}])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_compiled_loops_give_every_digit_of_the_plain_ones(
+    dtype: type, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("numba")
+    rng = np.random.default_rng(0)
+    clouds = [
+        {"xyz": (rng.normal(size=(n, 3)) * 3 + 1).astype(dtype), "rgb": rgb}
+        for n, rgb in [
+            (256, np.arange(768).reshape(256, 3).astype(np.uint8)),  # all bytes
+            (257, rng.uniform(-1e-3, 1 + 1e-3, size=(257, 3)).astype(np.float32)),
+            (1000, rng.random((1000, 3))),
+            (31, None),
+        ]
+    ]
+    for sampling, channels in [("none", 6), ("random", 7 if "axes" not in settings else 6), ("fps", 3)]:
+        extractor = Ulip2FeatureExtractor(300, channels, sampling=sampling, **settings)
+        compiled = extractor(clouds, return_tensors=None)["point_values"]
+        with monkeypatch.context() as patched:
+            patched.setattr("modeling_ulip2.models.compiled.HAS_NUMBA", False)
+            plain = extractor(clouds, return_tensors=None)["point_values"]
+        for found, expected in zip(compiled, plain, strict=True):
+            assert found.dtype == expected.dtype == np.float32
+            np.testing.assert_array_equal(found.view(np.int32), expected.view(np.int32))
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_found_by_both_loops(
+    wrong: float, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not compiled:
+        monkeypatch.setattr("modeling_ulip2.models.compiled.HAS_NUMBA", False)
+    for column, message in [(1, "NaN or infinite coordinates in 1 of its 50"), (4, "must be uint8 or lie in")]:
+        points = cloud()
+        points[7, column] = wrong
+        with pytest.raises(ValueError, match=message):
+            extract(points)
