@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 from .errors import MeshError
 from .mesh import LARGEST_COORDINATE
 
+_LEAVE_OUT = ContextVar("leave out points that are no points", default=False)
 # Coordinates of fewer steps than this across the cloud have lost its shape.
 _FEWEST_STEPS = 1000
 
@@ -24,7 +27,7 @@ class PointCloud:
         warnings: what had to be left out or guessed, one sentence each.
 
     Raises:
-        MeshError: no points, or coordinates that are NaN, infinite or beyond all measure.
+        MeshError: no points, or coordinates that are NaN, infinite or beyond all measure; see `leaving_out_invalid`.
     """
 
     xyz: np.ndarray
@@ -37,13 +40,31 @@ class PointCloud:
         stored = self.xyz.dtype
         self.xyz = np.ascontiguousarray(self.xyz, dtype=np.float64)
         sound = (np.abs(self.xyz) < LARGEST_COORDINATE).all(axis=1)  # False for NaN, too
-        if not sound.all():
+        if not sound.all() and _LEAVE_OUT.get():
+            self.xyz, self.rgb = self.xyz[sound], None if self.rgb is None else self.rgb[sound]
+            self.warnings.append(f"{_unsound(sound)}; they were left out")
+            if len(self.xyz) == 0:
+                raise MeshError("empty", _unsound(sound))
+        elif not sound.all():
             raise MeshError(
                 "non_finite",
-                f"{int((~sound).sum())} of its {len(sound)} points are NaN, infinite or beyond "
-                f"{LARGEST_COORDINATE:g}; leave them out of the file (the first is point {int(np.argmin(sound)) + 1})",
+                f"{_unsound(sound)}; leave them out of the file (the first is point {int(np.argmin(sound)) + 1})",
             )
         self.warnings += _lost_digits(self.xyz, stored)
+
+
+def _unsound(sound: np.ndarray) -> str:
+    return f"{int((~sound).sum())} of its {len(sound)} points are NaN, infinite or beyond {LARGEST_COORDINATE:g}"
+
+
+@contextmanager
+def leaving_out_invalid(leave_out: bool = True) -> Iterator[None]:
+    """Lets every `PointCloud` made in the block leave out points that are none, with a warning, instead of raising."""
+    token = _LEAVE_OUT.set(leave_out)
+    try:
+        yield
+    finally:
+        _LEAVE_OUT.reset(token)
 
 
 def valid_rows(xyz: Sequence[np.ndarray], warnings: list[str]) -> np.ndarray:

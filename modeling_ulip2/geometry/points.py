@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .cloud import PointCloud, check_count
+from .cloud import PointCloud, check_count, leaving_out_invalid
 from .errors import MeshError
 from .gltf import read_gltf_points
 from .las import read_las
@@ -51,7 +51,12 @@ def read_points(
 
 
 def read_cloud(
-    path: str | Path, root: str | Path | None = None, *, max_points: int = MAX_POINTS, max_bytes: int = MAX_BYTES
+    path: str | Path,
+    root: str | Path | None = None,
+    *,
+    max_points: int = MAX_POINTS,
+    max_bytes: int = MAX_BYTES,
+    leave_out_invalid: bool = False,
 ) -> PointCloud:
     """Read a point cloud in its own frame and scale, coordinates in float64 as far as the file has their digits.
 
@@ -64,13 +69,14 @@ def read_cloud(
         root: the folder below which everything is read; see `read_mesh`.
         max_points: largest number of points.
         max_bytes: largest size, of the file and of the arrays that it unpacks to.
+        leave_out_invalid: leave points that are NaN or infinite out, with a warning, instead of refusing the file.
 
     Raises:
         MeshError: with `.reason`, one of `errors.REASONS`.
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    with naming(path):
+    with naming(path), leaving_out_invalid(leave_out_invalid):
         if suffix not in POINT_SUFFIXES + MIXED_SUFFIXES:
             raise MeshError("unsupported", f"{suffix or 'no suffix'} is none of {', '.join(POINT_SUFFIXES)}")
         data, sandbox = open_bounded(path, max_bytes, root)
