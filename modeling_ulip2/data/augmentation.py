@@ -3,25 +3,37 @@
 Every function takes points (N, C) whose first three columns are xyz (y up) and whose other columns (color) ride
 along, and a numpy random state, and returns a new array of the same dtype; the input is left alone. Both of numpy's
 generators serve: a `Generator` seeded per sample makes training reproducible whatever the number of workers, and a
-legacy `RandomState` draws, in the same order, exactly what the published code drew.
+legacy `RandomState` draws, in the same order, exactly what the published code drew. What a scan does to an object is
+in `scan_changes`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import numpy as np
 
-# Of `one_side`: points that a cell of its grid holds on average, were all in the square around the unit circle; how
-# far behind the nearest point, in cells, a point is hidden; and the sines of the lowest and highest camera.
-_POINTS_PER_CELL, _DEPTH_IN_CELLS, _LOWEST, _HIGHEST = 3.0, 3.0, -0.2, 0.9
+from modeling_ulip2.data.scan_changes import (
+    Rng,
+    fill_color,
+    has_colors,
+    normalized,
+    occlude,
+    one_side,
+    stand_in_room,
+    unit,
+    with_xyz,
+)
+
 # Weights of red, green and blue in a gray value (ITU-R BT.601).
 _LUMA = np.array([0.299, 0.587, 0.114])
 
-Rng: TypeAlias = np.random.Generator | np.random.RandomState
-
+# Settings of `PointAugmentation` in [0, 1].
+_SHARES = (
+    "max_dropout mix_share stretch_share one_side_share occlusion_share occlusion floor_share color_strength hue "
+    "color_dropout jitter_share"
+).split()
 # The origin and the ends of the three axes.
 _FRAME = np.concatenate([np.zeros((1, 3)), np.eye(3)])  # (4, 3)
 
@@ -71,34 +83,34 @@ def scale_points(
     points: np.ndarray, rng: Rng, low: float = 0.8, high: float = 1.25, by_axis: bool = False
 ) -> np.ndarray:
     """Multiplies xyz by one factor U(low, high), or by one for each axis."""
-    return _with_xyz(points, points[:, :3] * rng.uniform(low, high, size=3 if by_axis else None))
+    return with_xyz(points, points[:, :3] * rng.uniform(low, high, size=3 if by_axis else None))
 
 
 def shift_points(points: np.ndarray, rng: Rng, reach: float = 0.1) -> np.ndarray:
     """Adds one vector of three U(-reach, reach) to xyz."""
-    return _with_xyz(points, points[:, :3] + rng.uniform(-reach, reach, size=3))
+    return with_xyz(points, points[:, :3] + rng.uniform(-reach, reach, size=3))
 
 
 def jitter_points(points: np.ndarray, rng: Rng, sigma: float = 0.01, clip: float = 0.05) -> np.ndarray:
     """Adds clipped Gaussian noise to every coordinate. Not part of ULIP's pre-training."""
     noise = np.clip(sigma * rng.standard_normal((len(points), 3)), -clip, clip)
-    return _with_xyz(points, points[:, :3] + noise)
+    return with_xyz(points, points[:, :3] + noise)
 
 
 def perturb_rotation(points: np.ndarray, rng: Rng, sigma: float = 0.06, clip: float = 0.18) -> np.ndarray:
     """Rotates xyz by small angles (radians, clipped Gaussian) about the three axes: row vectors times Rz Ry Rx."""
     x, y, z = np.clip(sigma * rng.standard_normal(3), -clip, clip)
-    return _with_xyz(points, points[:, :3] @ (_rotation(2, z) @ _rotation(1, y) @ _rotation(0, x)))
+    return with_xyz(points, points[:, :3] @ (_rotation(2, z) @ _rotation(1, y) @ _rotation(0, x)))
 
 
 def rotate_about_y(points: np.ndarray, rng: Rng) -> np.ndarray:
     """Rotates xyz about the vertical axis by an angle U(0, 2 pi): row vectors times Ry."""
-    return _with_xyz(points, points[:, :3] @ _rotation(1, rng.uniform() * 2 * np.pi))
+    return with_xyz(points, points[:, :3] @ _rotation(1, rng.uniform() * 2 * np.pi))
 
 
 def rotate_freely(points: np.ndarray, rng: Rng) -> np.ndarray:
     """Rotates xyz by a uniformly drawn rotation. Not part of ULIP's pre-training."""
-    w, x, y, z = _unit(rng.standard_normal(4))
+    w, x, y, z = unit(rng.standard_normal(4))
     matrix = np.array(
         [
             [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
@@ -106,7 +118,7 @@ def rotate_freely(points: np.ndarray, rng: Rng) -> np.ndarray:
             [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
         ]
     )  # of a quaternion
-    return _with_xyz(points, points[:, :3] @ matrix.T)
+    return with_xyz(points, points[:, :3] @ matrix.T)
 
 
 def stretch_points(points: np.ndarray, rng: Rng, most: float = 1.5) -> np.ndarray:
@@ -114,46 +126,7 @@ def stretch_points(points: np.ndarray, rng: Rng, most: float = 1.5) -> np.ndarra
 
     Not part of ULIP's pre-training.
     """
-    return _with_xyz(points, _unit_sphere(points[:, :3] * most ** rng.uniform(-1, 1, size=3)))
-
-
-def one_side(points: np.ndarray, rng: Rng) -> np.ndarray:
-    """What a camera sees of a cloud from one side, as a depth camera or a laser scanner would deliver it.
-
-    The camera is far away in a direction drawn around the object, from a little below the horizon to high above. A
-    point is hidden where another in its neighborhood is nearer by more than the neighborhood is wide, so thin plates
-    show both faces. Hidden points are replaced by points that are seen, drawn anew, and the cloud is normalized again.
-    O(N). Not part of ULIP's pre-training.
-    """
-    seen = seen_from(points[:, :3], _direction(rng))  # (N,)
-    places, hidden = np.flatnonzero(seen), np.flatnonzero(~seen)
-    changed = points.copy()
-    changed[hidden] = points[places[(rng.random(len(hidden)) * len(places)).astype(np.int64)]]
-    changed[:, :3] = _unit_sphere(changed[:, :3])
-    return changed
-
-
-def seen_from(xyz: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """(N,) bool: which points (N, 3) a far camera in `direction` (3,), of unit length, sees; at least one.
-
-    A depth buffer of square cells, some of which stay empty: a point is compared with those of its cell and of the
-    eight around it.
-    """
-    across = _unit(np.cross(direction, [0.0, 1.0, 0.0] if abs(direction[1]) < 0.99 else [1.0, 0.0, 0.0]))
-    right, up, near = np.stack([across, np.cross(direction, across), direction]).astype(xyz.dtype) @ xyz.T  # (N,) each
-    right, up = right - right.min(), up - up.min()
-    width = max(float(right.max()), float(up.max()), 1e-12)
-    cells = max(1, int(np.sqrt(len(xyz) / _POINTS_PER_CELL)))  # of a side
-    scale = cells / width * (1 - 1e-6)
-    # an empty cell on each side
-    cell = ((right * scale).astype(np.int64) + 1) * (cells + 2) + (up * scale).astype(np.int64) + 1  # (N,)
-    nearest = np.full((cells + 2) ** 2, -np.inf, dtype=xyz.dtype)
-    np.maximum.at(nearest, cell, near)
-    around = nearest.reshape(cells + 2, cells + 2)
-    for _ in range(2):  # along one side, then along the other
-        around[1:-1] = np.maximum(np.maximum(around[:-2], around[2:]), around[1:-1])
-        around = around.T
-    return near >= nearest[cell] - _DEPTH_IN_CELLS * width / cells
+    return with_xyz(points, normalized(points[:, :3] * most ** rng.uniform(-1, 1, size=3)))
 
 
 def change_colors(points: np.ndarray, rng: Rng, strength: float = 0.4, hue: float = 0.0) -> np.ndarray:
@@ -168,7 +141,7 @@ def change_colors(points: np.ndarray, rng: Rng, strength: float = 0.4, hue: floa
             small, or 0.
     """
     factors, angle = rng.uniform(1 - strength, 1 + strength, size=3), 2 * np.pi * rng.uniform(-hue, hue)
-    if not _has_colors(points):
+    if not has_colors(points):
         return points.copy()
     rgb = points[:, 3:6] * factors[0]
     middle = (rgb @ _LUMA).mean()
@@ -186,7 +159,7 @@ def drop_colors(points: np.ndarray) -> np.ndarray:
     """The cloud as one without color: columns 3 to 5, where there are any, become the feature extractor's fill."""
     changed = points.copy()
     if points.shape[1] >= 6:
-        changed[:, 3:6] = _fill_color()
+        changed[:, 3:6] = fill_color()
     return changed
 
 
@@ -207,7 +180,7 @@ def mix_clouds(
         return points.copy(), 1.0
     mixed = points.copy()
     mixed[_nearest(points, center, gone)] = others[_nearest(others, center, gone)]
-    return _with_xyz(mixed, _unit_sphere(mixed[:, :3])), 1 - gone / len(points)
+    return with_xyz(mixed, normalized(mixed[:, :3])), 1 - gone / len(points)
 
 
 @dataclass(frozen=True)
@@ -219,9 +192,11 @@ class PointAugmentation:
 
     The others are ours and off. They make shapes vary where there are few, and come before the published changes:
     `mix_share` of the clouds are mixed with another of their batch (`mix_clouds`; the collator does it, as texts and
-    images are mixed too), `stretch_share` of them are stretched by up to `stretch` along each axis, and
-    `one_side_share` of them are seen from one side. `color_strength` and `hue` change colors, and `color_dropout` of
-    the clouds lose theirs. `jitter_sigma` moves points, by three times that at most, after the scaling. With
+    images are mixed too) and `stretch_share` of them are stretched by up to `stretch` along each axis. The next are
+    what a scan of a room shows of an object: `one_side_share` of the clouds are seen from one side, `occlusion_share`
+    of them lose up to `occlusion` of their points, and `floor_share` of them stand on a piece of floor, half of these
+    before a wall. `color_strength` and `hue` change colors, and `color_dropout` of the clouds lose theirs.
+    `jitter_sigma` moves the points of `jitter_share` of them, by three times that at most, after the scaling. With
     `rotate_free` a cloud is turned in every direction instead of about the vertical axis.
     """
 
@@ -241,20 +216,28 @@ class PointAugmentation:
     stretch_share: float = field(default=0.0, metadata={"help": "Share of the clouds that are stretched."})
     stretch: float = field(default=1.5, metadata={"help": "Largest factor of a stretched axis."})
     one_side_share: float = field(default=0.0, metadata={"help": "Share of the clouds seen from one side alone."})
+    occlusion_share: float = field(default=0.0, metadata={"help": "Share of the clouds that are hidden in part."})
+    occlusion: float = field(default=0.6, metadata={"help": "Largest share of the points that is hidden."})
+    floor_share: float = field(
+        default=0.0, metadata={"help": "Share of the clouds with a piece of floor, and perhaps of a wall."}
+    )
     color_strength: float = field(
         default=0.0, metadata={"help": "Change of brightness, contrast and saturation, in [0, 1]; 0: none."}
     )
     hue: float = field(default=0.0, metadata={"help": "Turn colors by up to this part of a circle; 0: none."})
     color_dropout: float = field(default=0.0, metadata={"help": "Share of the clouds that lose their colors."})
     jitter_sigma: float = field(default=0.0, metadata={"help": "Deviation of each point; 0: none."})
+    jitter_share: float = field(default=1.0, metadata={"help": "Share of the clouds whose points are moved so."})
     rotate_free: bool = field(default=False, metadata={"help": "Turn in every direction instead of about y."})
 
     def __post_init__(self) -> None:
-        for name in "max_dropout mix_share stretch_share one_side_share color_strength hue color_dropout".split():
+        for name in _SHARES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], not {getattr(self, name)}")
         if not 0 < self.scale_low <= self.scale_high:
             raise ValueError(f"scale range must satisfy 0 < low <= high, not [{self.scale_low}, {self.scale_high}]")
+        if self.occlusion == 1:
+            raise ValueError("occlusion must be below 1: something of a cloud must be seen")
         if self.stretch < 1:
             raise ValueError(
                 f"stretch must be at least 1, not {self.stretch}: each axis changes by its factor at most"
@@ -268,6 +251,10 @@ class PointAugmentation:
             points = stretch_points(points, rng, self.stretch)
         if self.one_side_share and rng.random() < self.one_side_share:
             points = one_side(points, rng)
+        if self.occlusion_share and rng.random() < self.occlusion_share:
+            points = occlude(points, rng, self.occlusion)
+        if self.floor_share and rng.random() < self.floor_share:
+            points = stand_in_room(points, rng)
         if self.color_strength or self.hue:
             points = change_colors(points, rng, self.color_strength, self.hue)
         if self.color_dropout and rng.random() < self.color_dropout:
@@ -283,9 +270,9 @@ class PointAugmentation:
         if self.scale_low != 1 or self.scale_high != 1:
             frame = scale_points(frame, rng, self.scale_low, self.scale_high, self.scale_by_axis)
         if self.normalize_scaled:
-            points, frame = _with_xyz(points, _unit_sphere(points[:, :3] @ frame[1:])), _FRAME
-        if self.jitter_sigma:
-            points, frame = _with_xyz(points, points[:, :3] @ frame[1:]), _FRAME
+            points, frame = with_xyz(points, normalized(points[:, :3] @ frame[1:])), _FRAME
+        if self.jitter_sigma and (self.jitter_share == 1 or rng.random() < self.jitter_share):
+            points, frame = with_xyz(points, points[:, :3] @ frame[1:]), _FRAME
             points = jitter_points(points, rng, self.jitter_sigma, 3 * self.jitter_sigma)
         if self.shift:
             frame = shift_points(frame, rng, self.shift)
@@ -307,7 +294,7 @@ def dropped_and_moved(points: np.ndarray, dropped: np.ndarray, matrix: np.ndarra
     points = np.where(dropped[:, None], points[:1], points)
     x, y, z = (points[:, axis, None].astype(np.float64) for axis in range(3))  # (N, 1) each
     # summed in this order by the compiled loop, too
-    return _with_xyz(points, x * matrix[0] + y * matrix[1] + z * matrix[2] + offset)
+    return with_xyz(points, x * matrix[0] + y * matrix[1] + z * matrix[2] + offset)
 
 
 def _compiled() -> Callable[..., np.ndarray] | None:
@@ -321,13 +308,6 @@ def _compiled() -> Callable[..., np.ndarray] | None:
     return dropped_and_moved
 
 
-def _with_xyz(points: np.ndarray, xyz: np.ndarray) -> np.ndarray:
-    """`points` with its first three columns replaced, in the dtype of `points`."""
-    changed = points.copy()
-    changed[:, :3] = xyz
-    return changed
-
-
 def _rotation(axis: int, angle: float) -> np.ndarray:
     """Right-handed rotation (3, 3) about an axis, for column vectors."""
     matrix = np.eye(3)
@@ -338,37 +318,10 @@ def _rotation(axis: int, angle: float) -> np.ndarray:
     return matrix
 
 
-def _unit_sphere(xyz: np.ndarray) -> np.ndarray:
-    from modeling_ulip2.models.feature_extraction_ulip2 import unit_sphere  # torch, which `--help` does without
-
-    return unit_sphere(xyz)
-
-
-def _fill_color() -> float:
-    from modeling_ulip2.models.feature_extraction_ulip2 import FILL_COLOR
-
-    return FILL_COLOR
-
-
-def _unit(vector: np.ndarray) -> np.ndarray:
-    return vector / np.linalg.norm(vector)
-
-
-def _direction(rng: Rng) -> np.ndarray:
-    """(3,) from an object to a camera around it, evenly drawn between the lowest and the highest."""
-    height, angle = rng.uniform(_LOWEST, _HIGHEST), rng.uniform(0, 2 * np.pi)
-    flat = np.sqrt(1 - height**2)
-    return np.array([flat * np.sin(angle), height, flat * np.cos(angle)])
-
-
 def _nearest(points: np.ndarray, center: np.ndarray, count: int) -> np.ndarray:
     """Indices (count,) of the points (N, >= 3) nearest to `center` (3,), in no order."""
     offset = points[:, :3] - center
     return np.argpartition(np.einsum("ij,ij->i", offset, offset), count - 1)[:count]
-
-
-def _has_colors(points: np.ndarray) -> bool:
-    return points.shape[1] >= 6 and bool((points[:, 3:6] != points.dtype.type(_fill_color())).any())
 
 
 def _about_gray(angle: float) -> np.ndarray:

@@ -16,8 +16,11 @@ import numpy as np
 import torch
 
 from modeling_ulip2 import Ulip2FeatureExtractor
-from modeling_ulip2.data.augmentation import PUBLISHED
+from modeling_ulip2.data.augmentation import PUBLISHED, PointAugmentation
 from modeling_ulip2.data.collator import CloudCollator
+
+# Every cloud as a scan would show it.
+SCANNED = PointAugmentation(one_side_share=1, occlusion_share=1, floor_share=1, jitter_sigma=0.01, color_dropout=0.3)
 
 
 def median_ms(function: Callable[[], object], repeats: int) -> float:
@@ -52,6 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
         "random order": lambda: [collator._draw(row["xyz"], own) for row, own in zip(rows, rngs, strict=True)],
         "feature extractor": lambda: extractor(clouds, return_tensors="np"),
         "augmentation": lambda: [PUBLISHED(cloud, own) for cloud, own in zip(values, rngs, strict=True)],
+        "augmentation as in scans": lambda: [SCANNED(cloud, own) for cloud, own in zip(values, rngs, strict=True)],
         "whole batch, not augmented": lambda: plain._points(rows, [plain._rng(row) for row in rows]),
         "whole batch": lambda: collator._points(rows, [collator._rng(row) for row in rows]),
     }

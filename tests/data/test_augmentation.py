@@ -11,28 +11,32 @@ from modeling_ulip2.data.augmentation import (
     farthest_from_drawn,
     jitter_points,
     mix_clouds,
-    one_side,
     perturb_rotation,
     random_sample,
     rotate_about_y,
     rotate_freely,
     scale_points,
-    seen_from,
     shift_points,
     stretch_points,
 )
+from modeling_ulip2.data.scan_changes import occlude, one_side, stand_in_room
 from modeling_ulip2.models.feature_extraction_ulip2 import FILL_COLOR, unit_sphere
+from tests.data.clouds import cloud, sphere
 
 MOVES = (scale_points, shift_points, jitter_points, perturb_rotation, rotate_about_y, rotate_freely, stretch_points)
-CHANGES = (drop_points, *MOVES, one_side, change_colors)
+CHANGES = (drop_points, *MOVES, one_side, occlude, stand_in_room, change_colors)
 EVERYTHING = PointAugmentation(
-    stretch_share=0.5, one_side_share=0.5, color_strength=0.4, hue=0.1, color_dropout=0.3, jitter_sigma=0.01
+    stretch_share=0.5,
+    one_side_share=0.5,
+    occlusion_share=0.5,
+    floor_share=0.5,
+    color_strength=0.4,
+    hue=0.1,
+    color_dropout=0.3,
+    jitter_sigma=0.01,
+    jitter_share=0.5,
 )
 OFF = {"max_dropout": 0.0, "scale_low": 1.0, "scale_high": 1.0, "shift": 0.0, "angle_sigma": 0.0, "rotate_y": False}
-
-
-def cloud(points: int = 200, channels: int = 6, dtype: type = np.float32) -> np.ndarray:
-    return np.random.default_rng(7).uniform(-1, 1, size=(points, channels)).astype(dtype)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -128,6 +132,10 @@ def test_zero_switches_every_change_off():
         {"scale_low": 0.0},
         {"mix_share": -0.1},
         {"one_side_share": 2.0},
+        {"occlusion_share": 1.5},
+        {"occlusion": 1.0},
+        {"floor_share": -0.5},
+        {"jitter_share": 1.5},
         {"color_strength": 1.1},
         {"stretch": 0.5},
         {"jitter_sigma": -1.0},
@@ -152,56 +160,6 @@ def test_a_factor_for_each_axis_and_the_unit_sphere_again():
     again = augment(points, np.random.default_rng(1))
     np.testing.assert_allclose(again[:, :3], unit_sphere(scaled[:, :3].astype(np.float64)), atol=1e-5)
     assert (again[:, 3:] == points[:, 3:]).all() and again.dtype == np.float32
-
-
-def sphere(points: int, seed: int = 0) -> np.ndarray:
-    """Evenly on the unit sphere, each point in a color that is its place."""
-    xyz = np.random.default_rng(seed).normal(size=(points, 3))
-    xyz /= np.linalg.norm(xyz, axis=1, keepdims=True)
-    return np.concatenate([xyz, (xyz + 1) / 2], axis=1).astype(np.float32)
-
-
-@pytest.mark.parametrize("points", [300, 2000, 10_000])
-@pytest.mark.parametrize("direction", [(0, 0, 1), (0, 1, 0), (0.6, 0.48, -0.64)])
-def test_a_camera_sees_the_near_side_and_not_the_far_one(points, direction):
-    xyz, towards = sphere(points)[:, :3], np.array(direction, dtype=np.float64)
-    near, seen = xyz @ towards, seen_from(xyz, towards)
-    assert seen[near > 0.6].mean() > 0.97
-    assert seen[near < -0.3].mean() < 0.02
-
-
-def test_a_wall_hides_what_stands_behind_it():
-    grid = np.stack(np.meshgrid(np.linspace(-1, 1, 60), np.linspace(-1, 1, 60)), axis=-1).reshape(-1, 2)
-    wall = np.concatenate([grid, np.full((len(grid), 1), 0.5)], axis=1)
-    behind = np.concatenate([grid[::4] * 0.5, np.full((len(grid[::4]), 1), -0.5)], axis=1)
-    xyz = np.concatenate([wall, behind])
-    np.testing.assert_array_equal(seen_from(xyz, np.array([0.0, 0.0, 1.0])), np.arange(len(xyz)) < len(wall))
-    back = seen_from(xyz, np.array([0.0, 0.0, -1.0]))
-    assert back[len(wall) :].all() and 0.5 < back[: len(wall)].mean() < 0.85  # the rim of the wall shows
-
-
-def test_one_side_shows_points_that_were_there_with_their_colors_and_fills_the_cloud_again():
-    points = sphere(3000)
-    seen = one_side(points, np.random.default_rng(1))
-    # the color tells which point each one was; both clouds have the same frame up to shift and scale
-    places = np.searchsorted(np.sort(points[:, 3]), seen[:, 3])
-    original = points[np.argsort(points[:, 3])[places]]
-    np.testing.assert_array_equal(original[:, 3:], seen[:, 3:])
-    assert 0.25 < len(np.unique(places)) / len(points) < 0.6
-    np.testing.assert_allclose(seen[:, :3], unit_sphere(original[:, :3]), atol=1e-5)
-    middle = original[:, :3].mean(axis=0)
-    assert np.linalg.norm(middle) > 0.3, "what is seen lies on one side"
-    np.testing.assert_allclose(np.linalg.norm(seen[:, :3], axis=1).max(), 1, atol=1e-5)
-
-
-def test_cameras_stand_all_around_and_rather_above():
-    middles = []
-    for seed in range(60):
-        seen = one_side(sphere(500), np.random.default_rng(seed))
-        middles.append((seen[:, 3:] * 2 - 1).mean(axis=0))
-    turns = np.arctan2(*np.array(middles)[:, [0, 2]].T)
-    assert np.histogram(turns, bins=4, range=(-np.pi, np.pi))[0].min() >= 5
-    assert np.mean(np.array(middles)[:, 1] > 0) > 0.6
 
 
 @pytest.mark.parametrize("points", [np.zeros((40, 6), np.float32), cloud(1), cloud(2)])
@@ -303,3 +261,19 @@ def test_the_compiled_loop_gives_every_digit_of_the_plain_one(
             plain = augmentation(points, np.random.default_rng(seed))
         assert compiled.dtype == plain.dtype == dtype
         np.testing.assert_array_equal(compiled, plain)
+
+
+@pytest.mark.parametrize("option", ["one_side_share", "occlusion_share", "floor_share", "jitter_share"])
+def test_changes_by_share_reach_that_share_of_the_clouds(option):
+    points = cloud()
+    points[:, :3] = unit_sphere(points[:, :3])
+    augment = PointAugmentation(**OFF, **{"jitter_sigma": 0.01 * (option == "jitter_share"), option: 0.3})
+    changed = [not np.allclose(augment(points, np.random.default_rng(seed)), points, atol=1e-5) for seed in range(300)]
+    assert 0.2 < np.mean(changed) < 0.4
+
+
+def test_options_that_are_off_draw_nothing():
+    """A training of before draws the same with options that came later."""
+    rng, before = np.random.default_rng(4), np.random.default_rng(4)
+    PointAugmentation(**OFF)(cloud(), rng)
+    assert rng.random() == before.random()
