@@ -11,7 +11,8 @@ QUICKSTART_ARGS ?=
 # A folder of your own meshes; empty means Sweet Home 3D's furniture.
 MESHES ?=
 # Where the quickstart writes, and what `make caption` and `make demo` take: by default a folder for each collection,
-# outputs/quickstart or outputs/quickstart-NAME. `make demo` alone opens the last one.
+# outputs/quickstart or outputs/quickstart-NAME. `make demo` alone opens the last one,
+# and where there is none the repository's own checkpoint.
 OUT ?=
 
 NAME := $(if $(MESHES),-$(shell basename "$(MESHES)" | tr -c 'A-Za-z0-9._\n-' '_'))

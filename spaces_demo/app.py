@@ -1,6 +1,6 @@
 """The Space: search a collection of shapes by words, photos and shapes, classify files, take embeddings home.
 
-python spaces_demo/app.py                                        # what `make quickstart` built
+python spaces_demo/app.py                                        # what `make quickstart` built, else our checkpoint
 python spaces_demo/app.py --model ORG/NAME --index ORG/INDEX     # folders or hub names
 """
 
@@ -21,17 +21,21 @@ with contextlib.suppress(ImportError):
     import spaces  # noqa: F401  (on ZeroGPU, before torch)
 
 import gradio as gr  # noqa: E402
+from collect import COMPLETE, MESHES  # noqa: E402
 from gradio.themes import sizes  # noqa: E402
-from rooms import about, api, caption, classify, embed, map, search  # noqa: E402
+from rooms import about, api, caption, classify, embed, map, own, search  # noqa: E402
 from rooms.captioner import Captioner, UnfitError  # noqa: E402
 from rooms.engine import Engine  # noqa: E402
 from rooms.samples import write_samples  # noqa: E402
 from rooms.temporary import own_folder  # noqa: E402
 from rooms.uploads import ISOLATION, MAX_MEGABYTES  # noqa: E402
 
+from modeling_ulip2.embedder import Ulip2Embedder  # noqa: E402
 from modeling_ulip2.utils.scripts import run_main  # noqa: E402
 
-ROOT = Path(__file__).resolve().parent.parent
+SPACE = Path(__file__).resolve().parent
+# On a Space the repository's folders lie beside this file.
+ROOT = SPACE if (SPACE / "checkpoints").is_dir() else SPACE.parent
 
 
 def last_quickstart(outputs: Path) -> Path:
@@ -47,6 +51,11 @@ CAPTIONER = (
     ROOT / "outputs" / "captioning" if QUICKSTART == ROOT / "outputs" / "quickstart" else QUICKSTART / "captioning"
 ) / "model"
 LABELS = ROOT / "examples" / "data" / "object_labels.csv"
+# What is shown when nothing else is named: our checkpoint, with a collection that begins with a few shapes.
+CHECKPOINT = ROOT / "checkpoints" / "ulip2-small"
+FIRST_SHAPES = ROOT / "examples" / "data" / "shapes"
+FETCH = ROOT / "dataset_scripts" / "sweet_home_3d.py"
+OWN = ROOT / "outputs" / "demo"
 
 # Every `[0]` seconds, files older than `[1]` seconds are deleted; all are when the server stops.
 DELETE_CACHE = (900, about.CACHE_HOURS * 3600 - 900)
@@ -87,30 +96,33 @@ THEME = gr.themes.Soft(
 CSS = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
 
 
-def build_demo(engine: Engine, captioner: Captioner | None = None, refused: str = "") -> gr.Blocks:
+def build_demo(
+    engine: Engine, captioner: Captioner | None = None, refused: str = "", growth: own.Growth | None = None
+) -> gr.Blocks:
     """The interface over a loaded engine, and captions if a model is given; `launch_options` belong to it.
 
-    `refused`: why the captioner that was named is not shown.
+    `refused`: why the captioner that was named is not shown. `growth`: builds more of the collection meanwhile.
     """
     with gr.Blocks(
         title="ULIP-2: search and name 3D shapes", analytics_enabled=False, delete_cache=DELETE_CACHE
     ) as demo:
         gr.Markdown("# ULIP-2\nShapes, photos and words in one space.", elem_id="head")
+        grown = None if growth is None else own.build(growth, demo)
         api.build(engine, captioner)  # first, or the rooms' private events would take its names
         samples = write_samples(engine)
         with gr.Tabs() as tabs:
             with gr.Tab("Search", id="search"):
-                room = search.SearchRoom(engine)
+                room = search.SearchRoom(engine, grown)
             with gr.Tab("Classify", id="classify"):
-                classify.build(engine, samples)
+                classify.build(engine, samples, grown)
             with gr.Tab("Caption", id="caption"):
                 caption.build(engine, captioner, samples, refused)
             with gr.Tab("Embed", id="embed"):
                 embed.build(engine, samples)
             with gr.Tab("Map", id="map") as tab:
-                map.build(engine, tab, room, tabs)
+                map.build(engine, tab, room, tabs, grown)
             with gr.Tab("About", id="about"):
-                about.build(engine, captioner)
+                about.build(engine, captioner, grown)
     return demo.queue(max_size=QUEUE_SIZE)
 
 
@@ -131,7 +143,6 @@ def quickstart_index(model: Path, output_dir: Path) -> Path:
     """Indexes the quickstart's shapes; what is there already is not done again."""
     from modeling_ulip2.data.labels import read_labels
     from modeling_ulip2.data.reading import read_triplets
-    from modeling_ulip2.embedder import Ulip2Embedder
     from modeling_ulip2.search.build import build_index
     from modeling_ulip2.search.shape_sources import TripletSource
 
@@ -147,6 +158,17 @@ def quickstart_index(model: Path, output_dir: Path) -> Path:
     except ValueError:  # of another model or of other shapes, from an earlier quickstart
         build_index(source, folder, embedder, overwrite=True)
     return folder
+
+
+def load_own(tower: str | None = None, meshes: Path | None = None) -> tuple[Engine, own.Growth | None]:
+    """Our checkpoint over the demo's own collection, and what builds the rest of that, if there is one."""
+    embedder = Ulip2Embedder.from_pretrained(CHECKPOINT, tower=tower)
+    engine = Engine(embedder, own.open_own(embedder, OWN, FIRST_SHAPES), meshes or OWN / MESHES)
+    if (OWN / COMPLETE).is_file():
+        return engine, None
+    command = [sys.executable, str(SPACE / "collect.py"), "--model", str(CHECKPOINT), "--folder", str(OWN)]
+    command += ["--fetch", str(FETCH), *(["--labels", str(LABELS)] if LABELS.is_file() else [])]
+    return engine, own.Growth(engine, OWN, [*command, *(["--tower", tower] if tower else [])])
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -167,13 +189,16 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if bool(args.model) != bool(args.index):
         sys.exit("--model and --index belong together: an index can be asked by the model that made it alone.")
+    ours = not args.model and not os.environ.get("ULIP2_QUICKSTART") and CHECKPOINT.is_dir()
     if not args.model:
         missing = [name for name in ("model", "dataset") if not (QUICKSTART / name).is_dir()]
-        if missing:
+        ours = ours and bool(missing)
+        if missing and not ours:
             sys.exit(
                 f"There is no {missing[0]} in {QUICKSTART}. Run `make quickstart` first, or name your own with "
                 "--model and --index (`ulip2 index` builds one)."
             )
+    if not args.model and not ours:
         args.model = QUICKSTART / "model"
         args.index = quickstart_index(args.model, QUICKSTART)
         if args.captioner is None and CAPTIONER.is_dir():
@@ -185,9 +210,12 @@ def main(argv: list[str] | None = None) -> None:
         if looks_local and not Path(name).expanduser().is_dir():
             sys.exit(f"{name} is not a folder.")
     own_folder()
-    captioner, refused = None, ""
+    captioner, refused, growth = None, "", None
     try:
-        engine = Engine.load(args.model, args.index, args.tower, args.meshes)
+        if ours:
+            engine, growth = load_own(args.tower, args.meshes)
+        else:
+            engine = Engine.load(args.model, args.index, args.tower, args.meshes)
         if args.captioner:
             captioner = Captioner.load(args.captioner)
     except UnfitError as unfit:
@@ -197,11 +225,15 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(str(error))
     ISOLATION.start()
     engine.fit.start()
-    demo = build_demo(engine, captioner, refused)
+    demo = build_demo(engine, captioner, refused, growth)
+    if growth is not None:
+        growth.start()
     try:
         demo.launch(server_name=args.host, server_port=args.port, **launch_options())
     finally:
         demo.close()
+        if growth is not None:
+            growth.stop()
 
 
 if __name__ == "__main__":

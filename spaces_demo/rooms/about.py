@@ -9,16 +9,16 @@ import pandas as pd
 
 from .captioner import Captioner
 from .engine import Engine
-from .shared import LICENSES
+from .shared import LICENSES, QUIET
 
 
-def build(engine: Engine, captioner: Captioner | None = None) -> None:
-    """Fills the tab."""
-    gr.Markdown(card(engine, captioner))
-    credits = attribution(engine)
-    gr.Dataframe(
-        credits,
-        label=f"Attribution of all {len(credits):,} shapes",
+def build(engine: Engine, captioner: Captioner | None = None, grown: gr.State | None = None) -> None:
+    """Fills the tab. `grown` changes when the collection has grown."""
+    about = gr.Markdown(card(engine, captioner))
+    rows, label = credits(engine)
+    table = gr.Dataframe(
+        rows,
+        label=label,
         show_label=True,
         interactive=False,
         show_search="filter",
@@ -27,6 +27,19 @@ def build(engine: Engine, captioner: Captioner | None = None) -> None:
         wrap=True,
         buttons=[],
     )
+    if grown is not None:
+
+        def renew() -> tuple[str, gr.Dataframe]:
+            rows, label = credits(engine)
+            return card(engine, captioner), gr.Dataframe(rows, label=label)
+
+        grown.change(renew, None, [about, table], **QUIET)
+
+
+def credits(engine: Engine) -> tuple[pd.DataFrame, str]:
+    """The table of attributions, and what it is called."""
+    rows = attribution(engine)
+    return rows, f"Attribution of all {len(rows):,} shapes"
 
 
 def card(engine: Engine, captioner: Captioner | None = None) -> str:

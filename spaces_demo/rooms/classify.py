@@ -9,7 +9,7 @@ import gradio as gr
 from .engine import BENCHMARKS, TEMPLATES, Engine
 from .samples import Sample
 from .shapes import ShapePanel
-from .shared import CLASSIFY_LANE, PRIVATE, on_page, reveal, uploaded
+from .shared import CLASSIFY_LANE, PRIVATE, QUIET, on_page, reveal, uploaded
 
 SHOWN = 10
 OWN_LABELS = ["chair", "table", "lamp", "plant", "sofa", "bed"]
@@ -18,11 +18,17 @@ RESULT_ID = "classify-result"
 PROGRESS = gr.Progress()
 
 
-def build(engine: Engine, samples: list[Sample]) -> None:
-    """Fills the tab. `samples`: shapes to try."""
+def label_choices(engine: Engine) -> list[tuple[str, str]]:
+    """What labels there are: the text of each choice and its name, the best one to begin with first."""
     choices = [("My own labels", "own"), *((name, name) for name in BENCHMARKS)]
     if len(engine.categories) > 1:
         choices.insert(0, (f"This collection's {len(engine.categories)} categories", "collection"))
+    return choices
+
+
+def build(engine: Engine, samples: list[Sample], grown: gr.State | None = None) -> None:
+    """Fills the tab. `samples`: shapes to try; `grown` changes when the collection has grown."""
+    choices = label_choices(engine)
     chosen = choices[0][1]
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=300):
@@ -48,6 +54,8 @@ def build(engine: Engine, samples: list[Sample]) -> None:
         return classify_file(engine, path, axis, choice, own_labels, template, progress)
 
     labels.change(lambda choice: gr.Textbox(visible=choice == "own"), labels, own, queue=False, **PRIVATE)
+    if grown is not None:
+        grown.change(lambda: gr.Dropdown(choices=label_choices(engine)), None, labels, **QUIET)
     inputs = [panel.file, panel.up, labels, own, prompts]
     go.click(**reveal(RESULT_ID))
     go.click(classify, inputs, bars, **PRIVATE, **CLASSIFY_LANE)

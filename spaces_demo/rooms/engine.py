@@ -6,7 +6,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +76,10 @@ class Engine:
 
     Attributes:
         categories: of the collection, most common first.
+        rows: those that stand for the collection, where all would be too many.
         labels: embeddings of labels.
         fit: tells a good best match from a poor one; measured once `fit.start()` was called.
+        version: grows when the collection does.
 
     Raises:
         ValueError: the index was made by another model.
@@ -92,17 +93,44 @@ class Engine:
         cache_dir: Path | None = labels.CACHE_DIR,
     ) -> None:
         self.model, self.feature_extractor, self.tower = embedder.model, embedder.feature_extractor, embedder.tower
-        index.require_model(self.model, self.feature_extractor)
-        self.embedder, self.index, self.meshes = embedder, index, meshes
+        self.embedder, self.meshes = embedder, meshes
         self.model_name = Path(embedder.name).name
-        counts = Counter(name for name in index.shapes["category"] if name)
-        self.categories = sorted(counts, key=lambda name: (-counts[name], name))
-        self._pictures = index.shapes.select_columns(["image"])
         self._passes = threading.BoundedSemaphore(MAX_PASSES)
         benchmarks = {name for choice in BENCHMARKS for name in self.class_names(choice)}
         self.labels = labels.LabelEmbeddings(self._encode_labels, self.tower.fingerprint, benchmarks, cache_dir)
-        names = [*index.shapes["name"], *self.categories]
-        self.fit = fit.Fit(index, names, self.rows, lambda names: self.labels.get(names, ["{}"]))
+        self.index: ShapeIndex
+        self.categories: list[str]
+        self.rows: list[int]
+        self.fit: fit.Fit
+        self._pictures: Any
+        self.version = -1
+        self._take(index)
+
+    def _take(self, index: ShapeIndex) -> None:
+        index.require_model(self.model, self.feature_extractor)
+        counts = Counter(name for name in index.shapes["category"] if name)
+        categories = sorted(counts, key=lambda name: (-counts[name], name))
+        rows = groups.sample_rows(len(index))
+        names = [*index.shapes["name"], *categories]
+        measure = fit.Fit(index, names, rows, lambda names: self.labels.get(names, ["{}"]))
+        # in one step, for other threads
+        self.__dict__.update(
+            index=index,
+            categories=categories,
+            rows=rows,
+            fit=measure,
+            version=self.version + 1,
+            _pictures=index.shapes.select_columns(["image"]),
+        )
+
+    def renew(self, index: ShapeIndex) -> None:
+        """Takes the index after it has grown: each row that it had is the same shape as before.
+
+        Raises:
+            ValueError: it was made by another model.
+        """
+        self._take(index)
+        self.fit.start()
 
     @classmethod
     def load(
@@ -166,11 +194,6 @@ class Engine:
         """The k nearest shapes of the collection, best first; `without`: the row that was asked about."""
         found = self.index.search(query, k if without is None else k + 1)
         return self.hits([match for match in found if match.row != without][:k])
-
-    @cached_property
-    def rows(self) -> list[int]:
-        """Rows that stand for the collection, where all would be too many."""
-        return groups.sample_rows(len(self.index))
 
     def showcase(self, count: int) -> list[Hit]:
         """Shapes as different as the collection has them: the middles of so many clusters, largest first."""

@@ -70,26 +70,26 @@ def methods() -> list[str]:
     return [PCA, UMAP] if importlib.util.find_spec("umap") else [PCA]
 
 
-def build(engine: Engine, tab: gr.Tab, room: SearchRoom, tabs: gr.Tabs) -> None:
-    """Fills the tab, whose first visit draws the map. `room`: where “More like this” leads, in `tabs`."""
+def build(engine: Engine, tab: gr.Tab, room: SearchRoom, tabs: gr.Tabs, grown: gr.State | None = None) -> None:
+    """Fills the tab, whose first visit draws the map.
+
+    `room`: where “More like this” leads, in `tabs`; `grown` changes when the collection has grown.
+    """
     collection = Collection(engine)
     choices = methods()
-    shown = len(engine.rows)
-    whole = f"{shown:,} of {len(engine.index):,} shapes" if shown < len(engine.index) else f"All {shown:,} shapes"
+
+    def current() -> Collection:
+        nonlocal collection
+        if collection.version != engine.version:
+            collection = Collection(engine)
+        return collection
 
     def picture(row: int) -> str:
-        return collection.picture(row)
+        return current().picture(row)
 
     with gr.Row(equal_height=False, elem_classes="rooms"):
         with gr.Column(scale=7, min_width=320):
-            gr.HTML(
-                f'<p class="legend">Color: {collection.by}. '
-                + " ".join(
-                    f'<span class="key"><i style="background: {color}"></i> {escape(name)}</span>'
-                    for name, color in collection.colors.items()
-                )
-                + "</p>"
-            )
+            legend = gr.HTML(collection.legend())
             method = gr.Radio(choices, value=PCA, label="Axes", visible=len(choices) > 1)
             plot = gr.HTML(
                 "",
@@ -104,15 +104,19 @@ def build(engine: Engine, tab: gr.Tab, room: SearchRoom, tabs: gr.Tabs) -> None:
         stage = Stage(engine, "map", MAP_ID)
 
     @on_page
-    def draw(chosen: str, progress: Any = PROGRESS) -> tuple[str, str]:
+    def draw(chosen: str, progress: Any = PROGRESS) -> tuple[str, str, str]:
+        collection = current()
         svg, text = collection.draw(chosen if chosen in choices else PCA, progress)
-        return svg, f"{whole}, {text} Point at one to see it, click to turn it."
+        return svg, f"{collection.whole}, {text} Point at one to see it, click to turn it.", collection.legend()
 
     @on_page
     def choose(event: gr.EventData) -> tuple[Any, ...]:
-        return stage.open(collection.hit(event.row))
+        return stage.open(current().hit(event.row))
 
-    gr.on([tab.select, method.change], draw, method, [plot, hint], show_progress_on=plot, **PRIVATE, **MAP_LANE)
+    drawn = [plot, hint, legend]
+    gr.on([tab.select, method.change], draw, method, drawn, show_progress_on=plot, **PRIVATE, **MAP_LANE)
+    if grown is not None:
+        grown.change(draw, method, drawn, show_progress="hidden", **PRIVATE, **MAP_LANE)
     stage.follow(plot.select(choose, None, stage.opening, show_progress="hidden", queue=False, **PRIVATE))
     room.find_like(stage, {"fn": lambda: gr.Tabs(selected="search"), "outputs": tabs, "queue": False, **PRIVATE})
 
@@ -124,10 +128,15 @@ class Collection:
         by: what the colors mean.
         kinds: of each shape; "" where unknown.
         colors: by name, in the order of the legend.
+        version: of the engine's collection.
+        whole: how many shapes these are.
     """
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        # the version first: what is read afterwards may be newer, never older
+        self._engine, self.version = engine, engine.version
+        shown, count = len(engine.rows), len(engine.index)
+        self.whole = f"{shown:,} of {count:,} shapes" if shown < count else f"All {shown:,} shapes"
         self._hits = engine.hits([Match(row, float("nan")) for row in engine.rows])
         self._place = {hit.row: place for place, hit in enumerate(self._hits)}
         self.by, self.kinds = self._group()
@@ -142,11 +151,19 @@ class Collection:
             return "category", [hit.category for hit in self._hits]
         if found := folders([hit.id for hit in self._hits]):
             return "folder", found
-        embeds = self._engine.index.embeds[self._engine.rows]  # (N, D)
+        embeds = self._engine.index.embeds[[hit.row for hit in self._hits]]  # (N, D)
         places, middles = clusters(embeds, MAX_GROUPS)
         names = [f"near “{title(self._hits[middle])}”" for middle in middles]
         names = [name if names.count(name) == 1 else f"{name} ({place + 1})" for place, name in enumerate(names)]
         return "cluster", [names[place] for place in places]
+
+    def legend(self) -> str:
+        """HTML of what the colors mean."""
+        keys = (
+            f'<span class="key"><i style="background: {color}"></i> {escape(name)}</span>'
+            for name, color in self.colors.items()
+        )
+        return f'<p class="legend">Color: {self.by}. {" ".join(keys)}</p>'
 
     def hit(self, row: Any) -> Any:
         """Raises ValueError for a row that is not on the map: browsers send what they like."""
@@ -164,7 +181,7 @@ class Collection:
             if method not in self._drawn:
                 if progress is not None:
                     progress(0, desc=f"{method} of {len(self._hits):,} shapes")
-                embeds = self._engine.index.embeds[self._engine.rows]  # (N, D)
+                embeds = self._engine.index.embeds[[hit.row for hit in self._hits]]  # (N, D)
                 places, text = umap_places(embeds) if method == UMAP else pca_places(embeds)
                 self._drawn[method] = self._svg(places), text
             return self._drawn[method]

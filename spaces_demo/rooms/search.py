@@ -13,6 +13,7 @@ from . import fit
 from .engine import Engine, Hit
 from .shared import (
     PRIVATE,
+    QUIET,
     SEARCH_LANE,
     Asked,
     Panel,
@@ -29,6 +30,7 @@ from .stage import Stage
 MAX_RESULTS = 48
 MAX_WEIGHT = 4.0
 SHOWN = 12
+EXAMPLES = 4
 RESULTS_ID = "search-results"
 # See `fit`.
 _POOR = "**Nothing here fits well:** the best match stands out less than for nine in ten of the collection's own {}."
@@ -36,9 +38,9 @@ POOR = {fit.WORDS: _POOR.format("names"), fit.SHAPE: _POOR.format("shapes, each 
 
 
 class SearchRoom:
-    """Fills the tab; made inside its `gr.Tab`."""
+    """Fills the tab; made inside its `gr.Tab`. `grown` changes when the collection has grown."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, grown: gr.State | None = None) -> None:
         self._engine = engine
         self._home = engine.showcase(SHOWN)
         most = min(MAX_RESULTS, len(engine.index))
@@ -54,7 +56,10 @@ class SearchRoom:
                     go = gr.Button("Search", variant="primary", size="md", min_width=100, scale=3)
                     clear = gr.Button("Start over", variant="secondary", size="md", min_width=100, scale=2)
                 with gr.Row(elem_classes="chips"):
-                    examples = [gr.Button(words, size="sm", min_width=60) for words in engine.examples()]
+                    examples = [gr.Button(words, size="sm", min_width=60) for words in engine.examples(EXAMPLES)]
+                    if grown is not None:
+                        more = EXAMPLES - len(examples)
+                        examples += [gr.Button(visible=False, size="sm", min_width=60) for _ in range(more)]
                 with gr.Accordion("Add a photo or a 3D file", open=False):
                     gr.Markdown("Everything is added up: a chair's file and “red” find red chairs.")
                     photo = photo_input()
@@ -105,6 +110,20 @@ class SearchRoom:
             queue=False,
             **PRIVATE,
         )
+
+        if grown is not None:
+            grown.change(self._grow, [hits, count], [gallery, status, hits, count, *examples], **QUIET)
+
+    def _grow(self, found: list[Hit], count: float) -> tuple[Any, ...]:
+        """The form of the grown collection; the shapes to begin with change only where nothing was asked yet."""
+        self._home = home = self._engine.showcase(SHOWN)
+        at_home = all(math.isnan(hit.score) for hit in found)
+        shown = (gr.Gallery(self._cards(home)), self._welcome(), home) if at_home else (gr.skip(),) * 3
+        most = min(MAX_RESULTS, len(self._engine.index))
+        slider = gr.Slider(maximum=max(2, most), value=max(count, min(SHOWN, most)), visible=most > 1)
+        words = self._engine.examples(EXAMPLES)
+        chips = [gr.Button(text, visible=True) for text in words]
+        return (*shown, slider, *chips, *[gr.Button(visible=False)] * (EXAMPLES - len(words)))
 
     def find_like(self, stage: Stage, first: dict[str, Any] | None = None) -> None:
         """Makes a stage's button ask for shapes like the one that it shows. `first`: another step, done before."""

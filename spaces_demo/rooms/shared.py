@@ -50,6 +50,8 @@ SEARCH_LANE, CLASSIFY_LANE, SHOW_LANE = lane("search", 16), lane("classify", 12)
 # A language model, and a projection of thousands of rows, take a processor each.
 CAPTION_LANE, MAP_LANE = lane("caption", 1), lane("map", 1)
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+# Of events that no visitor asked for.
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", **PRIVATE}
 
 
 # Brings an element into view where it is not, or hardly: on a phone an answer lies below the inputs.

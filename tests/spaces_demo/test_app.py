@@ -361,6 +361,7 @@ def test_samples_are_shapes_of_the_collection(engine: Engine):
 
 def test_without_the_quickstart_a_sentence_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(app, "QUICKSTART", tmp_path)
+    monkeypatch.setattr(app, "CHECKPOINT", tmp_path / "no checkpoint")
     with pytest.raises(SystemExit, match="make quickstart"):
         app.main([])
     with pytest.raises(SystemExit, match="belong together"):
