@@ -27,7 +27,7 @@ from modeling_ulip2.search.shape_sources import FolderSource
 from modeling_ulip2.utils.files import whole_path
 
 from .engine import Engine
-from .shared import QUIET
+from .shared import LOOK_LANE, QUIET
 
 logger = logging.getLogger(__name__)
 
@@ -134,9 +134,10 @@ class Growth:
         if self.state == "ready":
             return ""
         if self.state == "failed":
+            why = escape(self.text.rstrip("."))
             return (
-                f'<p class="failure" role="status">The collection could not be built: {escape(self.text.rstrip("."))}. You see the '
-                f"{count} that are here; the next start of the demo tries again.</p>"
+                f'<p class="failure" role="status">The collection could not be built: {why}. You see the {count} that '
+                "are here; the next start of the demo tries again.</p>"
             )
         share = "" if self.share is None else f' value="{self.share:.4f}"'
         return (
@@ -156,5 +157,7 @@ def build(growth: Growth, demo: gr.Blocks) -> gr.State:
         going_on = growth.state == "building"  # first: what is read afterwards is not older
         return growth.html(), gr.Timer(active=going_on), growth.engine.version
 
-    gr.on([demo.load, timer.tick], look, None, [line, timer, version], **QUIET)
+    # queued: else Gradio tells no page that a state has changed
+    options = {**QUIET, "queue": True, **LOOK_LANE}
+    gr.on([demo.load, timer.tick], look, None, [line, timer, version], **options)
     return version

@@ -49,6 +49,7 @@ def lane(name: str, limit: int) -> dict[str, Any]:
 SEARCH_LANE, CLASSIFY_LANE, SHOW_LANE = lane("search", 16), lane("classify", 12), lane("show", 4)
 # A language model, and a projection of thousands of rows, take a processor each.
 CAPTION_LANE, MAP_LANE = lane("caption", 1), lane("map", 1)
+LOOK_LANE = lane("look", 16)
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 # Of events that no visitor asked for.
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", **PRIVATE}
