@@ -1,6 +1,6 @@
 """Your own point encoder: a configuration, a model and one call of `register_point_encoder`.
 
-    python examples/custom_encoder.py --dataset outputs/triplets --tower outputs/tower --output_dir outputs/custom
+    python examples/custom_encoder.py --dataset outputs/triplets --output_dir outputs/custom
 
 Trains a small DeepSets-like encoder on a triplets dataset and saves a model that `from_pretrained` loads again after
 `import examples.custom_encoder`, as the code of your encoder is yours to ship.
@@ -31,6 +31,7 @@ from modeling_ulip2.data.collator import TripletCollator
 from modeling_ulip2.data.reading import TripletDataset, read_triplets
 from modeling_ulip2.towers import load_tower
 from modeling_ulip2.training import Ulip2Trainer, Ulip2TrainingArguments
+from modeling_ulip2.utils.places import OWN_TOWER, named_or_own
 from modeling_ulip2.utils.scripts import run_main
 
 
@@ -73,7 +74,10 @@ register_point_encoder("deep_sets", DeepSetsConfig, DeepSetsModel)
 @dataclass
 class Arguments:
     dataset: str = field(metadata={"help": "Folder or hub name of a triplets dataset."})
-    tower: str = field(metadata={"help": "Folder or hub name of the frozen image-text model."})
+    tower: str | None = field(
+        default=None,
+        metadata={"help": f"Folder or hub name of the frozen image-text model; default: {OWN_TOWER}."},
+    )
     hidden_size: int = field(default=128, metadata={"help": "Width of the encoder."})
     num_points: int = field(default=2048, metadata={"help": "Points per cloud."})
 
@@ -82,11 +86,12 @@ def main(argv: list[str] | None = None) -> TrainOutput:
     parser = HfArgumentParser((Arguments, Ulip2TrainingArguments))
     own, args = parser.parse_args_into_dataclasses(argv)
     set_seed(args.seed)
-    tower = load_tower(own.tower, device=args.device)
+    place = named_or_own(own.tower, "--tower", OWN_TOWER)
+    tower = load_tower(place, device=args.device)
     config = Ulip2Config(
         point_config={"model_type": "deep_sets", "hidden_size": own.hidden_size},
         projection_dim=tower.dim,
-        clip_name_or_path=own.tower,
+        clip_name_or_path=place,
     )
     processor = Ulip2Processor(Ulip2FeatureExtractor(own.num_points), tower.tokenizer, tower.image_processor)
     trainer = Ulip2Trainer(

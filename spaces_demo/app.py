@@ -31,6 +31,7 @@ from rooms.temporary import own_folder  # noqa: E402
 from rooms.uploads import ISOLATION, MAX_MEGABYTES  # noqa: E402
 
 from modeling_ulip2.embedder import Ulip2Embedder  # noqa: E402
+from modeling_ulip2.utils.places import OWN_MODEL  # noqa: E402
 from modeling_ulip2.utils.scripts import run_main  # noqa: E402
 
 SPACE = Path(__file__).resolve().parent
@@ -52,7 +53,7 @@ CAPTIONER = (
 ) / "model"
 LABELS = ROOT / "examples" / "data" / "object_labels.csv"
 # What is shown when nothing else is named: our checkpoint, with a collection that begins with a few shapes.
-CHECKPOINT = ROOT / "checkpoints" / "ulip2-small"
+CHECKPOINT = ROOT / OWN_MODEL
 FIRST_SHAPES = ROOT / "examples" / "data" / "shapes"
 FETCH = ROOT / "dataset_scripts" / "sweet_home_3d.py"
 OWN = ROOT / "outputs" / "demo"

@@ -18,13 +18,16 @@ import contextlib
 import importlib.util
 import json
 import os
+import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from modeling_ulip2.building.sources.debian import cache_folder
 from modeling_ulip2.data.labels import read_labels
 from modeling_ulip2.data.objects import list_objects
 from modeling_ulip2.embedder import Ulip2Embedder
@@ -38,9 +41,11 @@ from modeling_ulip2.utils.scripts import BAD_INPUT, DONE, STOPPED, is_expected, 
 MESHES, INDEX, COMPLETE = "meshes", "index", "complete"
 # Seconds between two lines about progress.
 TICK = 1.0
+# Seconds to tidy up in, when it is stopped.
+TIDY = 30.0
 # The visitors come first.
 NICE = 10
-FETCHING = "Fetching the meshes of Sweet Home 3D"
+FETCHING, PACKAGE_SIZE = "Fetching the meshes of Sweet Home 3D", 120_000_000
 
 
 class Chosen:
@@ -88,7 +93,7 @@ def collect(
         ValueError, OSError, SystemExit: with the reason for which it cannot go on.
     """
     meshes, index = folder / MESHES, folder / INDEX
-    with telling(lambda: _unpacked(meshes)):
+    with telling(lambda: _fetched(meshes)):
         fetch(script, meshes)
     # one process: the other processors are the visitors'
     embedder = Ulip2Embedder.from_pretrained(model, tower=tower, num_workers=0)
@@ -118,9 +123,14 @@ def _first_shapes(index: Path) -> set[tuple[str, str]]:
     return {(name, creator) for collection, name, creator in zip(*columns, strict=True) if collection == columns[0][0]}
 
 
-def _unpacked(meshes: Path) -> tuple[str, None]:
-    count = sum(1 for _ in meshes.rglob("*.obj"))
-    return f"{FETCHING}: {count:,} objects unpacked" if count else f"{FETCHING} (120 MB)", None
+def _fetched(meshes: Path) -> tuple[str, float | None]:
+    if count := sum(1 for _ in meshes.rglob("*.obj")):
+        return f"{FETCHING}: {count:,} objects unpacked", None
+    loaded = 0
+    with contextlib.suppress(OSError):  # the file gets another name when it is whole
+        loaded = max((file.stat().st_size for file in cache_folder().rglob("*.deb")), default=0)
+    share = min(1.0, loaded / PACKAGE_SIZE)
+    return f"{FETCHING}: {share * PACKAGE_SIZE / 1e6:.0f} of {PACKAGE_SIZE / 1e6:.0f} MB", share
 
 
 @contextlib.contextmanager
@@ -149,13 +159,15 @@ def say(**fields: Any) -> None:
 
 
 def end_with_parent() -> None:
-    """Ends this process when its standard input is closed: what is half written has a temporary name."""
-
-    descriptor = sys.stdin.fileno()
+    """Interrupts this process when its standard input is closed; what it began (a download, files) is removed."""
+    descriptor, main_thread = sys.stdin.fileno(), threading.get_ident()
 
     def wait() -> None:
         while os.read(descriptor, 1):  # not `sys.stdin.read`, whose lock would abort the end of the process
             pass
+        if hasattr(signal, "pthread_kill"):
+            signal.pthread_kill(main_thread, signal.SIGINT)
+            time.sleep(TIDY)
         os._exit(STOPPED)
 
     threading.Thread(target=wait, name="parent", daemon=True).start()
@@ -174,6 +186,8 @@ def main(argv: list[str] | None = None) -> int:
         os.nice(NICE)
     try:
         collect(args.model, args.folder, args.fetch, args.labels, args.tower)
+    except KeyboardInterrupt:
+        return STOPPED
     except SystemExit as ended:
         say(failed=str(ended.code))
         return BAD_INPUT
@@ -188,4 +202,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    if status == STOPPED:  # at once: nobody waits for what Python and its libraries tidy up
+        os._exit(status)
+    sys.exit(status)

@@ -248,6 +248,10 @@ def test_the_wheel_in_an_environment_of_its_own(world: Path, tmp_path: Path) -> 
         text=True,
         check=True,
     ).stdout.strip()
+    lost = run(
+        core, f"{START}\nsys.exit(main(['embed', f'{{world}}/clouds/a.npy', '-o', f'{{out}}/x']))", world, tmp_path
+    )
+    assert lost.returncode == 2 and "Only a clone of the repository has one" in lost.stderr, lost.stderr
     failed = {}
     for extra in USES:
         python = core

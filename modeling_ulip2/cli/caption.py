@@ -33,7 +33,7 @@ def register(commands: Any) -> str:
 
 def _fill(parser: CommandParser) -> None:
     add_files(parser)
-    add_model(parser, "a captioning model")
+    add_model(parser, "a captioning model", default=None)
     add = parser.group("words").add_argument
     add("--prompt", help='what to do (default: the paper\'s "describe the 3d model.")')
     add("--max_new_tokens", type=positive, help="longest answer, in tokens")

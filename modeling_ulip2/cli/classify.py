@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from modeling_ulip2.utils.command_line import CommandParser, add_hub_arguments, hub_options
+from modeling_ulip2.utils.places import named_or_own
 from modeling_ulip2.utils.scripts import status
 
 from .shared import (
@@ -59,9 +60,10 @@ def run(options: argparse.Namespace) -> int:
     if len(options.labels) == 1 and "," in options.labels[0]:
         apart = " ".join(repr(label.strip()) for label in options.labels[0].split(",") if label.strip())
         tell(f"warning: {options.labels[0]!r} is one label; to choose among several, part them: --labels {apart}")
+    model = named_or_own(options.model)
     files = shape_files(options.files, options.root)
     embedder = Ulip2Embedder.from_pretrained(
-        options.model,
+        model,
         tower=options.tower,
         device=options.device,
         batch_size=options.batch_size,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modeling_ulip2.utils.command_line import CommandParser, add_hub_arguments, hub_options
+from modeling_ulip2.utils.places import named_or_own
 from modeling_ulip2.utils.scripts import status
 
 from .shared import (
@@ -60,13 +61,14 @@ def run(options: argparse.Namespace) -> int:
     from modeling_ulip2 import Ulip2Embedder
     from modeling_ulip2.embedding.encoding import choose_features
 
+    model = named_or_own(options.model)
     files = shape_files(options.files, options.root)
     embedder = Ulip2Embedder.from_pretrained(
-        options.model, device=options.device, batch_size=options.batch_size, **hub_options(options)
+        model, device=options.device, batch_size=options.batch_size, **hub_options(options)
     )
     features = choose_features(embedder.model, options.features)
     records = embedder.iter_shapes(files, features=features, root=options.root, up_axis=options.up_axis)
-    failed = write_embeddings(records, options.output, {"model": options.model, "features": features})
+    failed = write_embeddings(records, options.output, {"model": model, "features": features})
     if failed == len(files):
         old = Path(options.output).exists()
         tell(f"no file could be used: {options.output} {'stays as it was' if old else 'was not written'}")

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from modeling_ulip2.utils.command_line import CommandParser, add_hub_arguments, hub_options
+from modeling_ulip2.utils.places import named_or_own
 from modeling_ulip2.utils.scripts import status
 
 from .shared import (
@@ -67,9 +68,10 @@ def run(options: argparse.Namespace) -> int:
     from modeling_ulip2.search.shape_sources import open_source
 
     check_root(options.root)
+    model = named_or_own(options.model)
     labels = read_labels(options.labels_file) if options.labels_file else None
     embedder = Ulip2Embedder.from_pretrained(
-        options.model,
+        model,
         tower=options.tower,
         device=options.device,
         batch_size=options.batch_size,

@@ -38,7 +38,7 @@ def _fill(parser: CommandParser) -> None:
     add("--image", metavar="FILE", help="a picture")
     add("--shape", metavar="FILE", help="a mesh or a point cloud")
     add_reading(parser)
-    add_model(parser, required=False)
+    add_model(parser, default="default: the one that made the index")
     add_tower(parser)
     parser.group("output").add_argument(
         "--top_k", type=positive, default=10, help="shapes to list (default: %(default)s)"

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from modeling_ulip2.utils.command_line import CommandParser
+from modeling_ulip2.utils.places import OWN_DEFAULT
 from modeling_ulip2.utils.scripts import DONE
 
 if TYPE_CHECKING:
@@ -157,12 +158,13 @@ def add_reading(parser: CommandParser) -> None:
     )
 
 
-def add_model(parser: CommandParser, kind: str = "a Ulip2Model", required: bool = True) -> None:
+def add_model(parser: CommandParser, kind: str = "a Ulip2Model", default: str | None = OWN_DEFAULT) -> None:
+    """`--model`. `default`: says what is taken without it; None: it must be given."""
     parser.group("model").add_argument(
         "--model",
-        required=required,
+        required=default is None,
         metavar="NAME_OR_PATH",
-        help=f"folder or hub name of {kind}" + ("" if required else " (default: the one that made the index)"),
+        help=f"folder or hub name of {kind}" + (f" ({default})" if default else ""),
     )
 
 

@@ -27,6 +27,7 @@ from modeling_ulip2.training.captioning import CaptioningArguments, CaptioningTr
 from modeling_ulip2.training.options import claim_output_dir
 from modeling_ulip2.training.point_features import point_features
 from modeling_ulip2.training.word_alignment import align_with_words, steps_of_pass
+from modeling_ulip2.utils.places import named_or_own
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,8 @@ def train_captioner(
     log_to_terminal(args.should_log)
     if data_args.augment and data_args.use_features:
         raise ValueError("--augment changes the clouds in every step: it needs --use_features false")
+    if model_args.model_name_or_path is None:
+        model_args = replace(model_args, point_model=named_or_own(model_args.point_model, "--point_model"))
     settings = asdict(model_args) | asdict(data_args) | asdict(augmentation)
     checkpoint = claim_output_dir(args, settings, RUN_FILE)
     set_seed(args.seed)
@@ -145,8 +148,8 @@ def build_model(model_args: CaptionerModelArguments) -> tuple[Any, Any]:
         if lora is not None:
             model.add_lora(lora)
         return processor, model
-    if model_args.point_model is None or model_args.language_model is None:
-        raise ValueError("a new connector needs --point_model and --language_model, or --model_name_or_path")
+    if model_args.language_model is None or model_args.point_model is None:
+        raise ValueError("a new connector needs --language_model, or name a captioner by --model_name_or_path")
     config = model_args.connector_config()
     if model_args.qformer_from is not None:
         from modeling_ulip2.conversion.qformer import initialize_qformer, qformer_config_of

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from modeling_ulip2.data.augmentation import PointAugmentation
-from modeling_ulip2.utils.places import default_feature_cache
+from modeling_ulip2.utils.places import OWN_DEFAULT, default_feature_cache
 
 DESCRIPTION = """Teach a language model to describe shapes that a frozen ULIP-2 encoder sees.
 
@@ -29,7 +29,9 @@ class CaptionerModelArguments:
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "Captioning model to start from (stage 2); default: a new connector."}
     )
-    point_model: str | None = field(default=None, metadata={"help": "ULIP-2 encoder: a folder or hub name."})
+    point_model: str | None = field(
+        default=None, metadata={"help": f"ULIP-2 encoder of a new connector: a folder or hub name; {OWN_DEFAULT}."}
+    )
     language_model: str | None = field(default=None, metadata={"help": "Causal LM: a folder, hub name or GGUF file."})
     connector: str = field(default="qformer", metadata={"help": "qformer or mlp.", "choices": ["qformer", "mlp"]})
     point_feature_type: str = field(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from modeling_ulip2.utils.places import default_feature_cache
+from modeling_ulip2.utils.places import OWN_DEFAULT, default_feature_cache
 
 
 @dataclass
@@ -13,9 +13,9 @@ class ZeroShotArguments:
 
     _argument_group_name = "evaluation"
 
-    model: str = field(metadata={"help": "Folder or hub name of a Ulip2Model."})
     dataset: str = field(metadata={"help": "Folder of a converted benchmark, or folder or hub name of triplets."})
     output_dir: str = field(metadata={"help": "Where zero_shot.json and confusion.png go."})
+    model: str | None = field(default=None, metadata={"help": f"Folder or hub name of a Ulip2Model; {OWN_DEFAULT}."})
     benchmark: str | None = field(
         default=None,
         metadata={"help": "modelnet40, objaverse_lvis or scanobjectnn, where the dataset is one; default: triplets."},
@@ -59,9 +59,9 @@ class RetrievalArguments:
 
     _argument_group_name = "evaluation"
 
-    model: str = field(metadata={"help": "Folder or hub name of a Ulip2Model."})
     dataset: str = field(metadata={"help": "Folder or hub name of a triplets dataset."})
     output_dir: str = field(metadata={"help": "Where retrieval.json and queries.png go."})
+    model: str | None = field(default=None, metadata={"help": f"Folder or hub name of a Ulip2Model; {OWN_DEFAULT}."})
     query: list[str] = field(
         default_factory=list, metadata={"help": "Texts to search for; default: the largest categories, or some names."}
     )
@@ -87,9 +87,11 @@ class LeaderboardArguments:
 
     _argument_group_name = "evaluation"
 
-    models: list[str] = field(metadata={"help": "Folders or hub names of Ulip2Models."})
     benchmarks: str = field(metadata={"help": "Folder of converted benchmarks."})
     output_dir: str = field(metadata={"help": "Where the tables and the runs' folders go."})
+    models: list[str] = field(
+        default_factory=list, metadata={"help": f"Folders or hub names of Ulip2Models; {OWN_DEFAULT}."}
+    )
     protocol: str | None = field(
         default=None, metadata={"help": "ulip2, openshape or uni3d; default: of each model's own project."}
     )
@@ -152,10 +154,10 @@ class RobustnessArguments:
 
     _argument_group_name = "evaluation"
 
-    model: str = field(metadata={"help": "Folder or hub name of a Ulip2Model."})
     dataset: str = field(metadata={"help": "Folder or hub name of a triplets dataset."})
     labels_file: str = field(metadata={"help": "CSV with the columns path (the id of a triplet) and category."})
     output_dir: str = field(metadata={"help": "Where the picture, the table and the figures go."})
+    model: str | None = field(default=None, metadata={"help": f"Folder or hub name of a Ulip2Model; {OWN_DEFAULT}."})
     split_file: str | None = field(
         default=None, metadata={"help": 'JSON {"train": [ids], "test": [ids]}; default: all shapes.'}
     )

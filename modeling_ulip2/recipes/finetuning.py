@@ -49,7 +49,7 @@ from modeling_ulip2.training.classification import ClassificationTrainer, Classi
 from modeling_ulip2.training.options import claim_output_dir
 from modeling_ulip2.utils.command_line import config_field
 from modeling_ulip2.utils.files import write_text
-from modeling_ulip2.utils.places import find_model
+from modeling_ulip2.utils.places import find_model, named_or_own
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +107,7 @@ def finetune(options: Options) -> list[dict[str, Any]]:
         OSError: data or model are not there.
     """
     log_to_terminal(options.training.should_log)
+    name_model(options.model)
     runs = plan_runs(options)
     if options.model.model_name_or_path is not None:
         find_model(options.model.model_name_or_path)  # or a sentence, before anything is read
@@ -123,23 +124,36 @@ def finetune(options: Options) -> list[dict[str, Any]]:
     return results
 
 
+def name_model(model: FinetuningModelArguments) -> None:
+    """Fills in what a command line leaves open: the encoder, and where its weights come from.
+
+    Raises:
+        ValueError: `pretrained` with nothing but the sizes of an encoder.
+        PlaceError: no model is named, and the repository's own is not here.
+    """
+    if model.model_name_or_path is None and not model.point_config and model.initializations != [SCRATCH]:
+        model.model_name_or_path = named_or_own(None, "--model_name_or_path")
+    model.initializations = model.initializations or [PRETRAINED if model.model_name_or_path else SCRATCH]
+    if PRETRAINED in model.initializations and model.model_name_or_path is None:
+        raise ValueError("--initializations pretrained needs --model_name_or_path: --point_config has no weights")
+    if model.model_name_or_path is None:
+        model.point_config = model.point_config or ["model_type=ulip2_pointnext"]
+
+
 def plan_runs(options: Options) -> list[Run]:
     """All combinations; a linear probe of all clouds draws nothing, so that one seed of it is enough.
 
     Raises:
-        ValueError: an unknown method or initialization, or `pretrained` without a model.
+        ValueError: an unknown method or initialization, or numbers that are out of range.
     """
     model, runs = options.model, options.runs
     for given, known in ((runs.methods, (FINETUNE, LINEAR_PROBE)), (model.initializations, (PRETRAINED, SCRATCH))):
         unknown = sorted(set(given) - set(known))
         if unknown:
             raise ValueError(f"{', '.join(unknown)}: known are {' and '.join(known)}")
-    initializations = model.initializations or [PRETRAINED if model.model_name_or_path else SCRATCH]
-    if PRETRAINED in initializations and model.model_name_or_path is None:
-        raise ValueError("--initializations pretrained needs --model_name_or_path")
     if min(runs.shots) < 0 or runs.votes < 1 or not runs.seeds:
         raise ValueError("--shots must not be negative, --votes at least 1, and --seeds not empty")
-    planned = [Run(*parts) for parts in itertools.product(initializations, runs.methods, runs.shots, runs.seeds)]
+    planned = [Run(*parts) for parts in itertools.product(model.initializations, runs.methods, runs.shots, runs.seeds)]
     once = {(run.initialization, run.method): run.seed for run in reversed(planned)}
     return [
         run

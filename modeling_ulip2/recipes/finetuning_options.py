@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from modeling_ulip2.data.augmentation import PointAugmentation
+from modeling_ulip2.utils.places import OWN_DEFAULT
 
 DESCRIPTION = """Fine-tune a point encoder for classification, or probe it.
 
@@ -25,14 +26,22 @@ class FinetuningModelArguments:
     _argument_group_name = "model"
 
     model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Pre-trained ULIP-2 folder or hub name; also gives the sizes of `scratch`."}
+        default=None,
+        metadata={
+            "help": "Pre-trained ULIP-2 folder or hub name; also gives the sizes of `scratch`. Without it and without "
+            f"point_config, {OWN_DEFAULT}."
+        },
     )
     point_config: list[str] = field(
-        default_factory=lambda: ["model_type=ulip2_pointnext"],
-        metadata={"help": "FIELD=VALUE of the point encoder, where there is no model_name_or_path."},
+        default_factory=list,
+        metadata={
+            "help": "FIELD=VALUE of the point encoder, where there is no model_name_or_path; for `scratch` alone, "
+            "default: PointNeXt."
+        },
     )
     initializations: list[str] = field(
-        default_factory=list, metadata={"help": "pretrained, scratch, or both; default: what model_name_or_path says."}
+        default_factory=list,
+        metadata={"help": "pretrained, scratch, or both; default: pretrained, but scratch for a point_config alone."},
     )
     classifier_dims: list[int] | None = field(
         default=None, metadata={"help": "Hidden layers of the head; default: as published with the encoder."}

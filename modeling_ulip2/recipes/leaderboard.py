@@ -18,11 +18,13 @@ from modeling_ulip2.evaluation.benchmarks.run import BenchmarkRun, distributed_s
 from modeling_ulip2.recipes.evaluation_options import DESCRIPTIONS, LeaderboardArguments
 from modeling_ulip2.recipes.options import parse_options
 from modeling_ulip2.utils.files import write_text
+from modeling_ulip2.utils.places import named_or_own
 from modeling_ulip2.utils.scripts import status
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> list[dict[str, Any]]:
     (args,) = parse_options((LeaderboardArguments,), argv, DESCRIPTIONS["leaderboard"], prog)
+    args.models = args.models or [named_or_own(None, "--models")]
     output_dir, state = Path(args.output_dir), distributed_state()
     folders = find_benchmarks(args.benchmarks)
     if not folders:

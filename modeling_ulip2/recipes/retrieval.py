@@ -15,10 +15,12 @@ from modeling_ulip2.evaluation.reports.report import figure_table
 from modeling_ulip2.evaluation.reports.split import default_queries, retrieve, search_shapes, write_sheet
 from modeling_ulip2.recipes.evaluation_options import DESCRIPTIONS, RetrievalArguments
 from modeling_ulip2.recipes.options import parse_options
+from modeling_ulip2.utils.places import named_or_own
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> dict[str, Any]:
     (args,) = parse_options((RetrievalArguments,), argv, DESCRIPTIONS["retrieval"], prog)
+    args.model = named_or_own(args.model)
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
 

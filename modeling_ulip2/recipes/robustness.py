@@ -36,6 +36,7 @@ from modeling_ulip2.recipes.evaluation_options import DESCRIPTIONS, RobustnessAr
 from modeling_ulip2.recipes.options import parse_options
 from modeling_ulip2.utils.files import write_text
 from modeling_ulip2.utils.markdown import markdown_table
+from modeling_ulip2.utils.places import named_or_own
 
 ZERO_SHOT = "zero-shot"
 
@@ -43,6 +44,7 @@ ZERO_SHOT = "zero-shot"
 def main(argv: list[str] | None = None, prog: str | None = None) -> dict[str, list[Measured]]:
     """Measures all levels; returns them by model."""
     (args,) = parse_options((RobustnessArguments,), argv, DESCRIPTIONS["robustness"], prog)
+    args.model = named_or_own(args.model)
     args.curves = args.curves or list(CURVES)
     unknown = sorted(set(args.curves) - set(CURVES))
     if unknown:

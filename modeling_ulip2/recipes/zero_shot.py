@@ -20,10 +20,12 @@ from modeling_ulip2.evaluation.reports.figures import confusion_matrix
 from modeling_ulip2.evaluation.reports.report import figure_table
 from modeling_ulip2.recipes.evaluation_options import DESCRIPTIONS, ZeroShotArguments
 from modeling_ulip2.recipes.options import parse_options
+from modeling_ulip2.utils.places import named_or_own
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> Evaluation[ZeroShotResult] | dict[str, Any]:
     (args,) = parse_options((ZeroShotArguments,), argv, DESCRIPTIONS["zero_shot"], prog)
+    args.model = named_or_own(args.model)
     return classify_benchmark(args) if args.benchmark else classify_triplets(args)
 
 

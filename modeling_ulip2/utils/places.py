@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 CONFIG_FILE = "config.json"
 NOWHERE = "no such folder, nor on the hub"
+# Models of the repository, beside the package in a clone and on a Space; an installed package has none of them.
+OWN_MODEL, OWN_TOWER = "checkpoints/ulip2-small", "checkpoints/linear-lit-tower"
+# How the help of an option says that `named_or_own` reads it.
+OWN_DEFAULT = f"default: {OWN_MODEL}, in a clone of the repository"
+_BESIDE_PACKAGE = Path(__file__).resolve().parents[2]
 # As the hub allows them: a name, or an owner and a name.
 _HUB_NAME = re.compile(r"(?!.*(\.\.|--))[\w.-]{1,96}(/[\w.-]{1,96})?")
 
@@ -27,6 +34,35 @@ def is_hub_name(name: str) -> bool:
     """Whether the hub may know it: at most an owner and a name, and nothing that only paths have."""
     looks_local = name.startswith((".", "/", "~", "\\")) or Path(name).is_absolute()
     return not looks_local and _HUB_NAME.fullmatch(name) is not None
+
+
+def named_or_own(name: str | None, option: str = "--model", own: str = OWN_MODEL) -> str:
+    """What an option names or, where it names nothing, the repository's own model; standard error tells of that.
+
+    Args:
+        name: of the model, None where the option was not given.
+        option: as it is written on the command line.
+        own: the model to take: `OWN_MODEL` or `OWN_TOWER`.
+
+    Returns:
+        `name`, or the own model's folder: a relative path within the working directory, else an absolute one.
+
+    Raises:
+        PlaceError: nothing is named, and the repository's models are not here.
+    """
+    if name is not None:
+        return name
+    folder = _BESIDE_PACKAGE / own
+    if not (folder / CONFIG_FILE).is_file():
+        raise PlaceError(
+            f"{option} is missing: name a folder, a model on the hub, or one of `ulip2 releases`. Only a clone of the "
+            f"repository has one to take by default, {own}"
+        )
+    here = Path.cwd()
+    place = os.path.relpath(folder, here) if folder.is_relative_to(here) else str(folder)
+    if os.environ.get("RANK", "0") == "0":  # once, of many processes
+        print(f"No {option} is given: taking {place}, the repository's own.", file=sys.stderr)
+    return place
 
 
 def find_model(name_or_path: str | Path, **hub: Any) -> str:

@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 SHARD_SIZE = 20
 # Seconds between two looks of a page.
 LOOK = 2.0
+# Seconds that the process gets to end in.
+STOP = 10.0
 LINE_ID = "collection-progress"
 
 
@@ -78,7 +80,7 @@ class Growth:
 
     def __init__(self, engine: Engine, folder: Path, command: Sequence[str]) -> None:
         self.engine, self.folder, self._command = engine, folder, list(command)
-        self.text, self.share, self.state = "It begins", None, "building"
+        self.text, self.share, self.state = "Starting", None, "building"
         self._process: subprocess.Popen[str] | None = None
         self._thread = threading.Thread(target=self._follow, name="collection", daemon=True)
 
@@ -91,8 +93,14 @@ class Growth:
 
     def stop(self) -> None:
         """Ends the process; the next start goes on."""
-        if self._process is not None:
-            self._process.kill()
+        if (process := self._process) is None:
+            return
+        assert process.stdin is not None
+        process.stdin.close()  # it sees that
+        try:
+            process.wait(STOP)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
     def _follow(self) -> None:
         try:

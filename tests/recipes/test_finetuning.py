@@ -138,7 +138,14 @@ def test_it_learns_from_scratch_skips_what_is_done_and_goes_on(
     ("changes", "message"),
     [
         ({"methods": ["probing"]}, "probing: known are finetune and linear_probe"),
-        ({"initializations": ["pretrained"], "model_name_or_path": None}, "needs --model_name_or_path"),
+        (
+            {
+                "initializations": ["pretrained"],
+                "model_name_or_path": None,
+                "point_config": ["model_type=ulip2_pointnext"],
+            },
+            "--point_config has no weights",
+        ),
         ({"split_file": None}, "need a --split_file"),
         ({"shots": [9]}, "3 classes have fewer than 9 training clouds"),
         ({"votes": 0}, "--votes at least 1"),

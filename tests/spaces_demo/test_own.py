@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from rooms import own  # noqa: E402
 from rooms.map import PCA, Collection  # noqa: E402
 
 from modeling_ulip2.search.index import ShapeIndex  # noqa: E402
+from modeling_ulip2.utils.scripts import STOPPED  # noqa: E402
 
 COUNT = 7
 FETCH = """
@@ -166,3 +168,32 @@ def test_another_model_begins_anew(clone: Path, world: World, tmp_path: Path, mo
     engine, growth = app.load_own()
     assert growth is not None and len(engine.index) == 2
     assert len(ShapeIndex.open(app.OWN / collect.INDEX)) == 2
+
+
+SLOW_FETCH = """
+import subprocess, sys, tempfile
+
+def main(arguments):
+    with tempfile.TemporaryDirectory(dir={folder!r}) as folder:
+        words = "import time; open({folder!r} + '/child', 'w').close(); time.sleep(600)"
+        subprocess.run([sys.executable, "-c", words])
+"""
+
+
+def test_when_the_demo_stops_so_does_what_it_began(clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(own, "STOP", 120)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    app.FETCH.write_text(SLOW_FETCH.format(folder=str(scratch)))
+    engine, growth = app.load_own()
+    assert growth is not None
+    growth.start()
+    for _ in range(1200):
+        if (scratch / "child").is_file():
+            break
+        time.sleep(0.1)
+    growth.stop()
+    growth.join(60)
+    assert growth._process is not None and growth._process.returncode == STOPPED
+    assert [path.name for path in scratch.iterdir()] == ["child"]  # its own folder is gone
+    assert len(engine.index) == 2
