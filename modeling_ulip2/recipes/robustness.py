@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> dict[str, li
 def load_models(args: RobustnessArguments, names: list[str]) -> tuple[dict[str, Classify], Ulip2FeatureExtractor]:
     """Functions from `point_values` to scores of the classes `names`, by the name of the model."""
     model: Any
-    model, extractor, tower = load_for_evaluation(args.model, args.tower)
+    model, extractor, tower = load_for_evaluation(str(args.model), args.tower)
     class_embeds = class_embeddings(tower.encode_text, names, load_templates(args.templates)).to(
         model.device
     )  # (C, D)

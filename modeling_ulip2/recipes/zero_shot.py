@@ -34,7 +34,7 @@ def classify_benchmark(args: ZeroShotArguments) -> dict[str, Any]:
     held = read_manifest(args.dataset)["benchmark"]
     if held != args.benchmark:
         raise ValueError(f"{args.dataset} holds {held}, not {args.benchmark}")
-    run = BenchmarkRun.of(args.model, args.dataset, args.dataset_config, args.split, args.protocol, args.tower)
+    run = BenchmarkRun.of(str(args.model), args.dataset, args.dataset_config, args.split, args.protocol, args.tower)
     record = evaluate_benchmark(
         run,
         args.output_dir,
@@ -64,7 +64,7 @@ def classify_triplets(args: ZeroShotArguments) -> Evaluation[ZeroShotResult]:
     triplets = select_ids(triplets, [name for name in triplets["id"] if labels.get(name) in names], "labeled")
     targets = torch.tensor([names.index(labels[name]) for name in triplets["id"]])
 
-    model, feature_extractor, tower = load_for_evaluation(args.model, args.tower)
+    model, feature_extractor, tower = load_for_evaluation(str(args.model), args.tower)
     point_embeds = embed_points(model, feature_extractor, triplets, args.batch_size)  # (N, D)
     class_embeds = class_embeddings(tower.encode_text, names, templates)  # (C, D)
     evaluation = evaluate_zero_shot(point_embeds, class_embeds, targets, names, seed=args.seed)
