@@ -6,7 +6,12 @@ Triton's kernels run on the GPU where there is one, else in its interpreter.
 from __future__ import annotations
 
 import importlib.util
+import itertools
+import json
+import os
+import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +40,7 @@ COMPILED = [
     pytest.param("numba", marks=pytest.mark.skipif(DEVICE.type != "cpu", reason="numba is for the CPU")),
     pytest.param("triton", marks=pytest.mark.skipif(not point_ops_triton.runs_on(DEVICE), reason="needs Triton")),
 ]
+KERNELS = ("_sample_in_registers", "_sample_in_memory", "_nearest_kernel", "_ball_kernel")
 RULES = (FPS_POINTBERT, FPS_POINTNEXT, FPS_PPAT, FPS_LOWEST_INDEX)
 
 
@@ -137,6 +143,7 @@ def test_clouds_too_large_for_the_registers(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # the interpreter takes minutes
 @pytest.mark.parametrize("backend", COMPILED)
 @pytest.mark.parametrize(("batch", "points"), [(1, 10_000), (7, 10_000), (1, 12_289), (2, 16_384)])
 def test_clouds_of_full_size(backend: str, batch: int, points: int) -> None:
@@ -196,10 +203,59 @@ def test_plain_torch_where_there_is_nothing_else(device: str, monkeypatch: pytes
             point_ops._kernels(torch.device(device), backend)
 
 
-def test_cuda_takes_triton() -> None:
+def test_cuda_takes_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     if point_ops_triton.triton is None:
         pytest.skip("needs Triton")
+    monkeypatch.setattr(point_ops_triton, "_compiles", lambda device: True)
     assert point_ops._kernels(torch.device("cuda"), "auto") is point_ops_triton.TRITON
+
+
+def test_a_triton_that_does_not_work_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine without a C compiler, or with a GPU that Triton is too new for."""
+
+    def fail(*_: object) -> torch.Tensor:
+        raise RuntimeError("Failed to find C compiler")
+
+    device = torch.device("cuda", 7)
+    monkeypatch.setattr(point_ops_triton, "triton", object())
+    monkeypatch.setattr(point_ops_triton, "inside_ball", fail)
+    monkeypatch.setattr(torch, "zeros", lambda *_, **__: None)
+    point_ops_triton._compiles.cache_clear()
+    with pytest.warns(UserWarning, match="plain torch samples and groups points on cuda:7, .* C compiler"):
+        assert point_ops._kernels(device, "auto") is PLAIN
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it is said once
+        assert point_ops._kernels(device, "auto") is PLAIN
+    with pytest.raises(ValueError, match="backend='triton' needs"):
+        point_ops._kernels(device, "triton")
+    point_ops_triton._compiles.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [["cuda:90"], pytest.param(["cuda:80", "cuda:89", "cuda:100", "cuda:120", "hip:gfx942"], marks=pytest.mark.slow)],
+    ids=" ".join,
+)
+def test_the_kernels_compile_for_gpus_that_are_not_here(targets: list[str], tmp_path: Path) -> None:
+    """What the interpreter does not see: types, and steps that an assembler fuses, which would choose other points."""
+    triton = point_ops_triton.triton
+    if triton is None or not (Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "nvdisasm").exists():
+        pytest.skip("needs Triton with its assembler")
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.models.compile_kernels", *targets],
+        cwd=Path(__file__).parents[2],
+        env=environment | {"TRITON_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    told = [json.loads(line) for line in run.stdout.splitlines()]
+    assert {(row["kernel"], row["target"]) for row in told} == set(itertools.product(KERNELS, targets))
+    for row in told:
+        assert row["fused"] == 0, row
+        if row["constants"].get("BLOCK", 0) < 16_384:
+            assert row.get("spilled", 0) <= 64, row
 
 
 @pytest.mark.parametrize("number", [1e-3, 0.1, 0.25, 1 / 3, 1e-12])
