@@ -1,6 +1,6 @@
 """The field's protocols: recognition of given instances, instance AP, semantic IoU, recall of proposals."""
 
-from .instances import MIN_REGION_SIZE, OVERLAPS, InstanceEvaluation, InstanceResult
+from .instances import MIN_REGION_SIZE, OVERLAPS, InstanceEvaluation, InstanceResult, SceneOverlaps
 from .proposals import RecallEvaluation, RecallResult
 from .recognition import RecognitionEvaluation, given_objects
 from .semantics import SemanticEvaluation, SemanticResult, point_labels
@@ -13,6 +13,7 @@ __all__ = [
     "RecallEvaluation",
     "RecallResult",
     "RecognitionEvaluation",
+    "SceneOverlaps",
     "SemanticEvaluation",
     "SemanticResult",
     "given_objects",

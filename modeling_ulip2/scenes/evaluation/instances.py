@@ -101,6 +101,47 @@ class InstanceResult:
         ]
 
 
+@dataclass(frozen=True)
+class SceneOverlaps:
+    """What masks share with the annotated objects of a scene; of the scene itself nothing is kept.
+
+    Attributes:
+        num_objects: annotated objects, with or without points.
+        ids: (G,) those that have points.
+        truth_sizes, sizes: (G,) and (P,) points of objects and masks.
+        truths, masks, shared: (M,) object (a place in `ids`), mask, and how many points they share.
+        scores: (P,) confidences of the masks.
+    """
+
+    num_objects: int
+    ids: np.ndarray
+    truth_sizes: np.ndarray
+    sizes: np.ndarray
+    truths: np.ndarray
+    masks: np.ndarray
+    shared: np.ndarray
+    scores: np.ndarray
+
+    @classmethod
+    def of(cls, scene: Scene, masks: ObjectMasks) -> SceneOverlaps:
+        """Raises ValueError on a scene without annotation."""
+        truth = scene.objects()
+        shared = shared_points(truth, masks).tocoo()  # (G, P)
+        return cls(
+            len(scene.categories),
+            np.asarray(truth.ids),
+            mask_sizes(truth),
+            mask_sizes(masks),
+            shared.row,
+            shared.col,
+            shared.data,
+            np.asarray(masks.scores, dtype=np.float64),
+        )
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+
 @dataclass
 class InstanceEvaluation:
     """Gathers predictions scene by scene, so that no scene stays in memory, and judges them all at once.
@@ -118,62 +159,57 @@ class InstanceEvaluation:
 
     def add(
         self,
-        scene: Scene,
-        labels: Sequence[int],
-        masks: ObjectMasks,
-        mask_labels: Sequence[int],
-        scores: Sequence[float] | None = None,
+        found: SceneOverlaps,
+        labels: Sequence[int] | np.ndarray,
+        mask_labels: Sequence[int] | np.ndarray,
+        scores: Sequence[float] | np.ndarray | None = None,
         groups: Sequence[bool] | None = None,
     ) -> None:
-        """Adds a scene and the predictions in it.
+        """Adds the predictions in a scene.
 
         Args:
-            scene: annotated.
+            found: `SceneOverlaps.of` the scene and P predictions.
             labels: class of each annotated object, an index into `class_names`; -1: void.
-            masks: P predictions.
             mask_labels: class of each prediction; -1: it is left out.
-            scores: confidence of each prediction; default: that of `masks`.
+            scores: confidence of each prediction; default: that of its mask.
             groups: which annotated objects are several under one annotation; default: none.
 
         Raises:
-            ValueError: lengths that do not agree, a label beyond the classes, a score that is not finite, or a scene
-                without annotation.
+            ValueError: lengths that do not agree, a label beyond the classes, or a score that is not finite.
         """
-        truth = scene.objects()
-        ids = np.asarray(truth.ids)
-        object_labels = _labels(labels, len(scene.categories), len(self.class_names), "labels")
-        own_labels = _labels(mask_labels, len(masks), len(self.class_names), "mask_labels")
-        own_scores = np.asarray(masks.scores if scores is None else scores, dtype=np.float64)
-        if own_scores.shape != (len(masks),) or not np.isfinite(own_scores).all():
-            raise ValueError(f"scores must be {len(masks)} finite numbers, one per mask")
-        is_group = np.zeros(len(scene.categories), bool) if groups is None else np.asarray(groups, dtype=bool)
-        if is_group.shape != (len(scene.categories),):
-            raise ValueError(f"groups must be {len(scene.categories)} truth values, one per annotated object")
-        shared = shared_points(truth, masks).tocoo()  # (G, P)
-        truth_sizes, sizes, truth_labels = mask_sizes(truth), mask_sizes(masks), object_labels[ids]
-        known = truth_labels[shared.row] >= 0
-        void = sizes - np.bincount(shared.col[known], shared.data[known], minlength=len(masks)).astype(np.int64)
-        found = []
+        object_labels = _labels(labels, found.num_objects, len(self.class_names), "labels")
+        own_labels = _labels(mask_labels, len(found), len(self.class_names), "mask_labels")
+        own_scores = np.asarray(found.scores if scores is None else scores, dtype=np.float64)
+        if own_scores.shape != (len(found),) or not np.isfinite(own_scores).all():
+            raise ValueError(f"scores must be {len(found)} finite numbers, one per mask")
+        is_group = np.zeros(found.num_objects, bool) if groups is None else np.asarray(groups, dtype=bool)
+        if is_group.shape != (found.num_objects,):
+            raise ValueError(f"groups must be {found.num_objects} truth values, one per annotated object")
+        truth_labels = object_labels[found.ids]  # (G,)
+        known = truth_labels[found.truths] >= 0
+        in_classes = np.bincount(found.masks[known], found.shared[known], minlength=len(found)).astype(np.int64)
+        void = found.sizes - in_classes
+        matches = []
         for label in range(len(self.class_names)):
             rows = np.flatnonzero(truth_labels == label)
-            columns = np.flatnonzero((own_labels == label) & (sizes >= max(self.min_region_size, 1)))
-            within = np.isin(shared.row, rows) & np.isin(shared.col, columns)
+            columns = np.flatnonzero((own_labels == label) & (found.sizes >= max(self.min_region_size, 1)))
+            within = np.isin(found.truths, rows) & np.isin(found.masks, columns)
             pairs = np.stack(
-                [np.searchsorted(rows, shared.row[within]), np.searchsorted(columns, shared.col[within])], axis=1
+                [np.searchsorted(rows, found.truths[within]), np.searchsorted(columns, found.masks[within])], axis=1
             )  # (M, 2)
             order = np.lexsort((pairs[:, 1], pairs[:, 0]))
-            found.append(
+            matches.append(
                 ClassMatches(
-                    truth_sizes[rows],
-                    is_group[ids[rows]],
-                    sizes[columns],
+                    found.truth_sizes[rows],
+                    is_group[found.ids[rows]],
+                    found.sizes[columns],
                     own_scores[columns],
                     void[columns],
                     pairs[order],
-                    shared.data[within][order],
+                    found.shared[within][order],
                 )
             )
-        self.scenes.append(found)
+        self.scenes.append(matches)
 
     def result(self) -> InstanceResult:
         """Average precision over all scenes that were added."""

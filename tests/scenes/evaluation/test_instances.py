@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from modeling_ulip2.scenes import ObjectMasks, Scene
-from modeling_ulip2.scenes.evaluation import OVERLAPS, InstanceEvaluation
+from modeling_ulip2.scenes.evaluation import OVERLAPS, InstanceEvaluation, SceneOverlaps
 from modeling_ulip2.scenes.evaluation.instances import area_under_curve
 from tests.scenes.evaluation.rooms import masks, room
 
@@ -19,7 +19,7 @@ def judged(scene: Scene, found: ObjectMasks, labels=None, truth=None, classes=("
     """The result for one scene whose objects and predictions are of the first class unless it is said otherwise."""
     evaluation = InstanceEvaluation(classes, options.pop("min_region_size", 100))
     truth = [0] * len(scene.categories) if truth is None else truth
-    evaluation.add(scene, truth, found, [0] * len(found) if labels is None else labels, **options)
+    evaluation.add(SceneOverlaps.of(scene, found), truth, [0] * len(found) if labels is None else labels, **options)
     return evaluation.result()
 
 
@@ -44,7 +44,8 @@ def test_an_overlap_of_one_half_is_not_above_one_half():
 def test_a_mistake_that_is_surer_costs_what_the_convolution_says():
     scene = room(("a", 200), ("a wall", 200))
     evaluation = InstanceEvaluation(["chair", "wall"])
-    evaluation.add(scene, [0, 1], masks(range(200), range(200, 400), scores=[0.8, 0.9]), [0, 0])
+    found = masks(range(200), range(200, 400), scores=[0.8, 0.9])
+    evaluation.add(SceneOverlaps.of(scene, found), [0, 1], [0, 0])
     # precision 0, then 1/2; recall 0, 0, 1: 1 * 0 + 0 * 1/2 + 1/2 * 1/2
     assert evaluation.result().at(0.5)[0] == pytest.approx(0.25)
 
@@ -121,8 +122,8 @@ def test_without_a_single_class_there_is_no_figure():
 
 def test_scenes_share_one_curve():
     evaluation = InstanceEvaluation(["chair"])
-    evaluation.add(room(("a", 200)), [0], masks(range(200), scores=[0.3]), [0])
-    evaluation.add(room(("a", 200), ("b", 200)), [0, -1], masks(range(100), scores=[0.6]), [0])
+    evaluation.add(SceneOverlaps.of(room(("a", 200)), masks(range(200), scores=[0.3])), [0], [0])
+    evaluation.add(SceneOverlaps.of(room(("a", 200), ("b", 200)), masks(range(100), scores=[0.6])), [0, -1], [0])
     # a surer mistake in the other scene: precision 0, 1/2 at recall 0, 1/2
     assert evaluation.result().at(0.5)[0] == pytest.approx(1 / 2 * 1 / 4)
 
@@ -219,7 +220,7 @@ def test_random_scenes_have_the_figures_of_a_second_program(seed):
         scores = rng.choice([0.1, 0.2, 0.3, 0.5, 0.8, 0.9], size=len(found))
         scenes.append((instance, truth, found, labels, scores))
         indices = ObjectMasks([np.flatnonzero(own).astype(np.int32) for own in found])
-        evaluation.add(scene, truth, indices, labels, scores)
+        evaluation.add(SceneOverlaps.of(scene, indices), truth, labels, scores)
     result = evaluation.result()
     for place, overlap in enumerate(result.overlaps):
         np.testing.assert_allclose(result.table[:, place], densely(scenes, 4, overlap, 8), atol=1e-12)
