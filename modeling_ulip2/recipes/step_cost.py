@@ -10,7 +10,6 @@ together as one times their number.
 from __future__ import annotations
 
 import argparse
-import resource
 import sys
 import tempfile
 import time
@@ -35,6 +34,7 @@ from modeling_ulip2.models import modeling_pointbert
 from modeling_ulip2.recipes.pretraining_options import PretrainingModelArguments
 from modeling_ulip2.training.arguments import Ulip2TrainingArguments
 from modeling_ulip2.training.param_groups import decay_parameter_names
+from modeling_ulip2.utils.memory import peak_memory
 
 # Of a step, in the order in which they happen. `encoder` is without the grouping.
 PARTS = ("data", "grouping", "encoder", "gather", "loss", "backward", "optimizer")
@@ -120,9 +120,7 @@ def measure_step(
         parts["encoder"] -= parts["grouping"]
     if device.type == "cuda":
         return StepCost(batch_size, parts, torch.cuda.max_memory_allocated(device), torch.cuda.get_device_name(device))
-    # kilobytes on Linux, bytes on macOS
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return StepCost(batch_size, parts, peak, f"CPU, {torch.get_num_threads()} thread(s)")
+    return StepCost(batch_size, parts, peak_memory(), f"CPU, {torch.get_num_threads()} thread(s)")
 
 
 class _Clock:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from modeling_ulip2.building.stages.base import Batch, Row, Stage, to_batch, to_rows
 from modeling_ulip2.data.schema import FEATURES_CONFIG, TRIPLETS_CONFIG, features_features, triplet_features
 from modeling_ulip2.data.shards import shard_path
+from modeling_ulip2.utils.memory import peak_memory
 from modeling_ulip2.utils.parquet import write_parquet
 
 if TYPE_CHECKING:
@@ -175,15 +175,7 @@ def _write(
         if row["error"] is not None
     ]
     warnings = [{"id": row["id"], "message": message} for row in good for message in row["warnings"]]
-    return ShardResult(shard, record, errors, warnings, memory=_peak_memory())
-
-
-def _peak_memory() -> int:
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return ShardResult(shard, record, errors, warnings, memory=peak_memory())
 
 
 def _schema(plan: ShardPlan, config: str, row: Row) -> Features:

@@ -271,6 +271,38 @@ def description_sheet(path: str | Path, shapes: Sequence[Described], title: str 
     return _save(canvas, path)
 
 
+@dataclass(frozen=True)
+class Panel:
+    """A picture (H, W, 3) uint8 or PIL and what is written above it."""
+
+    image: Image.Image | np.ndarray
+    title: str
+
+
+def panel_sheet(path: str | Path, rows: Sequence[Sequence[Panel]], legend: Mapping[str, Sequence[float]]) -> Path:
+    """Large pictures side by side, row by row, above a legend of colors, each three numbers in [0, 1]."""
+    if not rows or not all(rows):
+        raise ValueError("a sheet needs at least one row, and a picture in each")
+    tile, gap, head, line, per_line = 4.2, 0.15, 0.35, 0.24, 8
+    columns = max(len(row) for row in rows)
+    foot = 0.15 + line * -(-len(legend) // per_line)
+    width, height = gap + columns * (tile + gap), len(rows) * (tile + head) + foot
+    canvas = _canvas(width, height)
+    for number, row in enumerate(rows):
+        for column, panel in enumerate(row):
+            left, top = gap + column * (tile + gap), number * (tile + head) + head
+            _image(
+                canvas.add_axes((left / width, 1 - (top + tile) / height, tile / width, tile / height)), panel.image
+            )
+            _text(canvas, left / width, 1 - (top - 0.14) / height, panel.title, size=9.5, va="center")
+    for place, (name, color) in enumerate(legend.items()):
+        x = gap + place % per_line * (width - 2 * gap) / per_line
+        y = foot - 0.1 - line * (place // per_line + 0.5)
+        canvas.text(x / width, y / height, "■", fontsize=11, color=tuple(color), fontfamily=FONT, va="center")
+        _text(canvas, (x + 0.17) / width, y / height, textwrap.shorten(name, 16, placeholder="…"), 7.5, va="center")
+    return _save(canvas, path)
+
+
 def _series(log_history: Sequence[Mapping[str, Any]]) -> tuple[Curves, Curves]:
     """Losses and accuracies of a log: name -> [(step, value), ...]."""
     curves: Curves = {}

@@ -15,12 +15,14 @@ from modeling_ulip2.evaluation.reports.figures import (
     WRONG,
     CurvePanel,
     Hit,
+    Panel,
     _curve_name,
     _order_by_similarity,
     _series,
     confusion_matrix,
     description_sheet,
     loss_curves,
+    panel_sheet,
     retrieval_sheet,
     robustness_curves,
 )
@@ -64,6 +66,22 @@ def test_an_empty_sheet_is_an_error(tmp_path: Path):
         description_sheet(tmp_path / "x.png", [])
     with pytest.raises(ValueError, match="no loss"):
         loss_curves(tmp_path / "x.png", [{"step": 1, "learning_rate": 1e-3}])
+
+
+def test_panels_stand_side_by_side_above_a_legend(tmp_path: Path):
+    row = [Panel(picture((200, 30, 30)), "predicted"), Panel(picture((30, 30, 200)), "truth")]
+    legend = {f"name {place}": (0.0, 0.6, 0.0) for place in range(9)}
+    two, one = (
+        pixels(panel_sheet(tmp_path / "2.png", [row, row], legend)),
+        pixels(panel_sheet(tmp_path / "1.png", [row[:1]], {})),
+    )
+    assert two.shape[0] > 1.7 * one.shape[0] and two.shape[1] > 1.7 * one.shape[1]
+    red, blue, green = ((two == color).all(axis=-1) for color in ([200, 30, 30], [30, 30, 200], [0, 153, 0]))
+    assert red.mean() > 0.3 and blue.mean() > 0.3 and 0 < green.mean() < 0.02
+    assert np.nonzero(red)[1].max() < np.nonzero(blue)[1].min()
+    assert np.nonzero(green)[0].min() > np.nonzero(red)[0].max()
+    with pytest.raises(ValueError, match="one row"):
+        panel_sheet(tmp_path / "x.png", [[]], {})
 
 
 @pytest.mark.parametrize("num_classes", [2, 45, 120])
