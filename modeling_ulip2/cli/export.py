@@ -36,5 +36,8 @@ def run(options: argparse.Namespace) -> int:
 
     export = export_folder(options.folder, options.format, quantize=options.quantize)
     rows = [("written", f"{file} ({file.stat().st_size / 1e6:.1f} MB)") for file in export.files]
-    print_rows([*rows, ("deviation", f"{export.deviation:.1e} from the model, relative, on random clouds")])
+    rows.append(("deviation", f"{export.deviation:.1e} from the model, relative, on random clouds"))
+    if export.quantized_deviation is not None:
+        rows.append(("of int8", f"{export.quantized_deviation:.1e}"))
+    print_rows(rows)
     return DONE

@@ -18,10 +18,11 @@ TORCH_FILE = "model.pt2"
 
 @dataclass(frozen=True)
 class Export:
-    """What an export wrote: files, and the largest relative deviation from the model."""
+    """What an export wrote: files, and the largest relative deviations from the model, of int8 by itself."""
 
     files: tuple[Path, ...]
     deviation: float
+    quantized_deviation: float | None = None
 
 
 def export_folder(folder: str | Path, format: str, model: Any = None, quantize: bool = False) -> Export:
@@ -47,19 +48,20 @@ def export_folder(folder: str | Path, format: str, model: Any = None, quantize: 
     folder = Path(folder)
     if model is None:
         model = _load(folder)
+    quantized = None
     target = folder / (ONNX_FOLDER if format == "onnx" else TORCH_FOLDER)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=folder) as scratch:
         if format == "onnx":
             deviation = export_onnx(model, Path(scratch, ONNX_FILE))
             if quantize:
-                quantize_onnx(Path(scratch, ONNX_FILE), Path(scratch, QUANTIZED_FILE))
+                quantized = quantize_onnx(Path(scratch, ONNX_FILE), Path(scratch, QUANTIZED_FILE), model)
         else:
             deviation = export_torch(model, Path(scratch, TORCH_FILE))
         target.mkdir(exist_ok=True)
         # a file of weights comes before the graph that names it
         made = sorted(Path(scratch).iterdir(), key=lambda file: file.suffix == ".onnx")
         files = tuple(file.replace(target / file.name) for file in made)
-    return Export(files, deviation)
+    return Export(files, deviation, quantized)
 
 
 def _load(folder: Path) -> Any:

@@ -51,6 +51,7 @@ def test_onnx_chooses_the_same_points(model_type: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     model = make_model(model_type)
     assert export_onnx(model, tmp_path / "model.onnx") < 1e-5
+    assert str(Path.cwd()).encode() not in (tmp_path / "model.onnx").read_bytes()
     session = make_session(tmp_path / "model.onnx")
     assert session.get_inputs()[0].shape[:2] == ["batch", "points"]
     for size in SIZES:
@@ -69,7 +70,8 @@ def test_the_embedder_runs_an_exported_folder(folder: Path, capsys: pytest.Captu
     with pytest.raises(FileNotFoundError, match="ulip2 export .* --format onnx"):
         Ulip2Embedder.from_pretrained(folder, backend="onnx")
     assert main(["export", str(folder), "--format", "onnx", "--quantize"]) == 0
-    assert "model_quantized.onnx" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "model_quantized.onnx" in told and "of int8" in told
     assert {file.name for file in (folder / "onnx").iterdir()} == {"model.onnx", "model_quantized.onnx"}
     shapes = [np.random.default_rng(seed).normal(size=(200, 6)).clip(0, 1) for seed in range(3)]
     expected = Ulip2Embedder.from_pretrained(folder).embed_shapes(shapes)
