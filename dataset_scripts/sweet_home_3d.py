@@ -27,8 +27,9 @@ from tqdm import tqdm
 
 from modeling_ulip2.building.sources.debian import (
     PackageError,
-    cache_folder,
-    download_package,
+    add_package_arguments,
+    copy_member,
+    find_package,
     open_package,
     safe_member_path,
 )
@@ -132,12 +133,8 @@ def read_libraries(package: Path, scratch: Path, *, any_version: bool) -> Iterat
             path = safe_member_path(member.name.removeprefix("./") or ".") if member.isfile() else None
             if path is None or path.parent.as_posix() != LIBRARY_FOLDER or path.stem not in LIBRARIES:
                 continue
-            content = archive.extractfile(member)
-            assert content is not None  # isfile() was checked
             copy = scratch / path.name
-            with copy.open("wb") as file:
-                while chunk := content.read(1 << 20):
-                    file.write(chunk)
+            copy_member(archive, member, copy)
             if not known and sha256_of(copy) != LIBRARIES[path.stem].sha256:
                 raise PackageError(
                     f"{package} is not {PACKAGE} {VERSION}: neither its SHA-256 nor that of its {path.name} is the "
@@ -171,27 +168,14 @@ def unpack_library(name: str, library: zipfile.ZipFile, output: Path) -> list[di
     return rows
 
 
-def find_package(package: Path | None) -> Path:
-    """The package given, else the cached one, else a fresh download."""
-    if package is not None:
-        if not package.is_file():
-            raise PackageError(f"there is no file {package} (--package)")
-        return package
-    if cached := sorted(cache_folder().glob(f"{PACKAGE}_*.deb")):
-        return cached[-1]
-    print(f"Downloading {PACKAGE} with apt-get (120 MB).", flush=True)
-    return download_package(PACKAGE, cache_folder())
-
-
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder for the meshes and objects.csv")
-    parser.add_argument("--package", type=Path, help="a downloaded .deb, instead of fetching one with apt-get")
-    parser.add_argument("--any-version", action="store_true", help=f"accept another build than {PACKAGE} {VERSION}")
+    add_package_arguments(parser, PACKAGE, VERSION)
     args = parser.parse_args(arguments)
     try:
         args.output.mkdir(parents=True, exist_ok=True)
-        package = find_package(args.package)
+        package = find_package(PACKAGE, args.package, "120 MB")
         rows: list[dict[str, str]] = []
         with tempfile.TemporaryDirectory(prefix=".unpack-", dir=args.output) as scratch:
             for name, library in read_libraries(package, Path(scratch), any_version=args.any_version):

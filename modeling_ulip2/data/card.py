@@ -56,21 +56,23 @@ def add_features_to_card(path: Path, dim: int, *, depth: bool, count: int, size:
     card = RepoCard.load(path, ignore_metadata_errors=True) if path.is_file() else RepoCard("---\n{}\n---\n")
     kept = [entry for entry in card.data.get("configs") or [] if entry["config_name"] != FEATURES_CONFIG]
     if not kept:
-        kept = [_config(TRIPLETS_CONFIG)]
-    card.data["configs"] = [*kept, _config(FEATURES_CONFIG)]
-    info = _info(FEATURES_CONFIG, features_features(dim, depth=depth), count, size, data_size)
+        kept = [config_entry(TRIPLETS_CONFIG, default=True)]
+    card.data["configs"] = [*kept, config_entry(FEATURES_CONFIG, default=False)]
+    info = config_info(FEATURES_CONFIG, features_features(dim, depth=depth), count, size, data_size)
     infos = DatasetInfosDict.from_dataset_card_data(card.data)
     infos[FEATURES_CONFIG] = info
     infos.to_dataset_card_data(card.data)
     write_text(path, str(card))
 
 
-def _config(name: str) -> dict[str, Any]:
-    default = {"default": True} if name == TRIPLETS_CONFIG else {}
-    return {"config_name": name, "data_files": [{"split": "train", "path": f"{name}/train-*.parquet"}], **default}
+def config_entry(name: str, default: bool) -> dict[str, Any]:
+    """A card's entry for a config whose files lie in the folder of its name; `load_dataset` takes the default one."""
+    chosen = {"default": True} if default else {}
+    return {"config_name": name, "data_files": [{"split": "train", "path": f"{name}/train-*.parquet"}], **chosen}
 
 
-def _info(name: str, features: Features, count: int, size: int, data_size: int) -> DatasetInfo:
+def config_info(name: str, features: Features, count: int, size: int, data_size: int) -> DatasetInfo:
+    """What a card says of a config's columns, rows, bytes of files and bytes in memory."""
     return DatasetInfo(
         config_name=name,
         features=features,
@@ -97,11 +99,11 @@ def _metadata(title: str, settings: Mapping[str, Any], stages: Mapping[str, Any]
         task_categories=["zero-shot-classification", "feature-extraction"],
         tags=["3d", "point-cloud", "ulip-2", "multimodal"],
         size_categories=next((name for limit, name in SIZES if count < limit), "n>1T"),
-        configs=[_config(config) for config in schemas],
+        configs=[config_entry(config, default=config == TRIPLETS_CONFIG) for config in schemas],
     )
     sizes, data_sizes = totals.get("bytes", {}), totals.get("data_bytes", {})
     infos = {
-        config: _info(config, features, count, sizes.get(config, 0), data_sizes.get(config, 0))
+        config: config_info(config, features, count, sizes.get(config, 0), data_sizes.get(config, 0))
         for config, features in schemas.items()
     }
     DatasetInfosDict(infos).to_dataset_card_data(data)

@@ -33,7 +33,7 @@ def read_npy(path: str | Path, *, max_bytes: int = MAX_PICKLE_BYTES) -> Any:
 
 def load_npy_content(stream: IO[bytes], size: int, **options: Any) -> Any:
     """As `read_npy`, from a seekable stream over `size` bytes; `options` are those of `load_npy`."""
-    shape, dtype = read_npy_header(stream, "it")
+    shape, _, dtype = read_npy_header(stream, "it")
     if not dtype.hasobject:
         return load_npy(stream, size, "it", **options)
     if dtype != np.dtype(object):
@@ -58,7 +58,7 @@ def load_npy(
         records: whether its elements may be records of numbers.
     """
     stream.seek(0)
-    shape, dtype = read_npy_header(stream, what)
+    shape, _, dtype = read_npy_header(stream, what)
     fields = [dtype[name] for name in dtype.names] if records and dtype.names else [dtype]
     if any(field.kind not in "fiu" for field in fields):
         raise MeshError("unsupported", f"{what} holds {dtype}, not numbers; pickled objects are never opened")
@@ -73,12 +73,12 @@ def load_npy(
     return np.load(stream, allow_pickle=False)
 
 
-def read_npy_header(stream: IO[bytes], what: str) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of the array that follows."""
+def read_npy_header(stream: IO[bytes], what: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether its first index runs fastest (Fortran's order), and type of the array that follows."""
     try:
         version = np.lib.format.read_magic(stream)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(stream)
+        shape, fortran, dtype = read_header(stream)
     except Exception as error:  # NumPy evaluates the header as Python, which fails in many ways
         raise MeshError("corrupt", f"{what} has no readable npy header ({error})") from None
-    return shape, dtype
+    return shape, fortran, dtype

@@ -86,7 +86,7 @@ def vertex_uv(vertex: PlyElement) -> np.ndarray | None:
     return None
 
 
-def _index_column(element: PlyElement) -> tuple[np.ndarray, np.ndarray] | None:
+def polygon_corners(element: PlyElement) -> tuple[np.ndarray, np.ndarray] | None:
     """The corners of a table's rows and their numbers: a list under one of the usual names, or its only one of whole
     numbers."""
     lists = {name: column for name, column in element.columns.items() if isinstance(column, tuple)}
@@ -104,7 +104,7 @@ def _faces(
     """((F, 3) vertex indices, (F, 3) positions among the corners), and (F,) the row of the face table."""
     for table in _TABLES:
         element = file.elements.get(table)
-        column = _index_column(element) if element is not None else None
+        column = polygon_corners(element) if element is not None else None
         if column is None or element is None or element.count == 0:
             continue
         values, lengths = column[0].astype(np.int64), column[1]
@@ -196,7 +196,7 @@ def _corner_uv(face: PlyElement | None, polygon: np.ndarray | None, corners: np.
     column = face.columns.get("texcoord") if face is not None else None
     if polygon is None or face is None or not isinstance(column, tuple):
         return None
-    indices = _index_column(face)
+    indices = polygon_corners(face)
     assert indices is not None  # they made the triangles
     sizes = indices[1]
     values, counts = column

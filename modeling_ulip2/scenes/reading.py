@@ -16,6 +16,7 @@ from modeling_ulip2.geometry.sampling import sample_surface
 from modeling_ulip2.geometry.shapes import SHAPE_SUFFIXES
 
 from .schema import Scene
+from .sources.published import read_published
 
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "in": 0.0254, "ft": 0.3048}
 AUTO_UNIT = "auto"
@@ -47,39 +48,45 @@ def read_scene(
     up_axis: str = "auto",
     unit: str = "auto",
     *,
+    labels: str | None = None,
     density: float = DENSITY,
     max_points: int = MAX_POINTS,
     max_bytes: int = MAX_BYTES,
     seed: int = 0,
 ) -> Scene:
-    """Reads a scan, which is any file that `read_cloud` or `read_mesh` reads.
+    """Reads a scan: any file that `read_cloud` or `read_mesh` reads, or the folder of a published scene.
 
     A scan's mesh gives its vertices. A mesh of large triangles, such as a modeled room, gives points sampled from its
     surface, `density` of them per square meter. Points that are NaN are left out with a warning.
 
     Args:
-        path: the file; its suffix names the format.
+        path: the file; its suffix names the format. Or a folder of ScanNet, ScanNet++, Replica or S3DIS, whose layout
+            says what is up, which unit it is, and which objects there are; see `sources.published`.
         up_axis: what points up in the file: "y", "z", "-z" or "x". "auto": the axis that the format fixes (glTF: y,
             LAS: z); elsewhere the one of y and z along which the scan is clearly shorter, as rooms are wider than
             high; elsewhere z, as scanners write. All but the first is an assumption, said in `Scene.warnings`.
         unit: of the file's coordinates, one of `UNITS`. "auto": meters in LAS files and up to a height of 40,
             centimeters up to 1200, millimeters above; an assumption where it is not meters.
+        labels: for ScanNet, the benchmark whose names objects get, "scannet20" or "scannet200"; None for raw labels.
         density: points per square meter of sampled surfaces.
         max_points, max_bytes: refused beyond, before memory is taken for them.
         seed: of sampled points.
 
     Returns:
-        A scene called like the file, without annotation. Coordinates far from the origin, for which float32 is too
-        coarse, are moved there by whole meters; a warning says by how much.
+        A scene called like the file; only published scenes have an annotation. Coordinates far from the origin, for
+        which float32 is too coarse, are moved there by whole meters; a warning says by how much.
 
     Raises:
         MeshError: the file cannot be used; the message says what to do.
+        LayoutError: the folder is of no published layout, or its files do not belong together.
         ValueError: an `up_axis` or `unit` that is none.
     """
     path = Path(path)
     up = resolve_up_axis(path, up_axis)
     if unit != AUTO_UNIT and unit not in UNITS:
         raise ValueError(f"unit is {unit!r}; one of {', '.join(map(repr, (AUTO_UNIT, *UNITS)))}")
+    if path.is_dir():
+        return read_published(path, labels)
     suffix = path.suffix.lower()
     if suffix not in SHAPE_SUFFIXES:
         raise MeshError("unsupported", f"{suffix or 'no suffix'} is none of {', '.join(SHAPE_SUFFIXES)}", path)

@@ -9,6 +9,7 @@ import pytest
 import sweet_home_3d
 from sweet_home_3d import LIBRARIES, main, read_catalog
 
+from modeling_ulip2.building.sources import debian
 from modeling_ulip2.data.objects import list_objects
 
 from .packages import write_package
@@ -139,7 +140,7 @@ def test_a_package_is_fetched_once_and_kept(package, tmp_path, monkeypatch):
         folder.mkdir(parents=True)
         return package.rename(folder / "sweethome3d-furniture_1.8-1_all.deb")
 
-    monkeypatch.setattr(sweet_home_3d, "download_package", download)
+    monkeypatch.setattr(debian, "download_package", download)
     for _ in range(2):
         main(["--output", str(tmp_path / "out")])
     assert fetched == ["sweethome3d-furniture"]

@@ -5,6 +5,7 @@ A `.deb` is an `ar` archive whose member `data.tar.*` holds the files.
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -27,6 +28,33 @@ class PackageError(RuntimeError):
 def cache_folder() -> Path:
     """Where downloads are kept: `$XDG_CACHE_HOME/modeling-ulip2`, by default `~/.cache/modeling-ulip2`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modeling-ulip2"
+
+
+def find_package(package: str, given: Path | None, size: str) -> Path:
+    """The file given, else the cached one, else a fresh download.
+
+    Args:
+        package: its name.
+        given: what `--package` says.
+        size: told before a download, such as "120 MB".
+
+    Raises:
+        PackageError: the file given does not exist; see also `download_package`.
+    """
+    if given is not None:
+        if not given.is_file():
+            raise PackageError(f"there is no file {given} (--package)")
+        return given
+    if cached := sorted(cache_folder().glob(f"{package}_*.deb")):
+        return cached[-1]
+    print(f"Downloading {package} with apt-get ({size}).", flush=True)
+    return download_package(package, cache_folder())
+
+
+def add_package_arguments(parser: argparse.ArgumentParser, package: str, version: str) -> None:
+    """The options `--package` and `--any-version` of a script that reads a package."""
+    parser.add_argument("--package", type=Path, help="a downloaded .deb, instead of fetching one with apt-get")
+    parser.add_argument("--any-version", action="store_true", help=f"accept another build than {package} {version}")
 
 
 def download_package(package: str, folder: Path) -> Path:
@@ -167,6 +195,14 @@ def _dpkg_stream(path: Path) -> Iterator[IO[bytes]]:
         process.wait()
         process.stdout.close()
         process.stderr.close()
+
+
+def copy_member(archive: tarfile.TarFile, member: tarfile.TarInfo, copy: Path) -> None:
+    """Writes a file of an open package to `copy`: a zip file among them cannot be read as a stream."""
+    content = archive.extractfile(member)
+    assert content is not None, "the member is no file"
+    with copy.open("wb") as file:
+        shutil.copyfileobj(content, file, 1 << 20)
 
 
 def safe_member_path(name: str) -> PurePosixPath:

@@ -31,16 +31,14 @@ def scan_complete(scene: SceneMesh, density: float, seed: int = 0, max_points: i
     count = max(1, round(float(scene.mesh.face_areas().sum()) * density))
     if count > max_points:
         raise ValueError(
-            f"{scene.id} has {count / density:,.0f} square meters of surface, {count:,} points at {density:g} per square "
-            f"meter; at most {max_points:,}: scan it less densely"
+            f"{scene.id} has {count / density:,.0f} square meters of surface, {count:,} points at {density:g} per "
+            f"square meter; at most {max_points:,}: scan it less densely"
         )
     sample = sample_surface(scene.mesh, count, seed)
     return as_scene(scene, sample.xyz.astype(np.float32), sample.rgb, sample.normals, scene.face_object[sample.face])
 
 
-def as_scene(
-    scene: SceneMesh, xyz: np.ndarray, rgb: np.ndarray, normals: np.ndarray, instance: np.ndarray
-) -> Scene:
+def as_scene(scene: SceneMesh, xyz: np.ndarray, rgb: np.ndarray, normals: np.ndarray, instance: np.ndarray) -> Scene:
     """Points of a building as a scene with its objects; see `Scene`."""
     return Scene(
         id=scene.id,

@@ -167,7 +167,9 @@ class _Seen:
         walk = self._walk
         rays = self._rays @ rotation.T
         hits = self._caster.cast(np.broadcast_to(place, rays.shape), rays, walk.max_range * self._per_depth.max())
-        noise = self._rng.standard_normal(len(rays))  # for every pixel, so that the rest does not depend on what is met
+        noise = self._rng.standard_normal(
+            len(rays)
+        )  # for every pixel, so that the rest does not depend on what is met
         depth = hits.distance / self._per_depth
         normals = self._normals[hits.face]
         facing = (normals * rays).sum(axis=1)  # the cosine, negative in front

@@ -80,10 +80,10 @@ class _Builder:
             if room.floor_visible:
                 base = 0.0 if room.level is None else room.level.elevation
                 for part in polygons(floor_area(home, room)):
-                    outline = np.asarray(part.exterior.coords)[:-1, :2]
-                    top = float(ceiling_elevations(home, room, walls, outline).max())
+                    corners = np.asarray(part.exterior.coords)[:-1, :2]
+                    top = float(ceiling_elevations(home, room, walls, corners).max())
                     holes = [np.asarray(ring.coords)[:-1, :2] * _METERS for ring in part.interiors]
-                    floors.append(Floor(room.name, outline * _METERS, holes, base * _METERS, top * _METERS))
+                    floors.append(Floor(room.name, corners * _METERS, holes, base * _METERS, top * _METERS))
         self._add_pieces(ModelReader(self.contents, scratch))
         mesh, face_object = self.surfaces.mesh()
         if mesh.num_faces > MAX_FACES:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from modeling_ulip2.geometry.colors import srgb_to_linear
-from modeling_ulip2.geometry.mesh import Material
+from modeling_ulip2.geometry.mesh import AlphaMode, Material
 
 from .home import Paint, Piece
 from .models import Model
@@ -53,7 +53,9 @@ def sized(piece: Piece, model: Model) -> np.ndarray:
     vertices = model.mesh.vertices - (low + high) / 2
     if piece.rotation is not None:
         vertices = vertices @ piece.rotation.T
-        corners = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)]) * (high - low) - (high - low) / 2
+        corners = (
+            np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)]) * (high - low) - (high - low) / 2
+        )
         # a model's box, where lights that are not shown reach beyond its surfaces; else its surfaces' own
         reach = vertices if np.allclose(model.bounds, model.mesh.bounds) else corners @ piece.rotation.T
         low, high = reach.min(axis=0), reach.max(axis=0)
@@ -106,7 +108,7 @@ def _colored(material: Material, color: tuple[float, float, float]) -> Material:
     """A material in another color, as transparent as before."""
     opacity = float(material.base_color[3])
     base = np.array([*srgb_to_linear(np.array(color)), opacity], dtype=np.float32)
-    mode = "BLEND" if opacity < 1 else "OPAQUE"
+    mode: AlphaMode = "BLEND" if opacity < 1 else "OPAQUE"
     return replace(material, base_color=base, texture=None, alpha_mode=mode, emission_texture=None)
 
 

@@ -131,7 +131,9 @@ def footprint(piece: Piece, depth: float | None = None, size: tuple[float, float
 def place(points: np.ndarray, piece: Piece) -> np.ndarray:
     """Points (N, 2) of a piece's own plan, from its middle, in the home's plan."""
     cosine, sine = math.cos(piece.angle), math.sin(piece.angle)
-    turned = np.stack([cosine * points[:, 0] - sine * points[:, 1], sine * points[:, 0] + cosine * points[:, 1]], axis=1)
+    turned = np.stack(
+        [cosine * points[:, 0] - sine * points[:, 1], sine * points[:, 0] + cosine * points[:, 1]], axis=1
+    )
     return turned + [piece.x, piece.y]
 
 

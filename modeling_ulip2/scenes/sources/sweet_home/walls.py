@@ -116,9 +116,7 @@ def _cut(wall: Wall, outline: Outline, bottom: float, top: float, piece: Piece) 
     if parallel and piece.opening.both_sides:
         depth += 4 * wall.thickness
     taken = Polygon(footprint(piece, depth))
-    reaches = {
-        name: _reach(line, taken) for name, line in (("left", outline.left), ("right", outline.right))
-    }
+    reaches = {name: _reach(line, taken) for name, line in (("left", outline.left), ("right", outline.right))}
     if all(end - start < _SLIVER for start, end in reaches.values()):
         return None
     if not parallel:  # it pokes into a wall that it does not belong to: cut only where it goes through
@@ -175,7 +173,9 @@ def _add_board(
         return
     stations = _stations(line)
     directions = np.diff(line, axis=0) / np.maximum(np.linalg.norm(np.diff(line, axis=0), axis=1, keepdims=True), 1e-9)
-    away = np.stack([directions[:, 1], -directions[:, 0]], axis=1) * (thickness if outwards else -thickness)  # (N-1, 2)
+    away = np.stack([directions[:, 1], -directions[:, 0]], axis=1) * (
+        thickness if outwards else -thickness
+    )  # (N-1, 2)
     for index, (start, end) in enumerate(zip(stations, stations[1:], strict=False)):
         for part in polygons(band.intersection(box(start, -1e7, end, 1e7))):
             points, triangles = triangulate(part)
@@ -185,7 +185,9 @@ def _add_board(
             left, low, right, high = part.bounds
             ends = _at(line, np.array([left, right]))
             front = ends + away[index]
-            surfaces.quad(_lift(ends[0], high), _lift(ends[1], high), _lift(front[1], high), _lift(front[0], high), paint)
+            surfaces.quad(
+                _lift(ends[0], high), _lift(ends[1], high), _lift(front[1], high), _lift(front[0], high), paint
+            )
             for number in (0, 1):
                 surfaces.quad(
                     _lift(ends[number], low), _lift(front[number], low), _lift(front[number], high),
@@ -218,7 +220,8 @@ def _add_reveals(
                 pair = np.stack([a, b])  # (2, 2)
                 elevations = cut.low + pair[:, 1] * (cut.high - cut.low)
                 ends = {
-                    name: _at(sides[name], start + pair[:, 0] * (end - start)) for name, (start, end) in reached.items()
+                    name: _at(sides[name], start + pair[:, 0] * (end - start))
+                    for name, (start, end) in reached.items()
                 }
                 middle = (ends["left"] + ends["right"]) / 2
                 for name in ("left", "right"):

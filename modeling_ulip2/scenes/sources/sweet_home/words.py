@@ -73,8 +73,6 @@ _NAMES = {
     OTHER: ["box", "border", "cylinder", "pole", "triangle"],
 }  # fmt: skip
 _WORD_OF = {name: word for word, names in _NAMES.items() for name in names}
-# Longest first, so that "coffee table" is found before "table".
-_BY_LENGTH = sorted(_WORD_OF, key=len, reverse=True)
 # Names under which plain bodies are parts of a group rather than things.
 _PARTS = {*_NAMES[OTHER], "beam", "roof part", "slope", "top", ""}
 _BODIES = {"eTeks#texturableBox", "eTeks#texturableCylinder", "eTeks#texturableTriangle"}
@@ -89,8 +87,11 @@ def word_of(name: str, door_or_window: bool = False) -> str:
     plain = " ".join(name.lower().split())
     if plain in _WORD_OF:
         return _WORD_OF[plain]
-    inside = [(match.end(), len(known), known) for known in _BY_LENGTH
-              if (match := re.search(rf"(?<![a-z]){re.escape(known)}s?(?![a-z])", plain)) and known not in _PARTS]  # fmt: skip
+    inside = [
+        (match.end(), len(known), known)
+        for known in _WORD_OF.keys() - _PARTS
+        if (match := re.search(rf"(?<![a-z]){re.escape(known)}s?(?![a-z])", plain))
+    ]
     if inside:
         return _WORD_OF[max(inside)[2]]
     return plain if plain and not door_or_window else OTHER
