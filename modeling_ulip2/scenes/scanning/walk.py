@@ -22,6 +22,8 @@ _BODY = (0.4, 0.9, 1.5)
 _AROUND = 16
 # Candidates for a place lie this far apart.
 _GRID = 0.25
+# Numbers of voxels and directions fit into 64 bits.
+_MOST_VOXELS = 2.0**60
 # What lies on the floor under a standing person is at most this thick.
 _UNDERFOOT = 0.05
 
@@ -41,7 +43,8 @@ class Walk:
         steepest: angle between the ray and the surface's normal beyond which it measures nothing.
         noise: of a depth z, as its standard deviation a + b (z - 0.4)^2: by default Kinect's axial noise (Nguyen,
             Izadi and Lovell, 3DIMPVT 2012, eq. 1).
-        voxel: one point is kept of each cube of this size, that of the smallest depth.
+        voxel: of the surfaces in each cube of this size, one point is kept for each of six directions that they face:
+            the one that was seen from nearest, as scans are fused. So noise spreads points, and does not add any.
     """
 
     eye_height: float = 1.5
@@ -139,12 +142,18 @@ def _is_free(eyes: np.ndarray, eye: float, caster: RayCaster) -> np.ndarray:
 
 
 class _Seen:
-    """The points that were seen so far, one for each voxel."""
+    """The points that were seen so far, one for each voxel and direction."""
 
     def __init__(self, scene: SceneMesh, caster: RayCaster, walk: Walk, rng: np.random.Generator) -> None:
         self._mesh, self._walk, self._rng = scene, walk, rng
         self._caster = caster
         self._parts: list[tuple[np.ndarray, ...]] = []
+        # The grid's planes keep off those of walls and floors, which lie at round numbers of centimeters: a surface in
+        # such a plane would fall into voxels on both of its sides.
+        low, high = scene.mesh.bounds + [[-1.382 * walk.voxel], [walk.voxel]]
+        self._low, self._spans = low, np.ceil((high - low) / walk.voxel).astype(np.int64) + 1
+        if float(np.prod(self._spans.astype(np.float64))) > _MOST_VOXELS:
+            raise ValueError(f"{scene.id} is too large for voxels of {walk.voxel} m; choose larger ones")
         across = np.tan(np.radians(walk.fov) / 2)
         x = ((np.arange(walk.width) + 0.5) / walk.width * 2 - 1) * across
         y = (1 - (np.arange(walk.height) + 0.5) / walk.height * 2) * across * walk.height / walk.width
@@ -178,20 +187,26 @@ class _Seen:
         sigma = walk.noise[0] + walk.noise[1] * (depth - 0.4) ** 2
         measured = np.maximum(depth + noise[kept] * sigma, 0.0) * self._per_depth[kept]
         xyz = place + rays[kept] * measured[:, None]
-        normals = normals[kept] * -np.sign(facing)[:, None]
-        self._parts.append(
-            _thinned(walk.voxel, depth, xyz, normals.astype(np.float32), hits.face[kept], hits.barycentric[kept])
-        )
+        normals = (normals[kept] * -np.sign(facing)[:, None]).astype(np.float32)
+        cells = self._cells(place + rays[kept] * hits.distance[kept, None], normals)
+        self._parts.append(_nearest(cells, depth, xyz, normals, hits.face[kept], hits.barycentric[kept]))
         if len(self._parts) > walk.views:
             self._gather()
 
+    def _cells(self, exact: np.ndarray, normals: np.ndarray) -> np.ndarray:
+        """(P,) int64 number of the voxel that a surface lies in, and of the direction that it faces there."""
+        cells = np.floor((exact - self._low) / self._walk.voxel).astype(np.int64)
+        axis = np.abs(normals).argmax(axis=1)
+        side = 2 * axis + (np.take_along_axis(normals, axis[:, None], axis=1)[:, 0] > 0)
+        return ((cells[:, 0] * self._spans[1] + cells[:, 1]) * self._spans[2] + cells[:, 2]) * 6 + side
+
     def _gather(self) -> None:
-        depth, *rest = (np.concatenate(values) for values in zip(*self._parts, strict=True))
-        self._parts = [_thinned(self._walk.voxel, depth, *rest)]
+        cells, depth, *rest = (np.concatenate(values) for values in zip(*self._parts, strict=True))
+        self._parts = [_nearest(cells, depth, *rest)]
 
     def scene(self) -> Scene:
         self._gather()
-        _, xyz, normals, face, barycentric = self._parts[0]
+        _, _, xyz, normals, face, barycentric = self._parts[0]
         if len(xyz) == 0:
             raise ValueError(f"nothing of {self._mesh.id} lies within the camera's range")
         mesh = self._mesh.mesh
@@ -208,14 +223,10 @@ def _rotation(yaw: float, pitch: float) -> np.ndarray:
     return np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]]) @ raised
 
 
-def _thinned(voxel: float, depth: np.ndarray, xyz: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The point of the smallest depth in each voxel, in the order of voxels."""
-    cells = np.floor(xyz / voxel).astype(np.int64)
-    cells -= cells.min(axis=0, initial=0)
-    spans = cells.max(axis=0, initial=0) + 1
-    key = (cells[:, 0] * spans[1] + cells[:, 1]) * spans[2] + cells[:, 2]
-    order = np.lexsort((depth, key))
-    first = np.ones(len(key), dtype=bool)
-    first[1:] = key[order][1:] != key[order][:-1]
+def _nearest(cells: np.ndarray, depth: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
+    """What was seen from nearest in each cell: cells, depth and the others, in the order of cells."""
+    order = np.lexsort((depth, cells))
+    first = np.ones(len(cells), dtype=bool)
+    first[1:] = cells[order][1:] != cells[order][:-1]
     chosen = order[first]
-    return depth[chosen], xyz[chosen], *(other[chosen] for other in others)
+    return cells[chosen], depth[chosen], *(other[chosen] for other in others)
