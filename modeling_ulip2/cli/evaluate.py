@@ -19,6 +19,7 @@ TASKS: dict[str, tuple[str, Any, str]] = {
     "retrieval": ("retrieval", evaluation_options.RetrievalArguments, "find shapes by text and picture, and back"),
     "captioning": ("captioning", evaluation_options.CaptionMeasureArguments, "caption held-out shapes, with controls"),
     "robustness": ("robustness", evaluation_options.RobustnessArguments, "classify corrupted clouds"),
+    "scenes": ("scenes", evaluation_options.ScenesArguments, "name the objects in annotated scans"),
     "leaderboard": ("leaderboard", evaluation_options.LeaderboardArguments, "all benchmarks for several models"),
 }
 

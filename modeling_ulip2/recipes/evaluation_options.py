@@ -178,6 +178,35 @@ class RobustnessArguments:
     seed: int = field(default=0, metadata={"help": "Seed of the corruptions and the bootstrap."})
 
 
+@dataclass
+class ScenesArguments:
+    """Objects in annotated scans, by the field's protocols."""
+
+    _argument_group_name = "evaluation"
+
+    dataset: str = field(metadata={"help": "Scenes with annotation: a folder or hub name of a scene dataset."})
+    output_dir: str = field(metadata={"help": "Where the table, the figures and the pictures go."})
+    model: str | None = field(default=None, metadata={"help": f"Folder or hub name of a Ulip2Model; {OWN_DEFAULT}."})
+    configs: list[str] = field(
+        default_factory=lambda: ["complete", "walk"],
+        metadata={"help": "Configs of the dataset, each a table of its own."},
+    )
+    num_tuning: int = field(
+        default=3, metadata={"help": "So many scenes, the first by name, are reported apart: settings come from them."}
+    )
+    proposals: bool = field(default=True, metadata={"help": "Look for objects, too, beside the annotated ones."})
+    tower_views: int = field(
+        default=2, metadata={"help": "Pictures of an object that the image tower sees; 0: no image tower."}
+    )
+    pictures: int = field(default=2, metadata={"help": "So many reported scenes are drawn, by name and by truth."})
+    min_region_size: int = field(default=100, metadata={"help": "Points that an object must have (ScanNet: 100)."})
+    templates: str = field(default="modelnet40_64", metadata={"help": "Prompts of a category."})
+    tower: str | None = field(default=None, metadata={"help": "Image-text model, where the model's own has moved."})
+    limit: int | None = field(default=None, metadata={"help": "Only the first N scenes of each config, by name."})
+    batch_size: int = field(default=16, metadata={"help": "Clouds per forward pass."})
+    seed: int = field(default=0, metadata={"help": "Seed of the controls and the bootstrap."})
+
+
 # The description of each recipe, by its name.
 DESCRIPTIONS = {
     "zero_shot": """Zero-shot classification: every shape gets the class whose prompts lie nearest.
@@ -211,5 +240,13 @@ Fewer points, noise, occlusion, rotation, lost color, and views from few sides.
 Any classifiers of ulip2 finetune (--classifiers) are measured beside it. Writes robustness.png, robustness.md and
 robustness.json. Every level is written when it is measured, and a second run goes on from there. --meshes, the folders
 from which the dataset was built, adds clouds of more points than are stored, and partial views.
+""",
+    "scenes": """Measure what a model knows of the objects in annotated scans, by the field's protocols.
+
+Recognition of given objects (top-1, top-5, over objects and over classes); average precision of named masks by the
+rules of ScanNet's benchmark, with given masks and with proposals; semantic IoU; recall of proposals. Beside the model
+stand its shuffled embeddings, chance, and the frozen image tower on pictures of the objects' points. The first scenes
+by name, from which settings are chosen, are reported apart. Writes scenes.md, scenes.json and pictures of scenes in
+the colors of predicted and true names.
 """,
 }

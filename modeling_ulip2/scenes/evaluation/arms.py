@@ -13,7 +13,9 @@ from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult
 from modeling_ulip2.scenes.evaluation.instances import InstanceEvaluation, SceneOverlaps
 from modeling_ulip2.scenes.evaluation.recognition import TOPK
 from modeling_ulip2.scenes.evaluation.semantics import SemanticEvaluation, point_labels
+from modeling_ulip2.scenes.naming import select
 from modeling_ulip2.scenes.schema import ObjectMasks
+from modeling_ulip2.scenes.suppression import suppress
 
 # How often a control is drawn; its figures are means.
 DRAWS = 5
@@ -86,8 +88,7 @@ class Arm:
             self.given[draw].add(truth.given, truth.object_labels, *surest(logits, len(self.class_names)))
             if proposed is None:
                 continue
-            labels, scores = surest(self._changed(proposed), len(self.class_names))
-            labels = np.where(truth.structure >= 0, -1, labels)
+            labels, scores = named(self._changed(proposed), truth.proposals, self.class_names)
             self.proposed[draw].add(truth.found, truth.object_labels, labels, scores)
             labels = np.where(truth.structure >= 0, truth.structure, labels)
             # a named object covers the wall or floor that it was taken from
@@ -136,3 +137,23 @@ def surest(logits: Tensor, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     best = logits.softmax(dim=1).max(dim=1)
     labels = best.indices.numpy()
     return np.where(labels < num_classes, labels, -1), best.values.numpy().astype(np.float64)
+
+
+def named(logits: Tensor, masks: ObjectMasks, class_names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Names of proposals as `naming.name_objects` gives them: `surest`, times the masks' own scores, suppressed.
+
+    Args:
+        logits: (P, C + O); floors, walls and ceilings among the masks get no name.
+
+    Returns:
+        (P,) int64 classes, -1 for a mask without a name or one that another mask shows better, and (P,) float64.
+    """
+    labels, shares = surest(logits, len(class_names))
+    scores = shares * np.asarray(masks.scores, dtype=np.float64)
+    kinds = masks.kinds or [""] * len(masks)
+    chosen = [mask for mask, label in enumerate(labels) if label >= 0 and not kinds[mask]]
+    left = suppress(select(masks, chosen), [class_names[labels[mask]] for mask in chosen], scores[chosen])
+    kept = np.full(len(masks), -1, dtype=np.int64)
+    for place in left:
+        kept[chosen[place]] = labels[chosen[place]]
+    return kept, scores
