@@ -113,7 +113,7 @@ class SceneEyes:
         assert self.segmenter is not None
         masks = self.segmenter.segment(scene)
         lengths = np.array([len(own) for own in masks.points], dtype=np.int64)
-        found = {
+        found: Arrays = {
             "points": np.concatenate([*masks.points, np.empty(0, np.int32)]).astype(np.int32),
             "lengths": lengths,
             "scores": np.asarray(masks.scores),

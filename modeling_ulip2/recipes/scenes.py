@@ -160,7 +160,8 @@ def measure(
 ) -> tuple[dict[str, Part], list[dict[str, Any]], list[list[Panel]]]:
     """All scenes of a config: what was measured, time and memory of each scene, and pictures of some."""
     parts = {name: Part.of(words, args) for name in (TUNING, REPORTED)}
-    rows, pictures = [], []
+    rows: list[dict[str, Any]] = []
+    pictures: list[list[Panel]] = []
     for place, name in enumerate(sorted(scenes.ids)[: args.limit]):
         scene = scenes.named(name)
         part = parts[TUNING if place < args.num_tuning else REPORTED]
@@ -270,12 +271,12 @@ def table_lines(config: str, parts: dict[str, Part], scenes: Sequence[dict[str, 
         objects = f"{part.scenes} {name} scenes, {part.objects} objects of {result['classes_with_objects']} classes"
         lines += ["", f"**{config}**, {objects}:", "", *markdown_table(["", *columns.values()], rows)]
         if "recall" in result:
-            found = [["all", result["recall"]], *([row["size"], row] for row in result["recall_by_size"])]
-            cells = [
+            found = {"all": result["recall"]} | {row["size"]: row for row in result["recall_by_size"]}
+            sizes = [
                 [size, str(row["objects"]), *(f"{100 * row[key]:.1f}" for key in ("recall25", "recall50"))]
-                for size, row in found
+                for size, row in found.items()
             ]
-            lines += markdown_table(["proposals find", "objects", "at IoU 0.25", "at IoU 0.5"], cells)
+            lines += markdown_table(["proposals find", "objects", "at IoU 0.25", "at IoU 0.5"], sizes)
     rows = [
         [row["id"], f"{row['points']:,}", str(row["objects"]), str(row["proposals"])]
         + [f"{row['seconds'][step]:.1f}" for step in ("proposing", "embedding", "tower")]

@@ -289,7 +289,7 @@ def _counted(own: ClassMatches, min_region_size: int) -> np.ndarray:
     return ~own.groups & (own.truth_sizes >= min_region_size)
 
 
-def _labels(labels: Sequence[int], count: int, classes: int, name: str) -> np.ndarray:
+def _labels(labels: Sequence[int] | np.ndarray, count: int, classes: int, name: str) -> np.ndarray:
     found = np.asarray(labels, dtype=np.int64)
     if found.shape != (count,):
         raise ValueError(f"{name} must be {count} classes, one per object, and has the shape {found.shape}")

@@ -89,7 +89,10 @@ class SemanticEvaluation:
 
 
 def point_labels(
-    count: int, masks: ObjectMasks, labels: Sequence[int], scores: Sequence[float] | None = None
+    count: int,
+    masks: ObjectMasks,
+    labels: Sequence[int] | np.ndarray,
+    scores: Sequence[float] | np.ndarray | None = None,
 ) -> np.ndarray:
     """(count,) int64: the class of each point by the surest mask that holds it, -1 where none does.
 
