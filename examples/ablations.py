@@ -4,7 +4,8 @@
     python examples/ablations.py --only captions top_k --seeds 0 1 2 … --config examples/configs/quickstart.yaml
 
 Every run is one of `ulip2 pretrain`, in a folder of its own; options that this script does not know go to all of them.
-A stopped one goes on where it was, and a finished one is not run again. `ablations.md` has a table and a plot for each
+A stopped one goes on where it was, and a finished one is not run again. What several ablations have in common, such as
+a variant that is what the shared options say anyway, is trained once. `ablations.md` has a table and a plot for each
 ablation: mean and standard deviation over the seeds on the "test" ids of the split. Where the outcome decides
 anything, these must be ids of a validation split.
 
@@ -76,15 +77,36 @@ def captioners(dataset: str) -> list[str]:
     return list(settings["captioners"]) if settings.get("caption_sources") else []
 
 
-def run(folder: Path, words: list[str], variant: list[str], encoder: bool) -> dict[str, float]:
-    """The metrics of one training, run now unless it was before."""
+def run(folder: Path, words: list[str], variant: list[str], seed: int) -> dict[str, float]:
+    """The metrics of one training below `folder`, run now unless it was before."""
+    folder = folder / run_name(words, variant) / f"seed_{seed}"
     results = folder / "eval_results.json"
     if not results.is_file():
-        options = [*words, *variant, "--output_dir", str(folder)]
-        if encoder and "--point_encoder" in variant:  # the sizes of the shared options are those of Point-BERT
+        options = [*words, *variant, "--seed", str(seed), "--output_dir", str(folder)]
+        if "--point_encoder" in variant:  # the sizes of the shared options are those of Point-BERT
             options = without(options, ENCODER_OPTIONS)
         pretraining.main(options)
     return json.loads(results.read_text(encoding="utf-8"))
+
+
+def run_name(words: list[str], variant: list[str]) -> str:
+    """What a variant changes of the shared options, as the name of a folder; "shared" where it changes nothing."""
+    shared, own = option_values(words), option_values(variant)
+    changes = {name: values for name, values in own.items() if shared.get(name) != values}
+    return "-".join(f"{name}_{'_'.join(values)}" for name, values in sorted(changes.items())) or "shared"
+
+
+def option_values(words: list[str]) -> dict[str, list[str]]:
+    """Options of a command line with their values; of one that comes twice, the last."""
+    values: dict[str, list[str]] = {}
+    own: list[str] = []
+    for word in words:
+        if word.startswith("--"):
+            name, _, value = word.removeprefix("--").partition("=")
+            own = values[name] = [value] if value else []
+        else:
+            own.append(word)
+    return values
 
 
 def without(words: list[str], names: list[str]) -> list[str]:
@@ -155,11 +177,7 @@ def main(argv: list[str] | None = None) -> Path:
     for name in wanted:
         measured: dict[str, list[dict[str, float]]] = {}
         for variant, options in ablations[name].items():
-            folder = args.output_dir / name / variant.replace("/", "_").replace(" ", "_")
-            measured[variant] = [
-                run(folder / f"seed_{seed}", words, [*options, "--seed", str(seed)], name == "encoder")
-                for seed in args.seeds
-            ]
+            measured[variant] = [run(args.output_dir / "runs", words, options, seed) for seed in args.seeds]
             write_text(args.output_dir / f"{name}.json", json.dumps(measured, indent=2) + "\n")
         picture = plot(args.output_dir / f"{name}.png", name.replace("_", "-"), measured)
         heading = name.replace("_", "-").capitalize()

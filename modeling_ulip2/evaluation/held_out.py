@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 from modeling_ulip2.data.images import portrait
 from modeling_ulip2.data.labels import class_names_of
 from modeling_ulip2.evaluation import class_embeddings, retrieval_metrics, zero_shot_metrics
+from modeling_ulip2.evaluation.class_cache import cached_class_embeddings
 from modeling_ulip2.evaluation.embeddings import embed_points, embed_views
 from modeling_ulip2.evaluation.metrics.retrieval import shared_texts
 from modeling_ulip2.evaluation.tracker_pictures import log_picture
@@ -43,6 +44,7 @@ class HeldOutEvaluation:
         features: the tower's embeddings of the rows, if there are any.
         batch_size: clouds per forward pass.
         seed: of the view of each shape that asks for it.
+        cache_dir: where class embeddings are kept for the next training with that tower; None: nowhere.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class HeldOutEvaluation:
         features: Dataset | None = None,
         batch_size: int = 64,
         seed: int = 0,
+        cache_dir: Path | None = None,
     ):
         self.triplets, self.feature_extractor, self.batch_size = triplets, feature_extractor, batch_size
         ids = list(triplets["id"])
@@ -64,13 +67,19 @@ class HeldOutEvaluation:
         self.targets = torch.tensor([place[(labels or {})[ids[row]]] for row in self.labeled])  # (n,)
         # one class is no classification
         if len(self.class_names) > 1:
-            self.class_embeds = class_embeddings(tower.encode_text, self.class_names, templates)  # (C, D)
+            self.class_embeds = self._class_embeddings(tower, templates, cache_dir)  # (C, D)
         texts, self.shapes_of_text, self.texts_of_shape = shared_texts([[name or ""] for name in triplets["name"]])
         self.text_embeds = tower.encode_text(texts) if texts else None  # (T, D)
         self.texts = texts
         self.points: Tensor | None = None  # of the last evaluation
         views = embed_views(tower, triplets, features, draw=seed, progress=False)
         self.view_embeds = torch.cat(views)  # (N, D): one view per shape
+
+    def _class_embeddings(self, tower: Tower, templates: Sequence[str], cache_dir: Path | None) -> Tensor:
+        if cache_dir is None:
+            return class_embeddings(tower.encode_text, self.class_names, templates)
+        name = f"{tower.fingerprint} {tower.dtype}"
+        return cached_class_embeddings(name, self.class_names, templates, cache_dir, lambda: tower)[0]
 
     def __call__(self, model: Ulip2Model) -> dict[str, float]:
         """Metrics of `model` by name, e.g. `zero_shot_top1`, `text_to_shape_recall_at_5`."""

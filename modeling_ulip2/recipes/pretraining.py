@@ -117,6 +117,7 @@ def pretrain(
             held_out_features,
             args.eval_batch_size,
             args.seed,
+            Path(data_args.feature_cache),
         )
         pictures = bool(args.report_to) if data_args.retrieval_pictures is None else data_args.retrieval_pictures
         trainer.add_callback(HeldOutCallback(trainer, evaluation, pictures))
@@ -159,6 +160,8 @@ def build_model(
                 f"{model_args.model_name_or_path} projects to {model.config.projection_dim} dimensions, but "
                 f"{tower.name} has {tower.dim}: it was trained in another space"
             )
+    if model_args.attn_implementation is not None:
+        model.set_attn_implementation(model_args.attn_implementation)
     if model_args.num_points is not None:
         extractor.num_points = model_args.num_points
     return Ulip2Processor(extractor, tower.tokenizer, tower.image_processor), model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,10 +53,21 @@ def test_views_and_losses_over_two_seeds(world: Path, tmp_path: Path, monkeypatc
     assert "| image alone | 2 |" in text and "±" in text and (tmp_path / "losses.png").stat().st_size > 1000
     measured = json.loads((tmp_path / "losses.json").read_text())
     assert list(measured) == ["image alone", "text alone", "both"]
-    config = json.loads((tmp_path / "losses" / "image_alone" / "seed_1" / "config.json").read_text())
+    config = json.loads((tmp_path / "runs" / "text_loss_weight_0" / "seed_1" / "config.json").read_text())
     assert config["text_loss_weight"] == 0
     ablations.main(command)
     assert len(ran) == 6  # all were there
+
+
+def test_what_ablations_share_is_trained_once() -> None:
+    shared = ["--dataset", "a", "--top_k", "1", "--num_views=12", "--caption_sources", "recorded", "--top_k", "3"]
+    name = partial(ablations.run_name, shared)
+    assert (
+        name([]) == name(["--top_k", "3"]) == name(["--num_views", "12", "--caption_sources", "recorded"]) == "shared"
+    )
+    assert name(["--top_k", "1"]) == "top_k_1"
+    assert name(["--caption_sources", "recorded", "labels"]) == "caption_sources_recorded_labels"
+    assert name(["--num_hidden_layers", "2", "--hidden_size", "96"]) == "hidden_size_96-num_hidden_layers_2"
 
 
 def test_captions_need_a_dataset_that_tells_captioners_apart(world: Path, tmp_path: Path) -> None:

@@ -268,6 +268,26 @@ def test_held_out_shapes_are_measured_at_every_evaluation(dataset_with_features,
     assert trainer.model.training is False
 
 
+def test_the_next_training_with_a_tower_does_not_embed_its_classes_again(
+    dataset_with_features, tower, tmp_path, monkeypatch
+):
+    triplets = read_triplets(str(dataset_with_features))
+    labels = {name: CATEGORIES[index % 3] for index, name in enumerate(triplets["id"])}
+    asked: list[list[str]] = []
+    real = type(tower).encode_text
+    monkeypatch.setattr(
+        type(tower), "encode_text", lambda self, texts, *rest: asked.append(texts) or real(self, texts)
+    )
+    found = [
+        HeldOutEvaluation(triplets, tower, tiny_processor().feature_extractor, labels, templates, cache_dir=tmp_path)
+        for templates in (["a {}"], ["a {}"], ["the {}"])
+    ]
+    prompts = [own for own in asked if any(text in ("a chair", "the chair") for text in own)]
+    assert [own[0].split()[0] for own in prompts] == ["a", "the"]
+    assert torch.equal(found[0].class_embeds, found[1].class_embeds)
+    assert not torch.equal(found[0].class_embeds, found[2].class_embeds)
+
+
 def test_a_perfect_model_is_measured_as_perfect(dataset_with_features, tower):
     """Point embeddings that equal each shape's name in the tower's space find it, and are found by it."""
     triplets = read_triplets(str(dataset_with_features))

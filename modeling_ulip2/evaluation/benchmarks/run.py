@@ -26,9 +26,9 @@ from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from modeling_ulip2.data.benchmarks import BENCHMARKS, complete_splits, read_benchmark, read_manifest
-from modeling_ulip2.evaluation.benchmarks.class_cache import cached_class_embeddings
 from modeling_ulip2.evaluation.benchmarks.embed_shards import PreparedClouds, Speed, embed_shards, read_shards
 from modeling_ulip2.evaluation.benchmarks.protocols import Protocol, find_protocol
+from modeling_ulip2.evaluation.class_cache import cached_class_embeddings
 from modeling_ulip2.evaluation.embeddings import load_point_model
 from modeling_ulip2.evaluation.metrics.controls import Evaluation, evaluate_zero_shot
 from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult
