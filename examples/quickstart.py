@@ -16,10 +16,7 @@ import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which
 # isort: split
 import hashlib
 import json
-import random
 import re
-import shlex
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -32,8 +29,8 @@ import torch
 import yaml
 from transformers import HfArgumentParser
 
-from modeling_ulip2.utils.files import write_text
 from modeling_ulip2.utils.scripts import run_main
+from modeling_ulip2.utils.steps import Step, Steps
 
 ROOT = Path(__file__).resolve().parent.parent
 LABELS = ROOT / "examples" / "data" / "object_labels.csv"
@@ -46,6 +43,7 @@ TRAINING = ROOT / "examples" / "configs" / "quickstart.yaml"
 # The creator whose furniture the second experiment leaves out of the training.
 HELD_OUT_CREATOR, HELD_OUT_SOURCE = "Scopia", "sh3d_scopia_ccby"
 TEST_SHARE, MIN_SHAPES = 0.2, 10
+TRAININGS_SIDE_BY_SIDE = 2
 # White, so that dark furniture can be seen; the released renders are black.
 BACKGROUND = (255, 255, 255)
 # Captioners beside the recorded captions, and what the report calls their captions.
@@ -94,41 +92,6 @@ class Arguments:
     seed: int = field(default=0, metadata={"help": "Seed of the split, the triplets and the training."})
 
 
-class Steps:
-    """Commands, one after another; what is done, and how long it took, is kept in `steps.json`."""
-
-    def __init__(self, folder: Path):
-        self.file = folder / "steps.json"
-        self.done: dict[str, dict[str, Any]] = json.loads(self.file.read_text()) if self.file.exists() else {}
-        self._write()
-
-    def run(self, name: str, product: Path, *command: str | Path | int | float, inputs: str = "") -> None:
-        """Runs a command, unless the same one made `product` before from the same `inputs`."""
-        words = [str(word) for word in command]
-        known = self.done.get(name, {})
-        print(f"\n== {name}\n$ python {shlex.join(words)}", flush=True)
-        if product.exists() and (known.get("command"), known.get("inputs")) == (words, inputs):
-            print(f"done before, in {known['seconds']:.0f} s", flush=True)
-            return
-        start = time.monotonic()
-        finished = subprocess.run([sys.executable, *words], cwd=ROOT)
-        if finished.returncode:
-            sys.exit(f"The step {name!r} failed (see above). The same command goes on from here once that is mended.")
-        self.record(name, time.monotonic() - start, words, inputs)
-
-    def record(self, name: str, seconds: float, command: list[str] | None = None, inputs: str = "") -> None:
-        self.done[name] = {"seconds": round(seconds, 1), "command": command, "inputs": inputs}
-        self._write()
-
-    def _write(self) -> None:
-        """In one step, so that a stop leaves the old file or the new one."""
-        write_text(self.file, json.dumps(self.done, indent=2) + "\n")
-
-    @property
-    def durations(self) -> dict[str, float]:
-        return {name: step["seconds"] for name, step in self.done.items()}
-
-
 @dataclass
 class Experiment:
     """A division of the shapes, and the model that is trained and tested on it."""
@@ -150,7 +113,7 @@ def main(argv: list[str] | None = None) -> Path:
     output = Path(args.output_dir or default_output(args.meshes)).resolve()
     try:
         output.mkdir(parents=True, exist_ok=True)
-        steps = Steps(output)
+        steps = Steps(output, ROOT)
     except OSError as error:
         sys.exit(f"{output} cannot be written ({error.strerror}): choose another --output_dir")
     # absolute, as the steps run in the folder of the repository
@@ -197,22 +160,30 @@ def main(argv: list[str] | None = None) -> Path:
                 *("--output_dir", experiment.tower, "--seed", args.seed, *chosen_captions(experiment)),
                 inputs=digest(experiment.split_file),
             )
-        labels = ["--labels_file", labels_file] if labels_file else []
-        epochs = ["--num_train_epochs", args.epochs] if args.epochs else []
-        steps.run(
-            f"pre-train ({experiment.name})",
-            experiment.model_dir / "config.json",
-            "examples/pretrain.py",
-            *("--config", TRAINING.relative_to(ROOT), "--dataset", dataset, "--tower", experiment.tower),
-            *(["--features", experiment.features] if experiment.features else []),
-            *chosen_captions(experiment),
-            *("--split_file", experiment.split_file, "--output_dir", experiment.model_dir, "--seed", args.seed),
-            *(*labels, *epochs, *smaller_batch(experiment), *precision()),
-        )
+    trainings = [training_step(experiment, dataset, labels_file, args) for experiment in experiments]
+    # each keeps a core busy with what cannot be shared among cores; a GPU is shared less well
+    together = 1 if torch.cuda.is_available() else TRAININGS_SIDE_BY_SIDE
+    for first in range(0, len(trainings), together):
+        steps.run_together(trainings[first : first + together])
     start = time.monotonic()
     report = evaluate(output, dataset, experiments, labels_file, args, steps, start)
     print(f"\nThe report is {report}; every figure of it is in {report.with_name('metrics.json').name} beside it.")
     return report
+
+
+def training_step(experiment: Experiment, dataset: Path, labels_file: Path | None, args: Arguments) -> Step:
+    """The pre-training of one experiment."""
+    labels = ["--labels_file", labels_file] if labels_file else []
+    epochs = ["--num_train_epochs", args.epochs] if args.epochs else []
+    command = (
+        "examples/pretrain.py",
+        *("--config", TRAINING.relative_to(ROOT), "--dataset", dataset, "--tower", experiment.tower),
+        *(["--features", experiment.features] if experiment.features else []),
+        *chosen_captions(experiment),
+        *("--split_file", experiment.split_file, "--output_dir", experiment.model_dir, "--seed", args.seed),
+        *(*labels, *epochs, *smaller_batch(experiment), *precision()),
+    )
+    return Step(f"pre-train ({experiment.name})", experiment.model_dir / "config.json", command)
 
 
 def default_output(meshes: str | None) -> str:
@@ -275,6 +246,7 @@ def plan_experiments(
     from modeling_ulip2.data.labels import read_labels
     from modeling_ulip2.data.near_duplicates import extend_to_groups, near_duplicate_groups
     from modeling_ulip2.data.reading import read_triplets
+    from modeling_ulip2.data.splits import draw_test_ids
 
     triplets = read_triplets(str(dataset)).select_columns(["id", "source"])
     sources = dict(zip(triplets["id"], triplets["source"], strict=True))
@@ -302,7 +274,7 @@ def plan_experiments(
             **fitted("tower_held_out"),
         )
     ]
-    test = {experiments[0].name: draw_test_ids(list(sources), labels, args.seed, groups)}
+    test = {experiments[0].name: draw_test_ids(list(sources), labels, args.seed, groups, TEST_SHARE)}
     if args.meshes is None and 0 < sum(source == HELD_OUT_SOURCE for source in sources.values()) < len(sources):
         experiments.append(
             Experiment(
@@ -334,31 +306,6 @@ def plan_experiments(
     return experiments
 
 
-def draw_test_ids(ids: list[str], labels: dict[str, str], seed: int, groups: dict[str, str]) -> set[str]:
-    """About a share of every category, and of what has none; one of two or more groups gives at least one shape.
-
-    A group of near-duplicates counts for the category of its first member, and goes to one side as a whole.
-    """
-    members: dict[str, list[str]] = {}
-    for name in sorted(ids):
-        members.setdefault(groups[name], []).append(name)
-    categories: dict[str, list[list[str]]] = {}
-    for own in members.values():
-        categories.setdefault(labels.get(own[0], ""), []).append(own)
-    rng = random.Random(seed)
-    chosen: set[str] = set()
-    for _, of_category in sorted(categories.items()):
-        rng.shuffle(of_category)
-        of_category.sort(key=len)  # large groups are drawn last
-        wanted, taken = max(1, round(TEST_SHARE * sum(map(len, of_category)))), 0
-        for own in of_category[:-1]:
-            if taken >= wanted:
-                break
-            chosen.update(own)
-            taken += len(own)
-    return chosen
-
-
 def evaluate(
     output: Path,
     dataset: Path,
@@ -376,6 +323,7 @@ def evaluate(
     from modeling_ulip2.evaluation.reports.figures import loss_curves
     from modeling_ulip2.evaluation.reports.report import Picture, write_report
     from modeling_ulip2.evaluation.reports.split import evaluate_split
+    from modeling_ulip2.towers.prompts import EncodeText, remembering
     from modeling_ulip2.training.features import published_features
 
     print("\n== evaluate", flush=True)
@@ -386,10 +334,13 @@ def evaluate(
     # a category of one shape cannot be in training and test
     class_names = sorted(name for name, count in counts.items() if count > 1)
     sections, pictures, parameters = [], [], 0
+    encode_text: EncodeText | None = None
     for experiment in experiments:
         split = read_split(experiment.split_file)
         test = select_ids(triplets, split["test"], "test")
         model, feature_extractor, tower = load_for_evaluation(experiment.model_dir)
+        if encode_text is None:  # the towers differ in their linear maps: one sentence encoder serves them all
+            encode_text = remembering(tower.encode_text)
         parameters = sum(parameter.numel() for parameter in model.point_model.parameters())
         point_embeds = embed_points(model, feature_extractor, test)  # (N, D)
         seen = {labels[name] for name in split["train"] if name in labels}
@@ -397,7 +348,7 @@ def evaluate(
             evaluate_split(
                 test,
                 point_embeds,
-                tower.encode_text,
+                encode_text,
                 output,
                 experiment.title,
                 templates=templates,

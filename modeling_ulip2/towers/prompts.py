@@ -96,6 +96,19 @@ def class_embeddings(encode_text: EncodeText, class_names: Sequence[str], templa
     return torch.cat(classes)  # (C, D)
 
 
+def remembering(encode_text: EncodeText) -> EncodeText:
+    """The same function, which embeds a list of texts that comes again only once."""
+    known: dict[tuple[str, ...], Tensor] = {}
+
+    def encode(texts: list[str]) -> Tensor:
+        key = tuple(texts)
+        if key not in known:
+            known[key] = encode_text(texts)
+        return known[key]
+
+    return encode
+
+
 class KeptLabels:
     """Embeds labels, each once for given templates as long as it is kept. Safe to share between threads."""
 

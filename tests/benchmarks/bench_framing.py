@@ -29,9 +29,11 @@ from torch.nn import functional as F
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 
-from quickstart import BACKGROUND, LABELS, draw_test_ids  # noqa: E402
+from quickstart import BACKGROUND, LABELS, NEAR_DUPLICATES  # noqa: E402
 
 from modeling_ulip2.data.labels import read_labels  # noqa: E402
+from modeling_ulip2.data.near_duplicates import near_duplicate_groups  # noqa: E402
+from modeling_ulip2.data.splits import draw_test_ids  # noqa: E402
 from modeling_ulip2.evaluation import load_templates  # noqa: E402
 from modeling_ulip2.evaluation.metrics.controls import bootstrap_interval  # noqa: E402
 from modeling_ulip2.geometry import Camera, MeshError, Renderer, read_mesh  # noqa: E402
@@ -59,7 +61,7 @@ def draw(collection: Path, labels: dict[str, str], count: int, seed: int) -> tup
         paths = [row["path"] for row in csv.DictReader(file)]
     counts = Counter(labels[path] for path in paths if path in labels)
     names = sorted(name for name, number in counts.items() if number > 1)
-    test = draw_test_ids(paths, labels, 0)  # the quickstart's own seed
+    test = draw_test_ids(paths, labels, 0, near_duplicate_groups(paths, NEAR_DUPLICATES))  # the quickstart's own seed
     training = [path for path in paths if path not in test and labels.get(path) in names]
     random.Random(seed).shuffle(training)
     return training[:count], names
