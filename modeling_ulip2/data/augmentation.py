@@ -32,7 +32,7 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 # Settings of `PointAugmentation` in [0, 1].
 _SHARES = (
     "max_dropout mix_share stretch_share one_side_share occlusion_share occlusion floor_share color_strength hue "
-    "color_dropout jitter_share"
+    "color_dropout jitter_share turn_share"
 ).split()
 # The origin and the ends of the three axes.
 _FRAME = np.concatenate([np.zeros((1, 3)), np.eye(3)])  # (4, 3)
@@ -197,7 +197,8 @@ class PointAugmentation:
     of them lose up to `occlusion` of their points, and `floor_share` of them stand on a piece of floor, half of these
     before a wall. `color_strength` and `hue` change colors, and `color_dropout` of the clouds lose theirs.
     `jitter_sigma` moves the points of `jitter_share` of them, by three times that at most, after the scaling. With
-    `rotate_free` a cloud is turned in every direction instead of about the vertical axis.
+    `rotate_free` a cloud is turned in every direction instead of about the vertical axis; without `rotate_y`,
+    `turn_share` of the clouds are still turned about that axis, and the others go on facing one way.
     """
 
     _argument_group_name = "augmentation"
@@ -228,6 +229,9 @@ class PointAugmentation:
     color_dropout: float = field(default=0.0, metadata={"help": "Share of the clouds that lose their colors."})
     jitter_sigma: float = field(default=0.0, metadata={"help": "Deviation of each point; 0: none."})
     jitter_share: float = field(default=1.0, metadata={"help": "Share of the clouds whose points are moved so."})
+    turn_share: float = field(
+        default=0.0, metadata={"help": "Share of the clouds turned about y by any angle, where rotate_y is off."}
+    )
     rotate_free: bool = field(default=False, metadata={"help": "Turn in every direction instead of about y."})
 
     def __post_init__(self) -> None:
@@ -280,7 +284,7 @@ class PointAugmentation:
             frame = perturb_rotation(frame, rng, self.angle_sigma, self.angle_clip)
         if self.rotate_free:
             frame = rotate_freely(frame, rng)
-        elif self.rotate_y:
+        elif self.rotate_y or (self.turn_share and rng.random() < self.turn_share):
             frame = rotate_about_y(frame, rng)
         move = _compiled() or dropped_and_moved
         return move(points, dropped, frame[1:] - frame[0], frame[0])

@@ -50,6 +50,14 @@ class PretrainingModelArguments:
         default=None, metadata={"help": "Rows that the loss compares with the whole batch at a time; default: all."}
     )
 
+    attn_implementation: str | None = field(
+        default=None,
+        metadata={
+            "help": "Attention of the encoder: sdpa, eager, flash_attention_2 …; default: transformers'. Few patches "
+            "train faster with eager on a CPU."
+        },
+    )
+
     ENCODER_FIELDS = (
         "hidden_size num_hidden_layers num_attention_heads num_groups group_size encoder_dims drop_path_rate "
         "in_channels"
