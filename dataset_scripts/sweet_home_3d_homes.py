@@ -43,7 +43,8 @@ from modeling_ulip2.scenes.reading import DENSITY
 from modeling_ulip2.scenes.scanning import SceneMesh, Walk, scan_complete, scan_walk
 from modeling_ulip2.scenes.schema import Scene
 from modeling_ulip2.scenes.sources.sweet_home import HomeError, build_home, read_home
-from modeling_ulip2.scenes.sources.sweet_home.archive import HOME_ENTRY, Contents, open_home
+from modeling_ulip2.scenes.sources.sweet_home.archive import Contents
+from modeling_ulip2.scenes.sources.sweet_home.file import read_home_file
 from modeling_ulip2.utils.checksums import sha256_of
 from modeling_ulip2.utils.files import write_text
 from modeling_ulip2.utils.parquet import is_parquet, write_parquet
@@ -55,9 +56,6 @@ SHA256 = "54bce4394ae763da1ffccff8f025565ce7161dc6934371e07480034ef155c411"
 JAR = "usr/share/sweethome3d/sweethome3d.jar"
 EXAMPLES = "com/eteks/sweethome3d/io/resources/examples/"
 SOURCE_NAME = "sweet_home_3d_homes"
-# What Home.xml says of the examples' license, as the hub spells its first choice.
-CATALOG_LICENSE = "CC-BY Creative Commons Attribution 3.0 Unported license or GNU General Public License"
-LICENSES = {CATALOG_LICENSE: "cc-by-3.0"}
 SCANS = ("complete", "walk")
 SOURCE = """\
 Example homes of [Sweet Home 3D](https://www.sweethome3d.com), from Debian's package `{package}` (file `{file}`),
@@ -128,13 +126,12 @@ def build(source: Source, jar: zipfile.ZipFile | None) -> SceneMesh:
     Raises:
         HomeError: it cannot be read.
     """
-    with ExitStack() as stack:
-        own = None if source.path is None else stack.enter_context(open_home(source.path))
-        contents = Contents(own, jar)
-        data = contents.read(HOME_ENTRY) if own is not None else jar.read(source.member)  # type: ignore[union-attr]
-        home = read_home(data, source.id)
-        mesh = build_home(home, contents, source.id)
-    return replace(mesh, source=SOURCE_NAME, license=LICENSES.get(home.license, home.license))
+    if source.path is not None:
+        mesh = read_home_file(source.path, source.id, jar)
+    else:
+        assert jar is not None, "examples lie in the package"
+        mesh = build_home(read_home(jar.read(source.member), source.id), Contents(None, jar), source.id)
+    return replace(mesh, source=SOURCE_NAME)
 
 
 def scan(mesh: SceneMesh, kind: str, args: argparse.Namespace) -> Scene:
@@ -190,8 +187,9 @@ def scan_all(args: argparse.Namespace, sources: list[Source], jar: zipfile.ZipFi
             continue
         try:
             mesh = build(source, jar)
-        except HomeError as error:
-            failed = {"unreadable": str(error)}
+        except Exception as error:  # homes come from strangers, and one must not cost the others
+            kind = "" if isinstance(error, HomeError) else f"{type(error).__name__}: "
+            failed = {"unreadable": f"{kind}{error}"}
         else:
             failed = {}
             for kind in missing:

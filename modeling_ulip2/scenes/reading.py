@@ -20,6 +20,7 @@ from .sources.published import read_published
 
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "in": 0.0254, "ft": 0.3048}
 AUTO_UNIT = "auto"
+HOME_SUFFIX = ".sh3d"
 # Points per square meter of a surface that a file gives as large triangles: one for every 2 cm x 2 cm, as scans have.
 DENSITY = 2500.0
 # A mesh with fewer vertices per square meter (one for every 7 cm x 7 cm) is a model whose surface is sampled.
@@ -60,8 +61,9 @@ def read_scene(
     surface, `density` of them per square meter. Points that are NaN are left out with a warning.
 
     Args:
-        path: the file; its suffix names the format. Or a folder of ScanNet, ScanNet++, Replica or S3DIS, whose layout
-            says what is up, which unit it is, and which objects there are; see `sources.published`.
+        path: the file; its suffix names the format. A home of Sweet Home 3D (`.sh3d`) is scanned complete. Or a folder
+            of ScanNet, ScanNet++, Replica or S3DIS, whose layout says what is up, which unit it is, and which objects
+            there are; see `sources.published`.
         up_axis: what points up in the file: "y", "z", "-z" or "x". "auto": the axis that the format fixes (glTF: y,
             LAS: z); elsewhere the one of y and z along which the scan is clearly shorter, as rooms are wider than
             high; elsewhere z, as scanners write. All but the first is an assumption, said in `Scene.warnings`.
@@ -78,6 +80,7 @@ def read_scene(
 
     Raises:
         MeshError: the file cannot be used; the message says what to do.
+        HomeError: the home cannot be used.
         LayoutError: the folder is of no published layout, or its files do not belong together.
         ValueError: an `up_axis` or `unit` that is none.
     """
@@ -87,6 +90,11 @@ def read_scene(
         raise ValueError(f"unit is {unit!r}; one of {', '.join(map(repr, (AUTO_UNIT, *UNITS)))}")
     if path.is_dir():
         return read_published(path, labels)
+    if path.suffix.lower() == HOME_SUFFIX:
+        from .scanning import scan_complete  # the two need the extra `scenes`
+        from .sources.sweet_home.file import read_home_file
+
+        return scan_complete(read_home_file(path), density, seed, max_points)
     suffix = path.suffix.lower()
     if suffix not in SHAPE_SUFFIXES:
         raise MeshError("unsupported", f"{suffix or 'no suffix'} is none of {', '.join(SHAPE_SUFFIXES)}", path)

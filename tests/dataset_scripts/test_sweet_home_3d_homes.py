@@ -5,12 +5,13 @@ import zipfile
 import numpy as np
 import pytest
 import sweet_home_3d_homes
-from sweet_home_3d_homes import CATALOG_LICENSE, EXAMPLES, main
+from sweet_home_3d_homes import EXAMPLES, main
 
 from modeling_ulip2.building.sources import debian
 from modeling_ulip2.data.schema import error_features
 from modeling_ulip2.data.shards import OutputError
 from modeling_ulip2.scenes.dataset import read_scenes
+from modeling_ulip2.scenes.sources.sweet_home.assemble import EXAMPLES_LICENSE
 from modeling_ulip2.utils.parquet import read_parquet
 
 from ..scenes.homes import BOX, CHAIR, DOOR, ROOM, home_xml, write_home
@@ -18,7 +19,7 @@ from .packages import write_package
 
 QUICK = ["--density", "50", "--spacing", "3", "--voxel", "0.1"]
 MODELS = "com/eteks/sweethome3d/io/resources/"
-LICENSE = f"<property name='License' value='{CATALOG_LICENSE}'/>"
+LICENSE = f"<property name='License' value='{EXAMPLES_LICENSE}'/>"
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ from modeling_ulip2.geometry import MeshError
 from modeling_ulip2.models.axes import rotation_to_y_up
 from modeling_ulip2.scenes.reading import UNITS, read_scene
 
+from .homes import CHAIR, ROOM, home_xml, write_home
+
 SIZE = np.array([6.0, 2.5, 4.0])  # meters, y up
 
 
@@ -136,6 +138,12 @@ def test_a_mesh_with_nan_vertices_is_still_a_scan(tmp_path):
     trimesh.Trimesh(vertices, mesh.faces, process=False).export(tmp_path / "a.ply")
     scene = read_scene(tmp_path / "a.ply", "y", "m")
     assert len(scene.xyz) == len(vertices) - 1 and any("NaN" in warning for warning in scene.warnings)
+
+
+def test_a_home_is_scanned_complete(tmp_path):
+    scene = read_scene(write_home(tmp_path / "mine.sh3d", home_xml(ROOM + CHAIR.format(""))), density=100)
+    assert scene.id == "mine" and scene.categories == ["wall"] * 4 + ["floor", "ceiling", "chair"]
+    assert set(np.unique(scene.instance)) == set(range(7))
 
 
 def test_bad_files_say_what_to_do(tmp_path):

@@ -9,16 +9,14 @@ from modeling_ulip2.geometry.colors import linear_to_srgb, to_uint8
 from modeling_ulip2.geometry.sampling import sample_surface
 from modeling_ulip2.scenes.sources.sweet_home import HomeError, build_home, read_home
 from modeling_ulip2.scenes.sources.sweet_home.archive import Contents, open_home
+from modeling_ulip2.scenes.sources.sweet_home.file import read_home_file
 from modeling_ulip2.scenes.sources.sweet_home.words import WORDS, word_of
 
 from ..homes import BOX, CHAIR, DOOR, LAMP, ROOM, WINDOW, home_xml, write_home
 
 
 def built(tmp_path, body: str = ROOM, **members):
-    path = write_home(tmp_path / "made.sh3d", home_xml(body), **members)
-    with open_home(path) as archive:
-        contents = Contents(archive)
-        return build_home(read_home(contents.read("Home.xml"), "made"), contents, "made")
+    return read_home_file(write_home(tmp_path / "made.sh3d", home_xml(body), **members))
 
 
 def corners(scene, category: str, number: int = 0) -> np.ndarray:
@@ -289,6 +287,10 @@ def test_textures_of_floors_and_pieces(tmp_path):
         (ROOM + DOOR.format("").replace("M0,0 v1 h1 v-1 z", "Mx,y"), "no path"),
         (ROOM + DOOR.format("").replace("M0,0 v1 h1 v-1 z", "M0,0 h1 z"), "encloses nothing"),
         ("", "shows nothing"),
+        ("<room name='r'>" + "<point x='1' y='1'/>" * 2001 + "</room>", "2,001 corners"),
+        ("<room/>" * 2001, "2,001 rooms"),
+        ("<wall id='w' xStart='0' yStart='0' xEnd='0' yEnd='0' thickness='1'/>", "shows nothing"),
+        (CHAIR.format("").replace("width='40'", "width='0'").replace("height='90'", "height='0'"), "no mesh"),
     ],
 )
 def test_homes_that_cannot_be_say_what_is_wrong(tmp_path, body, message):

@@ -7,7 +7,9 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import shapely
 
+from modeling_ulip2.geometry.errors import MeshError
 from modeling_ulip2.scenes.scanning.scene_mesh import Floor, SceneMesh
 
 from .archive import Contents
@@ -20,7 +22,11 @@ from .surfaces import Surfaces
 from .walls import add_wall
 from .words import is_part, word_of
 
-MAX_FACES = 20_000_000
+# The nine example homes have 40,000 to 230,000.
+MAX_FACES = 5_000_000
+# What homes say of their license, as the hub spells it: the example homes leave a choice, of which this is the first.
+EXAMPLES_LICENSE = "CC-BY Creative Commons Attribution 3.0 Unported license or GNU General Public License"
+LICENSES = {EXAMPLES_LICENSE: "cc-by-3.0"}
 _METERS = 0.01
 
 
@@ -40,10 +46,15 @@ def build_home(home: Home, contents: Contents, name: str, scratch: Path | None =
         HomeError: nothing of it can be shown, or too much.
     """
     builder = _Builder(home, contents, name)
-    if scratch is not None:
-        return builder.build(scratch)
-    with tempfile.TemporaryDirectory(prefix="home-") as folder:
-        return builder.build(Path(folder))
+    try:
+        if scratch is not None:
+            return builder.build(scratch)
+        with tempfile.TemporaryDirectory(prefix="home-") as folder:
+            return builder.build(Path(folder))
+    except MeshError as error:
+        raise HomeError(f"its surfaces make no mesh: {error.args[0]}") from None
+    except shapely.errors.GEOSException as error:
+        raise HomeError(f"its walls or rooms are no polygons that can be cut ({str(error)[:120]})") from None
 
 
 class _Builder:
@@ -65,9 +76,15 @@ class _Builder:
         walls = [(wall, outline) for wall, outline in found if outline is not None]
         by_id = {wall.id: wall for wall, _ in walls}
         openings = [piece for piece in home.pieces if piece.opening is not None]
+        middles = np.array([[piece.x, piece.y] for piece in openings]).reshape(-1, 2)
+        reaches = np.array([np.hypot(piece.width, piece.depth) / 2 for piece in openings])
         for wall, outline in walls:
             self.start("wall", "")
-            add_wall(self.surfaces, home, wall, outline, by_id, openings)
+            low = np.minimum(outline.left.min(axis=0), outline.right.min(axis=0))
+            high = np.maximum(outline.left.max(axis=0), outline.right.max(axis=0))
+            beyond = np.maximum(np.maximum(low - middles, middles - high), 0)  # (O, 2)
+            near = np.flatnonzero(np.linalg.norm(beyond, axis=1) <= reaches)
+            add_wall(self.surfaces, home, wall, outline, by_id, [openings[number] for number in near])
         floors = []
         for room in home.rooms:
             said = f"{room.name} " if room.name else ""
@@ -95,7 +112,7 @@ class _Builder:
             categories=self.categories,
             names=self.names,
             floors=floors,
-            license=self.home.license,
+            license=LICENSES.get(home.license, home.license),
             warnings=[*home.warnings, *self.surfaces.warnings],
         )
 

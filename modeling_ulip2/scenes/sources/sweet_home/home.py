@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-# A home of the largest kind that people draw has some thousand pieces and 300 KB of XML.
-MAX_XML_BYTES = 64 << 20
-MAX_ITEMS = 100_000
+# A home of the largest kind that people draw has some thousand pieces and a megabyte of XML.
+MAX_XML_BYTES = 16 << 20
+MAX_ELEMENTS = 400_000
+MAX_PIECES, MAX_WALLS, MAX_ROOMS, MAX_CORNERS = 20_000, 20_000, 2_000, 2_000
 MAX_CENTIMETERS = 1e6
 _PIECES = ("pieceOfFurniture", "doorOrWindow", "light")
 _RECTANGLE = "M0,0 v1 h1 v-1 z"
@@ -226,7 +228,7 @@ class _Reader:
         self.warnings: list[str] = []
 
     def home(self) -> Home:
-        self._count()
+        self._count_elements()
         properties = {p.get("name", ""): p.get("value", "") for p in self.root.findall("property")}
         wall_height = _number(self.root, "wallHeight", 250.0)
         self.levels = {
@@ -255,10 +257,17 @@ class _Reader:
             setattr(home, kind, shown)
         return home
 
-    def _count(self) -> None:
-        count = sum(1 for _ in self.root.iter())
-        if count > 4 * MAX_ITEMS:
-            raise HomeError(f"its Home.xml has {count:,} elements; at most {4 * MAX_ITEMS:,}")
+    def _count_elements(self) -> None:
+        counts = Counter(element.tag for element in self.root.iter())
+        pieces = sum(counts[tag] for tag in _PIECES)
+        for what, count, most in (
+            ("elements", counts.total(), MAX_ELEMENTS),
+            ("pieces of furniture", pieces, MAX_PIECES),
+            ("walls", counts["wall"], MAX_WALLS),
+            ("rooms", counts["room"], MAX_ROOMS),
+        ):
+            if count > most:
+                raise HomeError(f"its Home.xml has {count:,} {what}; at most {most:,}")
 
     def _level(self, element: Any, inherited: Level | None = None) -> Level | None:
         key = element.get("level")
@@ -303,6 +312,8 @@ class _Reader:
         points = np.array([[_number(p, "x"), _number(p, "y")] for p in element.findall("point")])
         if len(points) < 3:
             return None
+        if len(points) > MAX_CORNERS:
+            raise HomeError(f"{_called(element)} has {len(points):,} corners; at most {MAX_CORNERS:,}")
         return Room(
             name=element.get("name") or "",
             points=points,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import shapely
+from scipy.spatial import cKDTree
 from shapely.geometry import Polygon
 
 from .home import Home, Level, Paint, Room, Wall
@@ -133,8 +134,7 @@ def ceiling_elevations(
     corner, top = np.concatenate(corners), np.concatenate(tops)
     if room.ceiling_flat:
         return np.full(len(points), top.max())
-    nearest = ((points[:, None] - corner[None]) ** 2).sum(axis=2).argmin(axis=1)
-    return top[nearest]
+    return top[cKDTree(corner).query(points)[1]]
 
 
 def _add_flat(
