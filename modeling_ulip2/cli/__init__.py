@@ -30,6 +30,7 @@ from . import (
     pretrain,
     publish,
     releases,
+    scene,
     search,
     verify,
 )
@@ -38,7 +39,7 @@ from .completion import PrintCompletion
 COMMANDS: dict[str, tuple[ModuleType, ...]] = {
     "make triplets": (build, inspect, merge, publish),
     "train and measure": (pretrain, finetune, evaluate),
-    "use a model": (embed, classify, caption),
+    "use a model": (embed, classify, caption, scene),
     "search": (index, search),
     "checkpoints": (releases, info, convert, verify, export),
 }
