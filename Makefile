@@ -52,7 +52,7 @@ language_model: $(VENV)/.installed-caption
 # depend on the shapes; the report and captioner_report.json beside the model say why, and the demo refuses it.
 caption: language_model
 	@test -d "$(QUICKSTART)/model" || { echo "There is no $(QUICKSTART)/model: run make quickstart first (with the same MESHES or OUT)."; exit 1; }
-	$(if $(MESHES),test -d "$(CAPTION)/descriptions" || $(BIN)/python dataset_scripts/describe_shapes.py \
+	$(if $(MESHES),test -d "$(CAPTION)/descriptions" || $(BIN)/ulip2 describe \
 		--triplets "$(QUICKSTART)/dataset" --output "$(CAPTION)/descriptions")
 	$(BIN)/ulip2 finetune captioning --config examples/configs/captioning.yaml \
 		--point_model "$(QUICKSTART)/model" --language_model $(LANGUAGE_MODEL) --dataset "$(QUICKSTART)/dataset" \

@@ -1,75 +1,15 @@
-"""Divides a triplets dataset into shapes to train on and shapes to test on, near copies always on the same side.
+"""Divides triplets into shapes to train on and shapes to test on; `ulip2 split` is the same.
 
     python dataset_scripts/split_triplets.py data/triplets data/split.json --share 0.2 --seed 0
 
-Files of one folder whose names differ in numbers alone (`tree_1.glb`, `tree_2.glb`) count as copies of one shape.
-The file holds `{"train": [ids], "test": [ids]}`, as `examples/pretrain.py --split_file` reads it.
+What happens stands in `modeling_ulip2/building/splitting.py`.
 """
-
-from __future__ import annotations
 
 import modeling_ulip2.utils.script_imports  # noqa: F401  (first: it tells which extra a missing package is of)
 
 # isort: split
-import argparse
-import json
-import random
-import re
-import sys
-from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
-
-from modeling_ulip2.data.reading import read_triplets
-from modeling_ulip2.utils.files import write_text
+from modeling_ulip2.building.splitting import main
 from modeling_ulip2.utils.scripts import run_main
-
-
-def family(shape_id: str) -> str:
-    """What all copies of a shape share: "crops/Lettuce_4.glb" and "crops/Lettuce_5.glb" are "crops/lettuce"."""
-    path = PurePosixPath(shape_id)
-    words = re.sub(r"[\W\d_]+", " ", path.stem).strip().lower()
-    return f"{path.parent}/{words or path.stem}"
-
-
-def split_families(ids: Iterable[str], share: float, seed: int) -> dict[str, list[str]]:
-    """Draws whole families until at least `share` of the shapes are test shapes; both lists are sorted.
-
-    The draw depends on `seed` and on which ids there are, not on their order.
-
-    Raises:
-        ValueError: `share` is not between 0 and 1, or nothing is left to train on.
-    """
-    if not 0 < share < 1:
-        raise ValueError(f"the share of the test shapes must lie between 0 and 1, got {share}")
-    families: dict[str, list[str]] = {}
-    for shape_id in sorted(ids):
-        families.setdefault(family(shape_id), []).append(shape_id)
-    names = sorted(families)
-    random.Random(seed).shuffle(names)
-    total = sum(map(len, families.values()))
-    test: list[str] = []
-    while names and len(test) < share * total:
-        test += families[names.pop()]
-    if not names:
-        raise ValueError(f"{total} shapes of {len(families)} families cannot be divided: nothing is left to train on")
-    return {"train": sorted(shape for name in names for shape in families[name]), "test": sorted(test)}
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", help="triplets: a folder or a hub name")
-    parser.add_argument("output", type=Path, help="JSON file to write")
-    parser.add_argument("--share", type=float, default=0.2, help="of the shapes that are tested [%(default)s]")
-    parser.add_argument("--seed", type=int, default=0, help="[%(default)s]")
-    args = parser.parse_args(arguments)
-    try:
-        split = split_families(read_triplets(args.dataset)["id"], args.share, args.seed)
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        write_text(args.output, json.dumps(split, indent=1) + "\n")
-    except (ValueError, OSError) as error:
-        sys.exit(f"split_triplets: {error}")
-    print(f"{args.output}: {len(split['train'])} shapes to train on, {len(split['test'])} to test on")
-
 
 if __name__ == "__main__":
     run_main(main)

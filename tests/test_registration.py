@@ -53,7 +53,7 @@ def test_a_saved_model_is_loaded(order: str, tmp_path: Path) -> None:
 LIGHT = "info convert verify export releases embed classify caption index search".split()
 RECIPES = ["pretrain", "finetune classification", "finetune captioning"]
 RECIPES += [f"evaluate {task}" for task in ("zero-shot", "retrieval", "captioning", "robustness", "leaderboard")]
-SCRIPTS = "build inspect merge publish".split()
+SCRIPTS = "build convert-triplets embed-triplets describe inspect split merge publish".split()
 
 
 @pytest.mark.parametrize(
@@ -81,9 +81,9 @@ def test_nothing_heavy_is_imported_before_it_is_needed(commands: list[str], heav
 
 
 def test_the_tests_know_all_commands() -> None:
-    from modeling_ulip2.cli import COMMANDS
+    from modeling_ulip2.cli import COMMANDS, command_name
 
-    names = [module.__name__.rpartition(".")[2] for modules in COMMANDS.values() for module in modules]
+    names = [command_name(module) for modules in COMMANDS.values() for module in modules]
     assert sorted(names) == sorted({*LIGHT, *SCRIPTS, *(recipe.split()[0] for recipe in RECIPES)})
 
 

@@ -64,7 +64,7 @@ def read_complete(folder: Path) -> tuple[dict[str, Any], Iterable[Entry]]:
     if (folder / FEATURES.manifest).is_file() and not manifest["settings"].get("features"):
         print(
             f"the embeddings that were added to {folder} later are left out; "
-            "embed_triplets.py adds them to the merged dataset",
+            "`ulip2 embed-triplets` adds them to the merged dataset",
             file=sys.stderr,
         )
     return manifest, entries

@@ -19,7 +19,10 @@ from . import (
     caption,
     classify,
     convert,
+    convert_triplets,
+    describe,
     embed,
+    embed_triplets,
     evaluate,
     export,
     finetune,
@@ -32,12 +35,13 @@ from . import (
     releases,
     scene,
     search,
+    split,
     verify,
 )
 from .completion import PrintCompletion
 
 COMMANDS: dict[str, tuple[ModuleType, ...]] = {
-    "make triplets": (build, inspect, merge, publish),
+    "make triplets": (build, convert_triplets, embed_triplets, describe, inspect, split, merge, publish),
     "train and measure": (pretrain, finetune, evaluate),
     "use a model": (embed, classify, caption, scene),
     "search": (index, search),
@@ -92,9 +96,14 @@ def make_parser() -> CommandParser:
         lines += ["", f"{title}:"]
         for module in modules:
             summary = module.register(commands)
-            lines.append(f"  {module.__name__.rpartition('.')[2]:<10}{summary}")
+            lines.append(f"  {command_name(module):<18}{summary}")
     parser.description = "\n".join(lines)
     return parser
+
+
+def command_name(module: ModuleType) -> str:
+    """What the command of a module is called."""
+    return module.__name__.rpartition(".")[2].replace("_", "-")
 
 
 class _Version(argparse.Action):

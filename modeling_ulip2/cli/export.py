@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
-from modeling_ulip2.utils.command_line import CommandParser
+from modeling_ulip2.utils.command_line import CommandParser, add_hub_arguments, hub_options
 from modeling_ulip2.utils.scripts import DONE
 
 from .shared import add_command, print_rows
@@ -25,16 +26,32 @@ def register(commands: Any) -> str:
 
 
 def _fill(parser: CommandParser) -> None:
-    parser.group("model").add_argument("folder", metavar="FOLDER", help="folder of a model of point clouds")
+    parser.group("model").add_argument(
+        "folder", metavar="NAME_OR_PATH", help="folder or hub name of a model of point clouds"
+    )
     add = parser.group("output").add_argument
     add("--format", choices=["onnx", "torch"], required=True, help="what to write")
     add("--quantize", action="store_true", help="also write onnx/model_quantized.onnx, with int8 weights, for CPUs")
+    add(
+        "--output",
+        metavar="OUT",
+        help="a new folder for a copy of the model with what is written (default: the model's own folder; of a hub "
+        "name there is none)",
+    )
+    add_hub_arguments(parser, "model")
 
 
 def run(options: argparse.Namespace) -> int:
-    from modeling_ulip2.exporting import export_folder
+    from modeling_ulip2.exporting import export_copy, export_folder
+    from modeling_ulip2.utils.places import find_folder
 
-    export = export_folder(options.folder, options.format, quantize=options.quantize)
+    folder = find_folder(options.folder, **hub_options(options))
+    if options.output is not None:
+        export = export_copy(folder, options.output, options.format, quantize=options.quantize)
+    elif os.path.isdir(os.path.expanduser(options.folder)):
+        export = export_folder(folder, options.format, quantize=options.quantize)
+    else:
+        raise ValueError(f"{options.folder} lies on the hub: say where the copy with the exported file goes, --output")
     rows = [("written", f"{file} ({file.stat().st_size / 1e6:.1f} MB)") for file in export.files]
     rows.append(("deviation", f"{export.deviation:.1e} from the model, relative, on random clouds"))
     if export.quantized_deviation is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from modeling_ulip2.utils.command_line import CommandParser, add_hub_arguments, hub_options
+from modeling_ulip2.utils.command_line import CommandParser, add_hub_arguments, dataset_hub_options, hub_options
 from modeling_ulip2.utils.places import named_or_own
 from modeling_ulip2.utils.scripts import status
 
@@ -55,7 +55,7 @@ def _fill(parser: CommandParser) -> None:
         help="FAISS factory string, e.g. Flat (exact), HNSW32,SQfp16 or IVF1024,SQ8 (default: by size)",
     )
     add_reading(parser)
-    add_hub_arguments(parser, "model")
+    add_hub_arguments(parser, "model", and_dataset=True)
     add_batch_size(parser)
     add_device(parser)
 
@@ -82,6 +82,7 @@ def run(options: argparse.Namespace) -> int:
         options.dataset,
         read_info(options.output_dir)["num_points"] if options.append else extractor.num_points,
         labels,
+        hub=dataset_hub_options(options),
         root=options.root,
         up_axis=options.up_axis,
         sampling=extractor.sampling,

@@ -54,7 +54,8 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("give a TEXT, --image or --shape to search for")
     check_root(options.root)
     index = ShapeIndex.open(options.index, **hub_options(options))
-    embedder = index.load_embedder(options.model, tower=options.tower, device=options.device)
+    fetching = {name: value for name, value in hub_options(options).items() if name != "revision"}
+    embedder = index.load_embedder(options.model, tower=options.tower, device=options.device, **fetching)
     embeds = []
     if options.text:
         embeds.append(embedder.embed_texts(options.text)[0])

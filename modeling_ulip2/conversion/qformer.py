@@ -6,7 +6,7 @@ and language models beside them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,14 +38,17 @@ class QFormerLoading:
     fresh: list[str]
 
 
-def qformer_config_of(name: str) -> dict[str, Any]:
+def qformer_config_of(name: str, **hub: Any) -> dict[str, Any]:
     """`qformer_config` and `num_query_tokens` of a BLIP-2 or InstructBLIP, as fields of `Ulip2CaptioningConfig`.
+
+    Args:
+        hub: `revision`, `token` and `cache_dir` of a hub name.
 
     Raises:
         ValueError: it is neither.
     """
     place, inside = model_location(name)
-    config = AutoConfig.from_pretrained(place, **inside)
+    config = AutoConfig.from_pretrained(place, **inside, **hub)
     if config.model_type not in _KINDS:
         raise ValueError(f"{name} is a {config.model_type}, which has no Q-Former: it must be one of {_KINDS}.")
     fields = config.qformer_config.to_dict()
@@ -59,12 +62,13 @@ def qformer_config_of(name: str) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def initialize_qformer(model: Any, name: str) -> QFormerLoading:
+def initialize_qformer(model: Any, name: str, **hub: Any) -> QFormerLoading:
     """Gives the connector of a `Ulip2ForConditionalGeneration` the Q-Former of a BLIP-2 or InstructBLIP.
 
     Args:
         model: its configuration holds the fields of `qformer_config_of(name)`.
         name: folder or hub name of a model whose weights are safetensors.
+        hub: `revision`, `token` and `cache_dir` of a hub name.
 
     Raises:
         ValueError: the connector is no Q-Former, has another size, or `name` holds no Q-Former.
@@ -72,7 +76,7 @@ def initialize_qformer(model: Any, name: str) -> QFormerLoading:
     connector = model.connector
     if not isinstance(connector, QFormerConnector):
         raise ValueError(f"connector={model.config.connector!r} has no Q-Former.")
-    own, published = connector.state_dict(), dict(_published(name))
+    own, published = connector.state_dict(), dict(_published(name, hub))
     if not published:
         raise ValueError(f"{name} holds no Q-Former: none of its tensors is named qformer.… or query_tokens.")
     report = QFormerLoading([], [], [])
@@ -104,10 +108,10 @@ def _query_layer(key: str) -> str:
     return key.replace(".intermediate.", ".intermediate_query.").replace(".output.", ".output_query.")
 
 
-def _published(name: str) -> Iterator[tuple[str, torch.Tensor]]:
+def _published(name: str, hub: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
     """The tensors of a Q-Former, by their names in a `QFormerConnector`."""
     place, inside = model_location(name)
-    for path in checkpoint_files(place, lambda key: _own_name(key) is not None, **inside):
+    for path in checkpoint_files(place, lambda key: _own_name(key) is not None, **inside, **hub):
         with safe_open(path, framework="pt") as tensors:
             for key in tensors.keys():
                 own = _own_name(key)

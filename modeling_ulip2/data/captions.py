@@ -15,7 +15,14 @@ from torch.utils.data import Dataset as TorchDataset
 from modeling_ulip2.data.augmentation import PointAugmentation
 from modeling_ulip2.data.collator import CloudCollator
 from modeling_ulip2.data.pairs import CAPTIONS_CONFIG, CLOUDS_CONFIG, CONVERSATIONS_CONFIG
-from modeling_ulip2.data.reading import POINT_COLUMNS, decode_row, load_config, read_triplets
+from modeling_ulip2.data.reading import (
+    POINT_COLUMNS,
+    config_names,
+    decode_row,
+    load_config,
+    on_the_hub,
+    read_triplets,
+)
 from modeling_ulip2.models.captioning_card import PROMPT
 
 if TYPE_CHECKING:
@@ -26,18 +33,27 @@ logger = logging.getLogger(__name__)
 Text = dict[str, Any]
 
 
-def read_shapes(dataset: str) -> Dataset:
+def read_shapes(dataset: str, **hub: Any) -> Dataset:
     """The shapes of a triplets dataset, or of a folder of texts that brings its clouds along; all rows.
+
+    Args:
+        hub: see `read_triplets`.
 
     Raises:
         FileNotFoundError: `dataset` is no folder, or holds neither.
     """
-    if (Path(dataset).expanduser() / CLOUDS_CONFIG).is_dir():
-        return load_config(str(Path(dataset).expanduser()), CLOUDS_CONFIG)
-    return read_triplets(dataset)
+    folder = Path(dataset).expanduser()
+    if folder.is_dir():
+        has_clouds = (folder / CLOUDS_CONFIG).is_dir()
+    else:
+        with on_the_hub(dataset, "build triplets with `ulip2 build`"):
+            has_clouds = CLOUDS_CONFIG in config_names(dataset, **hub)
+    if has_clouds:
+        return load_config(str(folder) if folder.is_dir() else dataset, CLOUDS_CONFIG, **hub)
+    return read_triplets(dataset, **hub)
 
 
-def read_texts(source: str | None, shapes: Dataset, top_k: int | None = None) -> list[Text]:
+def read_texts(source: str | None, shapes: Dataset, top_k: int | None = None, **hub: Any) -> list[Text]:
     """Texts about `shapes`: `{"id", "captions"}` with one shape each, or `{"id", "messages"}`, in the source's order.
 
     Args:
@@ -45,6 +61,7 @@ def read_texts(source: str | None, shapes: Dataset, top_k: int | None = None) ->
             triplets themselves.
         shapes: texts about other shapes are left out, with a note in the log.
         top_k: captions to keep of each shape, best first; None: all. A triplet keeps the best `top_k` of each view.
+        hub: of the source, see `load_config`.
 
     Raises:
         ValueError: the source is no such folder, or has no text about any of the shapes.
@@ -52,7 +69,7 @@ def read_texts(source: str | None, shapes: Dataset, top_k: int | None = None) ->
     if source is None:
         texts = _texts_of_triplets(shapes, top_k)
     else:
-        texts = _texts_of_pairs(source, top_k)
+        texts = _texts_of_pairs(source, top_k, hub)
     known = set(shapes["id"])
     found = [text for text in texts if text["id"] in known]
     if not found:
@@ -91,10 +108,13 @@ def _rank_captions(
     return sorted(best, key=lambda caption: best[caption])
 
 
-def _texts_of_pairs(source: str, top_k: int | None) -> list[Text]:
+def _texts_of_pairs(source: str, top_k: int | None, hub: Mapping[str, Any]) -> list[Text]:
+    if not Path(source).expanduser().is_dir():
+        with on_the_hub(source, "make texts with `ulip2 describe`"):
+            config_names(source, **hub)
     for config in (CAPTIONS_CONFIG, CONVERSATIONS_CONFIG):
         try:
-            rows = load_config(source, config)
+            rows = load_config(source, config, **hub)
         except (ValueError, FileNotFoundError):
             continue
         if config == CAPTIONS_CONFIG:
@@ -102,7 +122,7 @@ def _texts_of_pairs(source: str, top_k: int | None) -> list[Text]:
         return [{"id": row["id"], "messages": row["messages"]} for row in rows]
     raise ValueError(
         f"{source} has neither the config {CAPTIONS_CONFIG!r} nor {CONVERSATIONS_CONFIG!r}: make one with "
-        "dataset_scripts/describe_shapes.py, cap3d.py or pointllm.py"
+        "`ulip2 describe`, dataset_scripts/cap3d.py or pointllm.py"
     )
 
 

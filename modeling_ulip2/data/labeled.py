@@ -19,6 +19,7 @@ from modeling_ulip2.data.labels import class_names_of, read_labels
 from modeling_ulip2.data.reading import CloudRows, on_the_hub, read_split, read_triplets, select_ids
 from modeling_ulip2.models.feature_extraction_ulip2 import Ulip2FeatureExtractor, unit_sphere
 from modeling_ulip2.models.point_ops import FPSRule, farthest_point_sample
+from modeling_ulip2.utils.private_apis import hub_downloads_in
 
 logger = logging.getLogger(__name__)
 
@@ -138,15 +139,16 @@ class LabeledSplit:
 
 
 def read_labeled_split(
-    dataset: str, config: str | None = None, train_split: str = "train", test_split: str = "test"
+    dataset: str, config: str | None = None, train_split: str = "train", test_split: str = "test", **hub: Any
 ) -> LabeledSplit:
     """Two splits of a dataset with the columns `xyz`, `label` and perhaps `rgb` and `id`.
 
     Args:
         dataset: folder of parquet files `[config/]split-*.parquet`, as the benchmark scripts write them, or hub name.
         config: which of its configs, e.g. "PB_T50_RS".
+        hub: `revision`, `token` and `cache_dir` of a hub name.
     """
-    splits = [_read_split(dataset, config, name) for name in (train_split, test_split)]
+    splits = [_read_split(dataset, config, name, hub) for name in (train_split, test_split)]
     names = _class_names(splits[0], dataset)
     if _class_names(splits[1], dataset) != names:
         raise ValueError(f"{dataset}: {train_split} and {test_split} name other classes")
@@ -157,13 +159,13 @@ def read_labeled_split(
     return LabeledSplit(train, test)
 
 
-def labeled_triplets(dataset: str, labels_file: str | Path, split_file: str | Path) -> LabeledSplit:
+def labeled_triplets(dataset: str, labels_file: str | Path, split_file: str | Path, **hub: Any) -> LabeledSplit:
     """Triplets with the categories of a CSV file (`path`, `category`), divided by `{"train": [ids], "test": [ids]}`.
 
     The classes are those of the training shapes, in alphabetical order; test shapes of other categories are left out,
     and logged.
     """
-    triplets, split = read_triplets(dataset), read_split(split_file)
+    triplets, split = read_triplets(dataset, **hub), read_split(split_file)
     labels = read_labels(labels_file, triplets["id"])
     train = select_ids(triplets, [name for name in split["train"] if name in labels], "labeled training")
     names = class_names_of(labels, train["id"])
@@ -176,7 +178,7 @@ def labeled_triplets(dataset: str, labels_file: str | Path, split_file: str | Pa
     return LabeledSplit(*clouds)
 
 
-def _read_split(dataset: str, config: str | None, split: str) -> Dataset:
+def _read_split(dataset: str, config: str | None, split: str, hub: Mapping[str, Any]) -> Dataset:
     folder = Path(dataset).expanduser()
     if folder.is_dir():
         place = folder / config if config else folder
@@ -190,8 +192,9 @@ def _read_split(dataset: str, config: str | None, split: str) -> Dataset:
             )
         rows = load_dataset("parquet", data_files={split: files}, split=split)
     else:
-        with on_the_hub(dataset, "the scripts of `dataset_scripts/` make labeled folders of the papers' benchmarks"):
-            rows = load_dataset(dataset, config, split=split)
+        advice = "the scripts of `dataset_scripts/` make labeled folders of the papers' benchmarks"
+        with on_the_hub(dataset, advice), hub_downloads_in(hub.get("cache_dir")):
+            rows = load_dataset(dataset, config, split=split, **hub)
     missing = {"xyz", LABEL_COLUMN} - set(rows.column_names)
     if missing:
         raise ValueError(f"{dataset}: missing the columns {sorted(missing)}; it has {rows.column_names}")

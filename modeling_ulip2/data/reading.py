@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, IterableDataset, load_dataset, load_dataset_builder
+from datasets import Dataset, IterableDataset, get_dataset_config_names, load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetNotFoundError
 from torch.utils.data import Dataset as TorchDataset
 
 from modeling_ulip2.data.origin import dataset_address, origin_of
 from modeling_ulip2.data.schema import TRIPLETS_CONFIG
 from modeling_ulip2.utils.places import NOWHERE, PlaceError, is_hub_name
+from modeling_ulip2.utils.private_apis import hub_downloads_in
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +40,11 @@ MAX_DECODED = 100_000
 Row = dict[str, Any]
 
 
-def read_triplets(dataset: str, streaming: bool = False) -> Dataset | IterableDataset:
+def read_triplets(dataset: str, streaming: bool = False, **hub: Any) -> Dataset | IterableDataset:
     """The `triplets` config of a dataset folder or of a hub repository; all its rows.
+
+    Args:
+        hub: `revision`, `token` and `cache_dir` of a repository, see `load_config`.
 
     Raises:
         FileNotFoundError: there is no such folder, nor on the hub, or it holds no triplets.
@@ -51,7 +55,7 @@ def read_triplets(dataset: str, streaming: bool = False) -> Dataset | IterableDa
             raise FileNotFoundError(f"{dataset} holds no parquet shard: not a triplets folder, or not built yet")
         return load_config(str(folder), TRIPLETS_CONFIG, streaming)
     with on_the_hub(dataset, "build one with `ulip2 build`"):
-        return load_config(dataset, TRIPLETS_CONFIG, streaming)
+        return load_config(dataset, TRIPLETS_CONFIG, streaming, **hub)
 
 
 @contextmanager
@@ -66,18 +70,32 @@ def on_the_hub(dataset: str, advice: str) -> Iterator[None]:
         raise PlaceError(f"{dataset}: {NOWHERE} ({error}); {advice}") from error
 
 
-def load_config(dataset: str, config: str, streaming: bool = False) -> Dataset | IterableDataset:
-    """All rows of one config of a dataset folder or hub repository, as the files are now."""
-    rows = load_dataset(dataset, config, split="train", streaming=streaming, **_named_files(dataset, config))
-    if not Path(dataset).expanduser().is_dir():
-        rows.info.homepage = rows.info.homepage or dataset_address(dataset)
+def load_config(dataset: str, config: str, streaming: bool = False, **hub: Any) -> Dataset | IterableDataset:
+    """All rows of one config of a dataset folder or hub repository, as the files are now.
+
+    Args:
+        hub: `revision`, `token` and `cache_dir` of a repository; a folder has no use for them.
+    """
+    if Path(dataset).expanduser().is_dir():
+        return load_dataset(dataset, config, split="train", streaming=streaming, **_named_files(dataset, config))
+    with hub_downloads_in(hub.get("cache_dir")):
+        rows = load_dataset(dataset, config, split="train", streaming=streaming, **hub)
+    rows.info.homepage = rows.info.homepage or dataset_address(dataset)
     return rows
 
 
-def config_files(dataset: str, config: str) -> list[str]:
+def config_files(dataset: str, config: str, **hub: Any) -> list[str]:
     """Paths or `hf://` addresses of the files that `load_config` reads, in its order."""
-    builder = load_dataset_builder(dataset, config, **_named_files(dataset, config))
+    hub = {} if Path(dataset).expanduser().is_dir() else hub
+    builder = load_dataset_builder(dataset, config, **_named_files(dataset, config), **hub)
     return list((builder.config.data_files or {}).get("train", []))
+
+
+def config_names(dataset: str, **hub: Any) -> list[str]:
+    """The configs of a hub repository."""
+    cache_dir = hub.pop("cache_dir", None)
+    with hub_downloads_in(cache_dir):
+        return get_dataset_config_names(dataset, **hub)
 
 
 def _named_files(dataset: str, config: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
+from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -76,23 +77,31 @@ class TripletStream(TorchIterableDataset):
                 raise ValueError("the stream holds no row of the training split")
 
 
-def joined_rows(triplets: Sequence[str], features: Sequence[str], use_depth: bool = False) -> IterableDataset:
+def joined_rows(
+    triplets: Sequence[str], features: Sequence[str], use_depth: bool = False, token: str | None = None
+) -> IterableDataset:
     """Clouds with the towers' embeddings, decoded; of each file those columns alone are read.
 
     Args:
         triplets, features: parquet files of the two configs, paths or addresses that fsspec knows. Those at the same
-            place hold the same shapes in the same order, as dataset_scripts/ writes them; reading checks it.
+            place hold the same shapes in the same order, as `ulip2 build` writes them; reading checks it.
         use_depth: also read `depth_embeds`.
+        token: for files that are private on the hub; None: that of the login.
     """
     columns = tuple(name for name in FEATURE_COLUMNS if use_depth or name != "depth_embeds")
     pairs = list(zip(triplets, features, strict=True))
-    return IterableDataset.from_generator(_read_pairs, gen_kwargs={"pairs": pairs, "columns": columns})
+    return IterableDataset.from_generator(_read_pairs, gen_kwargs={"pairs": pairs, "columns": columns, "token": token})
 
 
-def _read_pairs(pairs: list[tuple[str, str]], columns: tuple[str, ...]) -> Iterator[Row]:
+def open_file(place: str, token: str | None = None) -> Any:
+    """A file on this machine or on the hub (`hf://`), opened for reading, as a context manager."""
+    return fsspec.open(place, "rb", **({"token": token} if token and place.startswith("hf://") else {}))
+
+
+def _read_pairs(pairs: list[tuple[str, str]], columns: tuple[str, ...], token: str | None = None) -> Iterator[Row]:
     """Rows of the pairs of files; `datasets` gives each process and worker a part of `pairs`."""
     for triplets, features in pairs:
-        with fsspec.open(triplets, "rb") as clouds, fsspec.open(features, "rb") as embeddings:
+        with open_file(triplets, token) as clouds, open_file(features, token) as embeddings:
             opened = pq.ParquetFile(clouds), pq.ParquetFile(embeddings)
             if opened[0].metadata.num_rows != opened[1].metadata.num_rows:
                 raise _other_shapes(
@@ -115,5 +124,5 @@ def _read(file: pq.ParquetFile, columns: Sequence[str]) -> Iterator[Row]:
 def _other_shapes(triplets: str, features: str, difference: str) -> ValueError:
     return ValueError(
         f"{features} does not hold the embeddings of {triplets} ({difference}): make them anew with "
-        "dataset_scripts/embed_triplets.py --replace, or train with --use_features false"
+        "`ulip2 embed-triplets --replace`, or train with --use_features false"
     )

@@ -19,6 +19,22 @@ _HUB_OPTIONS = {"cache_dir", "code_revision", "force_download", "local_files_onl
 _HUB_OPTIONS |= {"trust_remote_code"}
 
 
+def locate_model(name: str, **hub: Any) -> tuple[str, dict[str, Any]]:
+    """What `from_pretrained` takes for a model, and with which arguments.
+
+    Args:
+        name: a folder, a name on the hub, or that of a published checkpoint, which is fetched and converted first.
+        hub: `revision`, `token`, `cache_dir` and the like.
+
+    Raises:
+        PlaceError: there is no such folder, nor such a model on the hub.
+    """
+    fetching = {key: hub[key] for key in ("revision", "token", "cache_dir") if key in hub}
+    if is_release(name):  # the revision is that of the repository in which the checkpoint lies
+        return str(converted_release(name, **fetching)), {k: v for k, v in hub.items() if k != "revision"}
+    return find_model(name, **fetching), hub
+
+
 def load_shape_model(
     name: str,
     tower: str | os.PathLike[str] | None = None,
@@ -29,13 +45,8 @@ def load_shape_model(
     """A model in evaluation mode and its feature extractor; see `Ulip2Embedder.from_pretrained`."""
     if device is not None and kwargs.get("device_map") is not None:
         raise ValueError("device and device_map are two answers to one question: pass one of them.")
+    place, kwargs = locate_model(name, **kwargs)
     hub = {key: value for key, value in kwargs.items() if key in _HUB_OPTIONS}
-    fetching = {key: hub[key] for key in ("revision", "token", "cache_dir") if key in hub}
-    if is_release(name):
-        place = str(converted_release(name, **fetching))
-        kwargs, hub = ({k: v for k, v in own.items() if k != "revision"} for own in (kwargs, hub))
-    else:
-        place = find_model(name, **fetching)
     config = AutoConfig.from_pretrained(place, **hub)
     if isinstance(config, Ulip2CaptioningConfig):
         raise ValueError(

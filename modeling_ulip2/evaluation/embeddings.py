@@ -25,7 +25,7 @@ from modeling_ulip2.towers.of_model import load_tower_of
 
 
 def load_for_evaluation(
-    model: str | Path, tower: str | Path | None = None, device: str | torch.device | None = None
+    model: str | Path, tower: str | Path | None = None, device: str | torch.device | None = None, **hub: Any
 ) -> tuple[Ulip2Model, Ulip2FeatureExtractor, Tower]:
     """A trained model in evaluation mode, its feature extractor, and the tower whose space it was trained into.
 
@@ -33,19 +33,20 @@ def load_for_evaluation(
         model: folder or hub name of a `Ulip2Model`.
         tower: image-text model to use instead of the one that the checkpoint embeds or names, e.g. because it moved.
         device: default: a GPU if there is one.
+        hub: `revision`, `token` and `cache_dir` of a hub name.
 
     Raises:
         ValueError: not a `Ulip2Model`, or it has no tower and none was given.
     """
-    point_model, feature_extractor = load_point_model(model, device)
+    point_model, feature_extractor = load_point_model(model, device, **hub)
     return point_model, feature_extractor, load_tower_of(point_model, model, tower)
 
 
 def load_point_model(
-    model: str | Path, device: str | torch.device | None = None
+    model: str | Path, device: str | torch.device | None = None, **hub: Any
 ) -> tuple[Ulip2Model, Ulip2FeatureExtractor]:
     """As `load_for_evaluation`, without the tower."""
-    embedder = Ulip2Embedder.from_pretrained(model, device=device)
+    embedder = Ulip2Embedder.from_pretrained(model, device=device, **hub)
     if not isinstance(embedder.model.config, Ulip2Config) or not hasattr(embedder.model, "get_point_features"):
         raise ValueError(f"{model} holds a {type(embedder.model).__name__}, not a Ulip2Model")
     return embedder.model, embedder.feature_extractor

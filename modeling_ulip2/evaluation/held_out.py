@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 if TYPE_CHECKING:
-    from modeling_ulip2.evaluation.reports.figures import Hit
+    from modeling_ulip2.evaluation.reports.sheets import Hit
 
 from modeling_ulip2.data.images import portrait
 from modeling_ulip2.data.labels import class_names_of
@@ -106,7 +106,7 @@ class HeldOutEvaluation:
         """
         if self.text_embeds is None or self.points is None:
             return {}
-        from modeling_ulip2.evaluation.reports.figures import Hit  # matplotlib
+        from modeling_ulip2.evaluation.reports.sheets import Hit
 
         chosen = np.unique(np.linspace(0, len(self.texts) - 1, min(queries, len(self.texts))).astype(int))
         found = {}
@@ -176,7 +176,7 @@ class HeldOutCallback(TrainerCallback):
             self._show_retrievals(Path(str(args.output_dir)), state.global_step)
 
     def _show_retrievals(self, output_dir: Path, step: int) -> None:
-        from modeling_ulip2.evaluation.reports.figures import retrieval_sheet  # matplotlib
+        from modeling_ulip2.evaluation.reports.sheets import retrieval_sheet
 
         rows = self.evaluation.example_retrievals()
         if not rows:

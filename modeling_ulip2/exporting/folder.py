@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,27 @@ def export_folder(folder: str | Path, format: str, model: Any = None, quantize: 
         made = sorted(Path(scratch).iterdir(), key=lambda file: file.suffix == ".onnx")
         files = tuple(file.replace(target / file.name) for file in made)
     return Export(files, deviation, quantized)
+
+
+def export_copy(folder: str | Path, output: str | Path, format: str, quantize: bool = False) -> Export:
+    """As `export_folder`, into a copy of the model's folder, which is there when all of it is.
+
+    Args:
+        output: a new or empty folder.
+
+    Raises:
+        FileExistsError: there is something in it.
+    """
+    output = Path(output).expanduser().absolute()
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise FileExistsError(f"{output} is not empty: choose another --output")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
+        copy = Path(scratch, output.name)
+        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(".git", ".cache"))  # the hub's cache holds links
+        export = export_folder(copy, format, quantize=quantize)
+        copy.replace(output)
+    return Export(tuple(output / file.relative_to(copy) for file in export.files), export.deviation)
 
 
 def _load(folder: Path) -> Any:

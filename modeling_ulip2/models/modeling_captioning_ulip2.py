@@ -23,6 +23,7 @@ from .configuration_captioning_ulip2 import Ulip2CaptioningConfig
 from .connectors import MlpConnector, QFormerConnector, make_connector, pool_tokens
 from .frozen_parts import FrozenPartsMixin, feature_width, load_point_model
 from .language import add_point_token, load_language_model, load_language_tokenizer
+from .references import Origin
 from .transformer_layers import check_attention_output, passed_on
 
 
@@ -128,7 +129,8 @@ class Ulip2ForConditionalGeneration(FrozenPartsMixin, CaptioningCardMixin, PreTr
             config["language_model_name_or_path"] = language_model
             lm = load_language_model(language_model, **(language_model_kwargs or {}))
             if point_token_id is None:
-                point_token_id = add_point_token(load_language_tokenizer(language_model))
+                fetching = Origin.of(language_model, language_model_kwargs or {}).options
+                point_token_id = add_point_token(load_language_tokenizer(language_model, **fetching))
         rows, width = lm.get_input_embeddings().weight.shape
         config = {
             "point_hidden_size": feature_width(encoder, feature_type),

@@ -8,33 +8,38 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import set_seed
+from transformers import AutoTokenizer, set_seed
 
-from modeling_ulip2 import Ulip2CaptioningProcessor, Ulip2ForConditionalGeneration
+from modeling_ulip2 import Ulip2CaptioningProcessor, Ulip2FeatureExtractor, Ulip2ForConditionalGeneration
 from modeling_ulip2.data.augmentation import PointAugmentation
 from modeling_ulip2.data.captions import CaptionCollator, CaptionDataset, read_shapes, read_texts
 from modeling_ulip2.data.reading import read_split, select_ids
 from modeling_ulip2.models.captioning_card import PROMPT
+from modeling_ulip2.models.language import load_language_tokenizer
 from modeling_ulip2.models.processing_captioning_ulip2 import PLAIN_TEMPLATE
+from modeling_ulip2.models.references import model_location
 from modeling_ulip2.recipes.captioner_training_options import (
     DESCRIPTION,
     OPTIONS,
     CaptionerDataArguments,
     CaptionerModelArguments,
 )
+from modeling_ulip2.recipes.hub_options import HubArguments
 from modeling_ulip2.recipes.options import log_to_terminal, parse_options
 from modeling_ulip2.training.captioning import CaptioningArguments, CaptioningTrainer
 from modeling_ulip2.training.options import claim_output_dir
 from modeling_ulip2.training.point_features import point_features
 from modeling_ulip2.training.word_alignment import align_with_words, steps_of_pass
-from modeling_ulip2.utils.places import named_or_own
+from modeling_ulip2.utils.places import find_model, named_or_own
 
 logger = logging.getLogger(__name__)
 
 RUN_FILE = "train_captioning.json"
 
 
-Arguments = tuple[CaptionerModelArguments, CaptionerDataArguments, PointAugmentation, CaptioningArguments]
+Arguments = tuple[
+    CaptionerModelArguments, CaptionerDataArguments, PointAugmentation, CaptioningArguments, HubArguments
+]
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> dict[str, float]:
@@ -55,6 +60,7 @@ def train_captioner(
     data_args: CaptionerDataArguments,
     augmentation: PointAugmentation,
     args: CaptioningArguments,
+    hub: HubArguments | None = None,
 ) -> dict[str, float]:
     """Trains a connector, or an adapter of the language model, and writes the model into `args.output_dir`.
 
@@ -71,18 +77,19 @@ def train_captioner(
         raise ValueError("--augment changes the clouds in every step: it needs --use_features false")
     if model_args.model_name_or_path is None:
         model_args = replace(model_args, point_model=named_or_own(model_args.point_model, "--point_model"))
-    settings = asdict(model_args) | asdict(data_args) | asdict(augmentation)
+    hub = hub or HubArguments()
+    settings = asdict(model_args) | asdict(data_args) | asdict(augmentation) | hub.decisive
     checkpoint = claim_output_dir(args, settings, RUN_FILE)
     set_seed(args.seed)
 
     with args.main_process_first(desc="reading the shapes"):
-        shapes = read_shapes(data_args.dataset)
+        shapes = read_shapes(data_args.dataset, **hub.of_dataset)
     train, held_out = split_shapes(shapes, data_args)
-    processor, model = build_model(model_args)
+    processor, model = build_model(model_args, hub)
     model.to(args.device)
 
     def learnable(part: Dataset) -> CaptionDataset:
-        texts = read_texts(data_args.texts, part, data_args.top_k)
+        texts = read_texts(data_args.texts, part, data_args.top_k, **hub.of_others)
         if not data_args.use_features:
             return CaptionDataset(part, texts)
         cache = Path(data_args.feature_cache)
@@ -114,7 +121,7 @@ def train_captioner(
 def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> Arguments:
     """Command line, with the options of `--config FILE.yaml` as defaults."""
     parsed = parse_options((*OPTIONS, CaptioningArguments), argv, DESCRIPTION, prog)
-    return parsed[0], parsed[1], parsed[2], parsed[3]
+    return parsed[0], parsed[1], parsed[2], parsed[4], parsed[3]
 
 
 def alignment_passes(model_args: CaptionerModelArguments, texts: int) -> int:
@@ -136,14 +143,15 @@ def split_shapes(shapes: Dataset, data_args: CaptionerDataArguments) -> tuple[Da
     return shapes, held_out
 
 
-def build_model(model_args: CaptionerModelArguments) -> tuple[Any, Any]:
+def build_model(model_args: CaptionerModelArguments, hub: HubArguments) -> tuple[Any, Any]:
     """The processor and the model, new or from stage 1, with an adapter if one is wanted."""
     lora = model_args.lora_config()
     if model_args.model_name_or_path is not None:
         given = {"point_model": model_args.point_model, "language_model": model_args.language_model}
         moved: dict[str, Any] = {f"{part}_name_or_path": place for part, place in given.items() if place is not None}
-        model = Ulip2ForConditionalGeneration.from_pretrained(model_args.model_name_or_path, **moved)
-        processor = Ulip2CaptioningProcessor.from_pretrained(model_args.model_name_or_path)
+        place, options = find_model(model_args.model_name_or_path, **hub.of_model), hub.of_model
+        model = Ulip2ForConditionalGeneration.from_pretrained(place, **moved, **options)
+        processor = Ulip2CaptioningProcessor.from_pretrained(place, **options)
         set_template(processor, model_args.chat_template)
         if lora is not None:
             model.add_lora(lora)
@@ -154,15 +162,29 @@ def build_model(model_args: CaptionerModelArguments) -> tuple[Any, Any]:
     if model_args.qformer_from is not None:
         from modeling_ulip2.conversion.qformer import initialize_qformer, qformer_config_of
 
-        config["qformer_config"] = qformer_config_of(model_args.qformer_from)
+        config["qformer_config"] = qformer_config_of(model_args.qformer_from, **hub.of_others)
     model = Ulip2ForConditionalGeneration.from_point_language_pretrained(
-        absolute(model_args.point_model), absolute(model_args.language_model), **config
+        absolute(model_args.point_model),
+        absolute(model_args.language_model),
+        point_model_kwargs=hub.of_model,
+        language_model_kwargs=hub.of_others,
+        **config,
     )
     if model_args.qformer_from is not None:
-        initialize_qformer(model, model_args.qformer_from)
+        initialize_qformer(model, model_args.qformer_from, **hub.of_others)
     if lora is not None:
         model.add_lora(lora)
-    processor = Ulip2CaptioningProcessor.from_model(model, qformer_tokenizer=model_args.qformer_tokenizer)
+    place, inside = model_location(model_args.point_model)
+    fetching: dict[str, Any] = inside | hub.of_model
+    qformer_tokenizer: Any = model_args.qformer_tokenizer
+    if qformer_tokenizer is not None:
+        qformer_tokenizer = AutoTokenizer.from_pretrained(qformer_tokenizer, **hub.of_others)
+    processor = Ulip2CaptioningProcessor.from_model(
+        model,
+        qformer_tokenizer=qformer_tokenizer,
+        tokenizer=load_language_tokenizer(model_args.language_model, **hub.of_others),
+        feature_extractor=Ulip2FeatureExtractor.from_pretrained(place, **fetching),
+    )
     set_template(processor, model_args.chat_template)
     return processor, model
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from modeling_ulip2.data.augmentation import PointAugmentation
+from modeling_ulip2.recipes.hub_options import HubArguments
 from modeling_ulip2.utils.places import OWN_DEFAULT, default_feature_cache
 
 DESCRIPTION = """Teach a language model to describe shapes that a frozen ULIP-2 encoder sees.
@@ -14,7 +15,7 @@ Stage 1 trains the connector between the two. Stage 2 starts from stage 1's fold
 LoRA adapter to the language model (--lora_r); a new connector with --lora_r trains together with the adapter. With
 --align_epochs a new connector first learns the language model's words, without running it.
 
-Texts are captions (--texts of dataset_scripts/describe_shapes.py or cap3d.py; without it, those of the triplets) or
+Texts are captions (--texts of `ulip2 describe` or dataset_scripts/cap3d.py; without it, those of the triplets) or
 conversations (dataset_scripts/pointllm.py). The encoder sees every shape once, before the training (--use_features),
 or in every step, where its clouds are augmented (--augment). The same command goes on after a stop.
 """
@@ -119,4 +120,4 @@ class CaptionerDataArguments:
     augment: bool = field(default=False, metadata={"help": "Augment the clouds; needs --use_features false."})
 
 
-OPTIONS = (CaptionerModelArguments, CaptionerDataArguments, PointAugmentation)
+OPTIONS = (CaptionerModelArguments, CaptionerDataArguments, PointAugmentation, HubArguments)

@@ -40,9 +40,10 @@ from modeling_ulip2.evaluation.captions.verdict import (
     write_verdict,
 )
 from modeling_ulip2.evaluation.embeddings import embed_points, embed_views, load_for_evaluation
-from modeling_ulip2.evaluation.reports.figures import Described, description_sheet
+from modeling_ulip2.evaluation.reports.sheets import Described, description_sheet
 from modeling_ulip2.models.captioning_card import PROMPT
 from modeling_ulip2.recipes.evaluation_options import DESCRIPTIONS, CaptionMeasureArguments
+from modeling_ulip2.recipes.hub_options import HubArguments
 from modeling_ulip2.recipes.options import parse_options
 from modeling_ulip2.towers import Tower
 from modeling_ulip2.training.features import published_features
@@ -60,7 +61,7 @@ SHUFFLED, NEAREST, TEXT_ONLY = "shuffled points", "nearest training caption", "n
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> dict[str, Any]:
     """Makes and measures captions; returns what `metrics.json` holds."""
-    (args,) = parse_options((CaptionMeasureArguments,), argv, DESCRIPTIONS["captioning"], prog)
+    args, hub = parse_options((CaptionMeasureArguments, HubArguments), argv, DESCRIPTIONS["captioning"], prog)
     args.prompt = args.prompt or PROMPT
     for name, published in PUBLISHED_GENERATION.items():
         setattr(args, name, published if getattr(args, name) is None else getattr(args, name))
@@ -68,9 +69,9 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> dict[str, An
         raise ValueError("name either --model or --predictions")
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    claim(output_dir, args)
-    shapes, train = choose_shapes(args)
-    references = {text["id"]: text["captions"] for text in read_texts(args.texts, shapes) if "captions" in text}
+    claim(output_dir, args, hub)
+    shapes, train = choose_shapes(args, hub)
+    references = captions_of(args, hub, shapes)
     shapes = select_ids(shapes, references, "described")
     ids = list(shapes["id"])
 
@@ -82,10 +83,10 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> dict[str, An
         if missing := [name for name in ids if name not in given]:
             raise ValueError(f"{args.predictions} lacks {len(missing)} of {len(ids)} shapes, e.g. {missing[0]!r}")
     else:
-        place = find_model(args.model)
-        model = Ulip2ForConditionalGeneration.from_pretrained(place)
+        place = find_model(args.model, **hub.of_model)
+        model = Ulip2ForConditionalGeneration.from_pretrained(place, **hub.of_model)
         model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-        processor = Ulip2CaptioningProcessor.from_pretrained(place)
+        processor = Ulip2CaptioningProcessor.from_pretrained(place, **hub.of_model)
         point_model = point_model or model.config.point_model_name_or_path
         features = point_features(model, processor.feature_extractor, shapes, Path(args.feature_cache))
         names = ("num_beams", "min_new_tokens", "max_new_tokens", "length_penalty")
@@ -102,13 +103,19 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> dict[str, An
         )
         systems |= {"model": made, SHUFFLED: shuffled_captions(made, args.seed)}
         systems[TEXT_ONLY] = dict.fromkeys(ids, text_only_caption(model, processor, args.prompt, **generation))
-    return measure(args, output_dir, shapes, train, references, systems, point_model)
+    return measure(args, output_dir, shapes, train, references, systems, point_model, hub)
 
 
-def claim(output_dir: Path, args: CaptionMeasureArguments) -> None:
+def captions_of(args: CaptionMeasureArguments, hub: HubArguments, shapes: Dataset) -> dict[str, list[str]]:
+    """The captions of shapes by id, best first."""
+    texts = read_texts(args.texts, shapes, **hub.of_others)
+    return {text["id"]: text["captions"] for text in texts if "captions" in text}
+
+
+def claim(output_dir: Path, args: CaptionMeasureArguments, hub: HubArguments) -> None:
     """Notes what the captions depend on; raises ValueError where the folder holds those of another run."""
     names = "model dataset texts split_file split limit prompt num_beams min_new_tokens max_new_tokens length_penalty"
-    settings = {name: getattr(args, name) for name in [*names.split(), "predictions", "seed"]}
+    settings = {name: getattr(args, name) for name in [*names.split(), "predictions", "seed"]} | hub.decisive
     path = output_dir / RUN_FILE
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else settings
     if changed := sorted(name for name in settings if settings[name] != before.get(name)):
@@ -117,9 +124,9 @@ def claim(output_dir: Path, args: CaptionMeasureArguments) -> None:
     write_text(path, json.dumps(settings, indent=2) + "\n")
 
 
-def choose_shapes(args: CaptionMeasureArguments) -> tuple[Dataset, Dataset | None]:
+def choose_shapes(args: CaptionMeasureArguments, hub: HubArguments) -> tuple[Dataset, Dataset | None]:
     """The shapes to caption, and those of the training, if a split is known."""
-    shapes, train = read_shapes(args.dataset), None
+    shapes, train = read_shapes(args.dataset, **hub.of_dataset), None
     if args.split_file is not None:
         split = read_split(args.split_file)
         shapes, train = (
@@ -139,6 +146,7 @@ def measure(
     references: dict[str, list[str]],
     systems: dict[str, dict[str, str]],
     point_model: str | None,
+    hub: HubArguments,
 ) -> dict[str, Any]:
     """Adds the control by retrieval, scores all captions, and writes figures, report and picture."""
     ids = list(shapes["id"])
@@ -146,17 +154,17 @@ def measure(
     point_embeds: dict[str, Tensor] = {}
     nearest: dict[str, str] = {}
     if point_model is not None:
-        encoder, feature_extractor, tower = load_for_evaluation(point_model, args.tower)
+        encoder, feature_extractor, tower = load_for_evaluation(point_model, args.tower, **hub.of_others)
         point_embeds = dict(zip(ids, embed_points(encoder, feature_extractor, shapes), strict=True))
         if train is not None and args.split != "train":
-            known = {text["id"]: text["captions"][0] for text in read_texts(args.texts, train) if "captions" in text}
+            known = {name: captions[0] for name, captions in captions_of(args, hub, train).items()}
             train = select_ids(train, known, "described")
             embeds = dict(zip(train["id"], embed_points(encoder, feature_extractor, train), strict=True))
             systems[NEAREST], nearest = nearest_captions(point_embeds, embeds, known)
     has_views = args.views and tower is not None and "views" in shapes.column_names
     view_embeds = None
     if has_views and tower is not None:
-        views = embed_views(tower, shapes, published_features(args.dataset, tower))
+        views = embed_views(tower, shapes, published_features(args.dataset, tower, **hub.of_dataset))
         view_embeds = dict(zip(ids, views, strict=True))
     scores = score_systems(
         systems, references, tower.encode_text if tower else None, point_embeds or None, view_embeds, args.tokenizer
@@ -166,7 +174,7 @@ def measure(
     sources = list(shapes["source"]) if "source" in shapes.column_names else [""] * len(ids)
     groups = {name: [i for i, own in zip(ids, sources, strict=True) if own == name] for name in sorted(set(sources))}
     record = {
-        "arguments": asdict(args),
+        "arguments": asdict(args) | hub.decisive,
         "shapes": len(ids),
         "tower": tower and tower.fingerprint,
         "systems": {name: own.to_dict() | {"cider_interval": cider_interval(own)} for name, own in scores.items()},

@@ -13,7 +13,7 @@ class ZeroShotArguments:
 
     _argument_group_name = "evaluation"
 
-    dataset: str = field(metadata={"help": "Folder of a converted benchmark, or folder or hub name of triplets."})
+    dataset: str = field(metadata={"help": "Folder or hub name of a converted benchmark or of triplets."})
     output_dir: str = field(metadata={"help": "Where zero_shot.json and confusion.png go."})
     model: str | None = field(default=None, metadata={"help": f"Folder or hub name of a Ulip2Model; {OWN_DEFAULT}."})
     benchmark: str | None = field(
@@ -45,7 +45,7 @@ class ZeroShotArguments:
     num_workers: int | None = field(
         default=None, metadata={"help": "Processes that prepare a benchmark's clouds; default: the cores to spare."}
     )
-    cache_dir: str | None = field(
+    class_cache: str | None = field(
         default=None, metadata={"help": "Class embeddings of benchmarks, to be shared by runs; default: output_dir."}
     )
     tower: str | None = field(default=None, metadata={"help": "Image-text model, where the model's own has moved."})
@@ -87,7 +87,7 @@ class LeaderboardArguments:
 
     _argument_group_name = "evaluation"
 
-    benchmarks: str = field(metadata={"help": "Folder of converted benchmarks."})
+    benchmarks: str = field(metadata={"help": "Folder of converted benchmarks, or hub name of one."})
     output_dir: str = field(metadata={"help": "Where the tables and the runs' folders go."})
     models: list[str] = field(
         default_factory=list, metadata={"help": f"Folders or hub names of Ulip2Models; {OWN_DEFAULT}."}
@@ -162,10 +162,11 @@ class RobustnessArguments:
         default=None, metadata={"help": 'JSON {"train": [ids], "test": [ids]}; default: all shapes.'}
     )
     meshes: list[str] = field(
-        default_factory=list, metadata={"help": "Folders of the meshes whose paths in them are the ids."}
+        default_factory=list, metadata={"help": "Folders or hub names of the meshes whose paths in them are the ids."}
     )
     classifiers: list[str] = field(
-        default_factory=list, metadata={"help": "Folders of Ulip2ForPointCloudClassification to draw beside it."}
+        default_factory=list,
+        metadata={"help": "Folders or hub names of Ulip2ForPointCloudClassification to draw beside it."},
     )
     curves: list[str] = field(
         default_factory=list,

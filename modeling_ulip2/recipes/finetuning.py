@@ -24,6 +24,7 @@ from modeling_ulip2.data.labeled import (
     labeled_triplets,
     read_labeled_split,
 )
+from modeling_ulip2.embedding.loading import locate_model
 from modeling_ulip2.evaluation.metrics.classification import (
     accuracies,
     classification_metrics,
@@ -44,12 +45,13 @@ from modeling_ulip2.recipes.finetuning_options import (
     FinetuningModelArguments,
     FinetuningRunArguments,
 )
+from modeling_ulip2.recipes.hub_options import HubArguments
 from modeling_ulip2.recipes.options import log_to_terminal, parse_options
 from modeling_ulip2.training.classification import ClassificationTrainer, ClassificationTrainingArguments
 from modeling_ulip2.training.options import claim_output_dir
 from modeling_ulip2.utils.command_line import config_field
 from modeling_ulip2.utils.files import write_text
-from modeling_ulip2.utils.places import find_model, named_or_own
+from modeling_ulip2.utils.places import named_or_own
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +80,7 @@ class Options:
     data: FinetuningDataArguments
     runs: FinetuningRunArguments
     augmentation: PointAugmentation
+    hub: HubArguments
     training: ClassificationTrainingArguments
 
 
@@ -110,9 +113,10 @@ def finetune(options: Options) -> list[dict[str, Any]]:
     name_model(options.model)
     runs = plan_runs(options)
     if options.model.model_name_or_path is not None:
-        find_model(options.model.model_name_or_path)  # or a sentence, before anything is read
+        # or a sentence, before anything is read
+        locate_model(options.model.model_name_or_path, **options.hub.of_model)
     with options.training.main_process_first(desc="reading the clouds"):
-        split = read_clouds(options.data)
+        split = read_clouds(options.data, options.hub)
     logger.info(
         f"{len(split.train)} training and {len(split.test)} test clouds of {len(split.test.class_names)} classes"
     )
@@ -163,13 +167,14 @@ def plan_runs(options: Options) -> list[Run]:
     ]
 
 
-def read_clouds(data: FinetuningDataArguments) -> LabeledSplit:
+def read_clouds(data: FinetuningDataArguments, hub: HubArguments) -> LabeledSplit:
     if data.labels_file is not None:
         if data.split_file is None:
             raise ValueError("triplets (--labels_file) need a --split_file with the ids of training and test")
-        split = labeled_triplets(data.dataset, data.labels_file, data.split_file)
+        split = labeled_triplets(data.dataset, data.labels_file, data.split_file, **hub.of_dataset)
     else:
-        split = read_labeled_split(data.dataset, data.dataset_config, data.train_split, data.test_split)
+        parts = (data.train_split, data.test_split)
+        split = read_labeled_split(data.dataset, data.dataset_config, *parts, **hub.of_dataset)
     return split.with_at_least(data.min_train_clouds) if data.min_train_clouds > 1 else split
 
 
@@ -207,6 +212,7 @@ def make_run(run: Run, split: LabeledSplit, options: Options, frozen: FrozenFeat
     args = copy.deepcopy(options.training)
     args.output_dir, args.seed = str(Path(str(args.output_dir)) / run.name), run.seed
     settings = asdict(run) | asdict(options.model) | asdict(options.data) | asdict(options.augmentation)
+    settings |= options.hub.decisive
     settings |= {name: getattr(args, name) for name in ("schedule_epochs", "layer_decay", "label_smoothing")}
     settings |= {
         "resampling_pool": options.runs.resampling_pool,
@@ -270,16 +276,17 @@ def build_model(
         "classifier_dropout": given.classifier_dropout,
         "label_smoothing": options.training.label_smoothing,
     }
+    place, hub = ("", {}) if source is None else locate_model(source, **options.hub.of_model)
     if run.initialization == PRETRAINED:
         # a folder that was fine-tuned on other classes has another head
-        model = Ulip2ForPointCloudClassification.from_pretrained(str(source), ignore_mismatched_sizes=True, **head)
+        model = Ulip2ForPointCloudClassification.from_pretrained(place, ignore_mismatched_sizes=True, **head, **hub)
     elif source is not None:
-        model = Ulip2ForPointCloudClassification(AutoConfig.from_pretrained(source, **head))
+        model = Ulip2ForPointCloudClassification(AutoConfig.from_pretrained(place, **head, **hub))
     else:
         fields = dict(config_field(text) for text in given.point_config)
         model = Ulip2ForPointCloudClassification(Ulip2Config(point_config=fields, **head))
     if source is not None:
-        extractor = Ulip2FeatureExtractor.from_pretrained(source)
+        extractor = Ulip2FeatureExtractor.from_pretrained(place, **hub)
     else:
         extractor = Ulip2FeatureExtractor(in_channels=model.config.point_config.in_channels)
     extractor.num_points = given.num_points or extractor.num_points

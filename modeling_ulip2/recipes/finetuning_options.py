@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from modeling_ulip2.data.augmentation import PointAugmentation
+from modeling_ulip2.recipes.hub_options import HubArguments
 from modeling_ulip2.utils.places import OWN_DEFAULT
 
 DESCRIPTION = """Fine-tune a point encoder for classification, or probe it.
@@ -95,4 +96,10 @@ class FinetuningRunArguments:
     keep_checkpoints: bool = field(default=False, metadata={"help": "Keep the checkpoints of runs that are done."})
 
 
-OPTIONS = (FinetuningModelArguments, FinetuningDataArguments, FinetuningRunArguments, PointAugmentation)
+OPTIONS = (
+    FinetuningModelArguments,
+    FinetuningDataArguments,
+    FinetuningRunArguments,
+    PointAugmentation,
+    HubArguments,
+)

@@ -16,17 +16,18 @@ from modeling_ulip2.evaluation.benchmarks.leaderboard import (
 )
 from modeling_ulip2.evaluation.benchmarks.run import BenchmarkRun, distributed_state, evaluate_benchmark
 from modeling_ulip2.recipes.evaluation_options import DESCRIPTIONS, LeaderboardArguments
+from modeling_ulip2.recipes.hub_options import HubArguments
 from modeling_ulip2.recipes.options import parse_options
 from modeling_ulip2.utils.files import write_text
-from modeling_ulip2.utils.places import named_or_own
+from modeling_ulip2.utils.places import find_folder, named_or_own
 from modeling_ulip2.utils.scripts import status
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> list[dict[str, Any]]:
-    (args,) = parse_options((LeaderboardArguments,), argv, DESCRIPTIONS["leaderboard"], prog)
+    args, hub = parse_options((LeaderboardArguments, HubArguments), argv, DESCRIPTIONS["leaderboard"], prog)
     args.models = args.models or [named_or_own(None, "--models")]
     output_dir, state = Path(args.output_dir), distributed_state()
-    folders = find_benchmarks(args.benchmarks)
+    folders = find_benchmarks(find_folder(args.benchmarks, "dataset", **hub.of_dataset))
     if not folders:
         sys.exit("\n".join(missing_benchmarks([], args.benchmarks)))
     records, remarks, failed = [], missing_benchmarks(folders, args.benchmarks), 0
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> list[dict[st
                     continue
                 what = f"{name} on {manifest['benchmark']} {config}"
                 try:
-                    run = BenchmarkRun.of(model, folder, config, split, args.protocol, args.tower)
+                    run = BenchmarkRun.of(model, folder, config, split, args.protocol, args.tower, **hub.of_model)
                     record = evaluate_benchmark(
                         run,
                         output_dir / name / f"{manifest['benchmark']}-{config}",

@@ -15,6 +15,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from modeling_ulip2.data.reading import SOURCES_COLUMN, check_sources, decode_ro
 from modeling_ulip2.data.schema import FEATURES_CONFIG, features_features
 from modeling_ulip2.data.shards import FEATURES_MANIFEST, shard_path
 from modeling_ulip2.models.modeling_conse import ConseModel
+from modeling_ulip2.recipes.hub_options import HubArguments
 from modeling_ulip2.recipes.options import parse_options
 from modeling_ulip2.towers import Tower, load_tower
 from modeling_ulip2.towers.linear_lit import MAP_SHARE, build_linear_lit
@@ -142,20 +144,21 @@ class FitRows:
 
 def main(argv: list[str] | None = None) -> Path:
     """Fits a map as a command line asks; returns the folder of the tower."""
-    (args,) = parse_options((LinearLitArguments,), argv, __doc__)
-    return fit_tower(args)
+    args, hub = parse_options((LinearLitArguments, HubArguments), argv, __doc__)
+    return fit_tower(args, hub)
 
 
-def fit_tower(args: LinearLitArguments) -> Path:
+def fit_tower(args: LinearLitArguments, hub: HubArguments | None = None) -> Path:
     """Fits a map and writes the tower with the embeddings of all shapes.
 
     Raises:
         ValueError: the datasets hold no features of that tower, or no `image_hidden`; or nothing is left to fit on.
     """
-    base = load_tower(args.tower)
+    hub = hub or HubArguments()
+    base = load_tower(args.tower, **hub.of_model)
     if not isinstance(base, TransformersTower) or type(base.model) is not ConseModel:
         raise ValueError(f"{args.tower} is no ConSE pair, which the map is fitted beside")
-    rows = read_rows(args.dataset, base, args.caption_sources)
+    rows = read_rows(args.dataset, base, args.caption_sources, **hub.of_dataset)
     groups = near_duplicate_groups(rows.ids, args.near_duplicates)
     split = read_split(args.split_file) if args.split_file else {"train": rows.ids, "test": []}
     held_out = {groups[name] for name in split["test"] if name in groups}
@@ -186,11 +189,12 @@ def fit_tower(args: LinearLitArguments) -> Path:
     return output
 
 
-def read_rows(datasets: Sequence[str], base: Tower, sources: Sequence[str] | None = None) -> FitRows:
+def read_rows(datasets: Sequence[str], base: Tower, sources: Sequence[str] | None = None, **hub: Any) -> FitRows:
     """What the fit needs of the triplets of several datasets.
 
     Args:
         sources: captioners whose captions the map is fitted on; None: all.
+        hub: `revision`, `token` and `cache_dir` of hub names.
 
     Raises:
         ValueError: a dataset has no features of that tower, or without `image_hidden`, or no captions of `sources`; or
@@ -202,10 +206,10 @@ def read_rows(datasets: Sequence[str], base: Tower, sources: Sequence[str] | Non
     captions: list[list[list[str]]] = []
     text_embeds: list[list[np.ndarray]] = []
     for dataset in datasets:
-        features = published_features(dataset, base)
+        features = published_features(dataset, base, **hub)
         if features is None or HIDDEN not in features.column_names:
             raise ValueError(f"{dataset} has no {HIDDEN} of {base.name}: build it with that tower and --hidden")
-        triplets = read_triplets(dataset)
+        triplets = read_triplets(dataset, **hub)
         if sources:
             check_sources(triplets, sources)
         said = dict(zip(triplets["id"], triplets["captions"], strict=True))

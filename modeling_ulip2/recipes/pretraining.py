@@ -26,8 +26,10 @@ from modeling_ulip2.data.mixing import StreamMixture, TripletMixture
 from modeling_ulip2.data.near_duplicates import KINDS, near_duplicate_groups
 from modeling_ulip2.data.reading import TripletDataset, read_split, read_triplets, select_ids
 from modeling_ulip2.data.stream import TripletStream
+from modeling_ulip2.embedding.loading import locate_model
 from modeling_ulip2.evaluation import load_templates
 from modeling_ulip2.evaluation.held_out import HeldOutCallback, HeldOutEvaluation
+from modeling_ulip2.recipes.hub_options import HubArguments
 from modeling_ulip2.recipes.options import log_to_terminal, parse_options
 from modeling_ulip2.recipes.pretraining_options import (
     DESCRIPTION,
@@ -46,7 +48,9 @@ RUN_FILE = "pretrain.json"
 # As SigLIP starts (arXiv 2303.15343, section 3.2).
 SIGLIP_LOGIT_SCALE = math.log(10)
 
-Arguments = tuple[PretrainingModelArguments, PretrainingDataArguments, PointAugmentation, Ulip2TrainingArguments]
+Arguments = tuple[
+    PretrainingModelArguments, PretrainingDataArguments, PointAugmentation, Ulip2TrainingArguments, HubArguments
+]
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> dict[str, float]:
@@ -67,6 +71,7 @@ def pretrain(
     data_args: PretrainingDataArguments,
     augmentation: PointAugmentation,
     args: Ulip2TrainingArguments,
+    hub: HubArguments | None = None,
 ) -> dict[str, float]:
     """Trains a point encoder on triplets and writes model, processor and the last evaluation into `args.output_dir`.
 
@@ -79,12 +84,14 @@ def pretrain(
         NothingLearnedError: the loss stands still.
     """
     log_to_terminal(args.should_log)
-    checkpoint = claim_output_dir(args, settings_of(model_args, data_args, augmentation), RUN_FILE)
+    hub = hub or HubArguments()
+    settings = settings_of(model_args, data_args, augmentation) | hub.decisive
+    checkpoint = claim_output_dir(args, settings, RUN_FILE)
     set_seed(args.seed)
 
-    tower = load_tower(data_args.tower, device=args.device)
-    processor, model = build_model(model_args, data_args, tower)
-    data = read_data(data_args, args, tower)
+    tower = load_tower(data_args.tower, device=args.device, **hub.of_others)
+    processor, model = build_model(model_args, data_args, tower, hub)
+    data = read_data(data_args, args, tower, hub)
     held_out, held_out_features = data.held_out, data.held_out_features
     if not data.has_features:
         # one copy in memory serves evaluation and training
@@ -127,11 +134,11 @@ def pretrain(
 def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> Arguments:
     """Command line, with the options of `--config FILE.yaml` as defaults."""
     parsed = parse_options((*OPTIONS, Ulip2TrainingArguments), argv, DESCRIPTION, prog)
-    return parsed[0], parsed[1], parsed[2], parsed[3]
+    return parsed[0], parsed[1], parsed[2], parsed[4], parsed[3]
 
 
 def build_model(
-    model_args: PretrainingModelArguments, data_args: PretrainingDataArguments, tower: Tower
+    model_args: PretrainingModelArguments, data_args: PretrainingDataArguments, tower: Tower, hub: HubArguments
 ) -> tuple[Ulip2Processor, Ulip2Model]:
     """A model in the tower's space and its processor."""
     local = Path(data_args.tower)
@@ -153,8 +160,9 @@ def build_model(
     else:
         if given:
             raise ValueError(f"{', '.join(given)}: sizes are fixed by {model_args.model_name_or_path}")
-        model = Ulip2Model.from_pretrained(model_args.model_name_or_path, clip_name_or_path=reference, **loss)
-        extractor = Ulip2FeatureExtractor.from_pretrained(model_args.model_name_or_path)
+        place, options = locate_model(model_args.model_name_or_path, **hub.of_model)
+        model = Ulip2Model.from_pretrained(place, clip_name_or_path=reference, **loss, **options)
+        extractor = Ulip2FeatureExtractor.from_pretrained(place, **options)
         if model.config.projection_dim != tower.dim:
             raise ValueError(
                 f"{model_args.model_name_or_path} projects to {model.config.projection_dim} dimensions, but "
@@ -190,7 +198,9 @@ class PretrainingData:
     held_out_features: Dataset | None = None
 
 
-def read_data(data_args: PretrainingDataArguments, args: Ulip2TrainingArguments, tower: Tower) -> PretrainingData:
+def read_data(
+    data_args: PretrainingDataArguments, args: Ulip2TrainingArguments, tower: Tower, hub: HubArguments
+) -> PretrainingData:
     """The training triplets, of one dataset or several, and the held-out ones.
 
     Raises:
@@ -199,27 +209,26 @@ def read_data(data_args: PretrainingDataArguments, args: Ulip2TrainingArguments,
     """
     split = read_split(data_args.split_file) if data_args.split_file else None
     with args.main_process_first(desc="reading the triplets"):
-        triplets = [read_triplets(name, data_args.streaming) for name in data_args.dataset]
-        held_out = read_triplets(data_args.eval_dataset) if data_args.eval_dataset else None
+        triplets = [read_triplets(name, data_args.streaming, **hub.of_dataset) for name in data_args.dataset]
+        held_out = read_triplets(data_args.eval_dataset, **hub.of_others) if data_args.eval_dataset else None
     held_out_features = None
     cache = Path(data_args.feature_cache)
+
+    def features_of(name: str, rows: Dataset, use_depth: bool = False) -> Dataset:
+        own = hub.of_dataset if name in data_args.dataset and not data_args.features else hub.of_others
+        return tower_features(data_args.features or name, rows, tower, use_depth, cache, own)
+
     if held_out is not None and data_args.use_features:
-        source = data_args.features or str(data_args.eval_dataset)
-        held_out_features = tower_features(source, held_out, tower, cache_dir=cache)
+        held_out_features = features_of(str(data_args.eval_dataset), held_out)
     if data_args.streaming:
-        streams = read_streams(triplets, split["train"] if split else None, data_args, args, tower)
+        streams = read_streams(triplets, split["train"] if split else None, data_args, args, tower, hub)
         return PretrainingData(streams, streams.has_features, held_out, held_out_features)
     if held_out is None and split is not None and split["test"]:
         parts = select_in_each(triplets, split["test"], "test")
         held_out = _joined(parts)
         if data_args.use_features:
             found = zip(data_args.dataset, parts, strict=True)
-            held_out_features = _joined(
-                [
-                    None if own is None else tower_features(data_args.features or name, own, tower, cache_dir=cache)
-                    for name, own in found
-                ]
-            )
+            held_out_features = _joined([None if own is None else features_of(name, own) for name, own in found])
     rows = triplets if split is None else select_in_each(triplets, split["train"], "training")
     datasets = []
     for name, own in zip(data_args.dataset, rows, strict=True):
@@ -227,7 +236,7 @@ def read_data(data_args: PretrainingDataArguments, args: Ulip2TrainingArguments,
             raise ValueError(f"{name} holds none of the training ids of {data_args.split_file}")
         features = None
         if data_args.use_features:
-            features = tower_features(data_args.features or name, own, tower, data_args.use_depth, cache)
+            features = features_of(name, own, data_args.use_depth)
         datasets.append(TripletDataset(own, features, data_args.caption_sources, data_args.num_views))
     groups = None
     if data_args.distinct_in_batch or data_args.near_duplicates:
@@ -250,6 +259,7 @@ def read_streams(
     data_args: PretrainingDataArguments,
     args: Ulip2TrainingArguments,
     tower: Tower,
+    hub: HubArguments,
 ) -> TripletStream | StreamMixture:
     """The datasets as they arrive, joined with the towers' embeddings where all of them have these."""
     if args.max_steps <= 0:
@@ -260,7 +270,7 @@ def read_streams(
     if data_args.caption_sources or data_args.num_views:
         raise ValueError("caption_sources and num_views choose among the rows of a dataset on disk, not of a stream")
     if data_args.use_features:
-        joined = [streamed_features(name, tower, data_args.use_depth) for name in data_args.dataset]
+        joined = [streamed_features(name, tower, data_args.use_depth, **hub.of_dataset) for name in data_args.dataset]
     if any(own is None for own in joined):
         logger.info("the tower runs in every step")
         joined = list(triplets)

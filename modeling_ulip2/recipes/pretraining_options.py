@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from modeling_ulip2.data.augmentation import PointAugmentation
+from modeling_ulip2.recipes.hub_options import HubArguments
 from modeling_ulip2.utils.places import default_feature_cache
 
 DESCRIPTION = """Align a point encoder with a frozen image-text model on triplets, as ULIP-2 does.
@@ -132,4 +133,4 @@ class PretrainingDataArguments:
     shuffle_buffer: int = field(default=1024, metadata={"help": "Rows among which a stream is shuffled."})
 
 
-OPTIONS = (PretrainingModelArguments, PretrainingDataArguments, PointAugmentation)
+OPTIONS = (PretrainingModelArguments, PretrainingDataArguments, PointAugmentation, HubArguments)

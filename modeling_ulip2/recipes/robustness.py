@@ -33,17 +33,18 @@ from modeling_ulip2.evaluation.robustness.curves import (
     summarize,
 )
 from modeling_ulip2.recipes.evaluation_options import DESCRIPTIONS, RobustnessArguments
+from modeling_ulip2.recipes.hub_options import HubArguments
 from modeling_ulip2.recipes.options import parse_options
 from modeling_ulip2.utils.files import write_text
 from modeling_ulip2.utils.markdown import markdown_table
-from modeling_ulip2.utils.places import named_or_own
+from modeling_ulip2.utils.places import find_folder, find_model, named_or_own
 
 ZERO_SHOT = "zero-shot"
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> dict[str, list[Measured]]:
     """Measures all levels; returns them by model."""
-    (args,) = parse_options((RobustnessArguments,), argv, DESCRIPTIONS["robustness"], prog)
+    args, hub = parse_options((RobustnessArguments, HubArguments), argv, DESCRIPTIONS["robustness"], prog)
     args.model = named_or_own(args.model)
     args.curves = args.curves or list(CURVES)
     unknown = sorted(set(args.curves) - set(CURVES))
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> dict[str, li
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
 
-    triplets = read_triplets(args.dataset)
+    triplets = read_triplets(args.dataset, **hub.of_dataset)
     labels = read_labels(args.labels_file, triplets["id"])
     trained = None
     if args.split_file:
@@ -64,7 +65,8 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> dict[str, li
     names = class_names_of(labels, triplets["id"])
     targets = torch.tensor([names.index(labels[name]) for name in triplets["id"]])
 
-    classify, extractor = load_models(args, names)
+    classify, extractor = load_models(args, names, hub)
+    args.meshes = [str(find_folder(name, "dataset", **hub.of_others)) for name in args.meshes]
     columns = [name for name in ("id", "xyz", "rgb") if name in triplets.column_names]
     table = triplets.select_columns(columns).with_format("arrow")
     rows = [decode_cloud(table[index]) for index in range(len(table))]
@@ -73,6 +75,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> dict[str, li
 
     file = output_dir / "robustness.json"
     settings = {name: value for name, value in asdict(args).items() if name not in ("curves", "batch_size")}
+    settings |= hub.decisive
     settings |= {"shapes": len(rows), "classes": len(names), "stored_points": stored}
     measured = read_measured(file, settings)
     for curve in args.curves:
@@ -101,10 +104,12 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> dict[str, li
     return measured
 
 
-def load_models(args: RobustnessArguments, names: list[str]) -> tuple[dict[str, Classify], Ulip2FeatureExtractor]:
+def load_models(
+    args: RobustnessArguments, names: list[str], hub: HubArguments
+) -> tuple[dict[str, Classify], Ulip2FeatureExtractor]:
     """Functions from `point_values` to scores of the classes `names`, by the name of the model."""
     model: Any
-    model, extractor, tower = load_for_evaluation(str(args.model), args.tower)
+    model, extractor, tower = load_for_evaluation(str(args.model), args.tower, **hub.of_model)
     class_embeds = class_embeddings(tower.encode_text, names, load_templates(args.templates)).to(
         model.device
     )  # (C, D)
@@ -112,8 +117,9 @@ def load_models(args: RobustnessArguments, names: list[str]) -> tuple[dict[str, 
         ZERO_SHOT: lambda values: encode_points(model, values, "embeds") @ class_embeds.T  # (B, classes)
     }
     for folder in args.classifiers:
-        classifier = Ulip2ForPointCloudClassification.from_pretrained(folder).to(model.device).eval()
-        own = Ulip2FeatureExtractor.from_pretrained(folder)
+        place = find_model(folder, **hub.of_others)
+        classifier = Ulip2ForPointCloudClassification.from_pretrained(place, **hub.of_others).to(model.device).eval()
+        own = Ulip2FeatureExtractor.from_pretrained(place, **hub.of_others)
         if own.to_dict() != extractor.to_dict():
             raise ValueError(f"{folder} reads its clouds otherwise than {args.model}: measure it in a run of its own")
         places: dict[str, int] = {label: place for place, label in classifier.config.id2label.items()}

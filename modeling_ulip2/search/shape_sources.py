@@ -222,10 +222,17 @@ def _place(name: str | Path) -> str:
     return str(folder.resolve()) if folder.is_dir() else str(name)
 
 
-def open_source(name: str, num_points: int, labels: Mapping[str, str] | None = None, **options: Any) -> ShapeSource:
+def open_source(
+    name: str,
+    num_points: int,
+    labels: Mapping[str, str] | None = None,
+    hub: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> ShapeSource:
     """A triplets dataset by folder or hub name, or a folder of shapes, of which `num_points` points each are drawn.
 
     Args:
+        hub: `revision`, `token` and `cache_dir` of a hub name.
         options: of `FolderSource`, for a folder of shapes; triplets are y up.
 
     Raises:
@@ -236,4 +243,4 @@ def open_source(name: str, num_points: int, labels: Mapping[str, str] | None = N
     folder = Path(name).expanduser()
     if folder.is_dir() and not _is_dataset(folder):
         return FolderSource(folder, num_points, labels, **options)
-    return TripletSource(read_triplets(name), labels, name)
+    return TripletSource(read_triplets(name, **(hub or {})), labels, name)

@@ -32,7 +32,10 @@ def load_tower_of(model: Any, name: str | Path, tower: str | Path | None = None)
             f"a {type(model).__name__} reads neither texts nor images, and so has nothing to compare shapes with: "
             "a Ulip2Model is needed."
         )
-    reference, options = tower, {}
+    options: dict[str, Any] = {}
+    if tower is not None:  # its token and cache are those of the model
+        options = {name: own for name, own in model._origin.options.items() if name in ("token", "cache_dir")}
+    reference = tower
     if reference is None and model.config.clip_config is None:
         reference, options = model.config.clip_name_or_path, model.tower_options()
     if reference is not None:

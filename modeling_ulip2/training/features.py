@@ -11,9 +11,9 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path, PurePath
+from types import MappingProxyType
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,7 +28,7 @@ from modeling_ulip2.data.reading import check_views, config_files, load_config
 from modeling_ulip2.data.schema import FEATURES_CONFIG, TRIPLETS_CONFIG, features_features
 from modeling_ulip2.data.shards import FEATURES_MANIFEST, MANIFEST, read_features_maker, shard_path
 from modeling_ulip2.data.shares import own_missing_shards, require_whole
-from modeling_ulip2.data.stream import joined_rows
+from modeling_ulip2.data.stream import joined_rows, open_file
 from modeling_ulip2.towers import Tower
 from modeling_ulip2.towers.fingerprint import made_by_older_recipe
 from modeling_ulip2.utils.parquet import is_parquet, write_parquet
@@ -43,7 +43,12 @@ ROWS_PER_SHARD = 128
 
 
 def tower_features(
-    dataset: str, triplets: Dataset, tower: Tower, use_depth: bool = False, cache_dir: Path = DEFAULT_CACHE
+    dataset: str,
+    triplets: Dataset,
+    tower: Tower,
+    use_depth: bool = False,
+    cache_dir: Path = DEFAULT_CACHE,
+    hub: Mapping[str, Any] = MappingProxyType({}),
 ) -> Dataset:
     """Embeddings of the rows of `triplets`: the dataset's own where the same tower made them, else from the cache.
 
@@ -53,8 +58,9 @@ def tower_features(
         tower: the frozen image-text model.
         use_depth: depth views are needed too.
         cache_dir: where computed embeddings are kept, by tower and rows.
+        hub: `revision`, `token` and `cache_dir` of a hub repository.
     """
-    published = published_features(dataset, tower)
+    published = published_features(dataset, tower, **hub)
     if published is not None and use_depth and "depth_embeds" not in published.column_names:
         logger.info("the dataset's own features leave out depth views: they are computed")
         published = None
@@ -67,24 +73,32 @@ def tower_features(
     return computed_features(triplets, tower, use_depth, cache_dir)
 
 
-def published_features(dataset: str, tower: Tower) -> Dataset | None:
-    """The `features` config of a dataset if its manifest says that `tower` made it, else None (the log says why)."""
-    if not _made_by(dataset, tower):
+def published_features(dataset: str, tower: Tower, **hub: Any) -> Dataset | None:
+    """The `features` config of a dataset if its manifest says that `tower` made it, else None (the log says why).
+
+    Args:
+        hub: `revision`, `token` and `cache_dir` of a hub repository.
+    """
+    if not _made_by(dataset, tower, hub):
         return None
     try:
-        return load_config(dataset, FEATURES_CONFIG)
+        return load_config(dataset, FEATURES_CONFIG, **hub)
     except (ValueError, FileNotFoundError) as error:
         logger.info(f"the features of {dataset} cannot be read ({error}): not used")
         return None
 
 
-def streamed_features(dataset: str, tower: Tower, use_depth: bool = False) -> IterableDataset | None:
-    """Triplets joined with the dataset's own features, as a stream; None where they do not fit (the log says why)."""
-    if not _made_by(dataset, tower):
+def streamed_features(dataset: str, tower: Tower, use_depth: bool = False, **hub: Any) -> IterableDataset | None:
+    """Triplets joined with the dataset's own features, as a stream; None where they do not fit (the log says why).
+
+    Args:
+        hub: `revision`, `token` and `cache_dir` of a hub repository.
+    """
+    if not _made_by(dataset, tower, hub):
         return None
     try:
-        triplets, features = config_files(dataset, TRIPLETS_CONFIG), config_files(dataset, FEATURES_CONFIG)
-        with fsspec.open(features[0], "rb") as file:
+        triplets, features = (config_files(dataset, config, **hub) for config in (TRIPLETS_CONFIG, FEATURES_CONFIG))
+        with open_file(features[0], hub.get("token")) as file:
             columns = pq.read_schema(file).names
     except (ValueError, FileNotFoundError, IndexError, pa.ArrowException) as error:
         logger.info(f"the features of {dataset} cannot be read ({error}): not used")
@@ -98,12 +112,12 @@ def streamed_features(dataset: str, tower: Tower, use_depth: bool = False) -> It
         logger.info("the dataset's own features leave out depth views: not used")
         return None
     logger.info(f"using the dataset's own features of {tower.name} ({tower.fingerprint})")
-    return joined_rows(triplets, features, use_depth)
+    return joined_rows(triplets, features, use_depth, hub.get("token"))
 
 
-def _made_by(dataset: str, tower: Tower) -> bool:
+def _made_by(dataset: str, tower: Tower, hub: Mapping[str, Any]) -> bool:
     """Does a dataset's manifest say that `tower` made its features? Else the log says what it says."""
-    manifest = _manifest(dataset)
+    manifest = _manifest(dataset, hub)
     if manifest is None:
         logger.info(f"{dataset} has no {MANIFEST}: its features, if any, are not used")
         return False
@@ -114,8 +128,8 @@ def _made_by(dataset: str, tower: Tower) -> bool:
             logger.warning(
                 f"the features of {dataset} carry a fingerprint of an earlier version ({', '.join(old)}), which told "
                 f"neither activations nor tokenizers apart. Whether {tower.name} ({tower.fingerprint}) made them "
-                "cannot be said: they are not used. `dataset_scripts/embed_triplets.py FOLDER --tower TOWER "
-                "--replace` makes them anew."
+                "cannot be said: they are not used. `ulip2 embed-triplets FOLDER --tower TOWER --replace` "
+                "makes them anew."
             )
             return False
         other = ", ".join(sorted(made_by)) or "no tower"
@@ -124,14 +138,14 @@ def _made_by(dataset: str, tower: Tower) -> bool:
     return True
 
 
-def _manifest(dataset: str) -> dict[str, Any] | None:
+def _manifest(dataset: str, hub: Mapping[str, Any]) -> dict[str, Any] | None:
     """The manifest of the features if they were added later, else of the build."""
     folder = Path(dataset).expanduser()
     for name in (FEATURES_MANIFEST, MANIFEST):
         path = folder / name
         if not folder.is_dir():
             try:
-                path = Path(hf_hub_download(dataset, name, repo_type="dataset"))
+                path = Path(hf_hub_download(dataset, name, repo_type="dataset", **hub))
             except (EntryNotFoundError, LocalEntryNotFoundError):
                 continue
         if path.is_file():

@@ -94,21 +94,39 @@ def script_parser(
     return parser
 
 
-# Options of `from_pretrained` and `load_dataset`, by the same names.
-HUB_OPTIONS = ("revision", "token", "cache_dir")
+# Options of `from_pretrained` and `load_dataset`, by the same names; `{}` is what the revision is of.
+HUB_HELP = {
+    "revision": "branch, tag or commit of the {} on the hub (default: main)",
+    "token": "token for what is private or gated on the hub (default: that of `hf auth login`)",
+    "cache_dir": "where downloads are kept (default: the cache of the hub)",
+}
+HUB_OPTIONS = tuple(HUB_HELP)
 
 
-def add_hub_arguments(parser: argparse.ArgumentParser, what: str) -> None:
-    """Options of names on the hub, as `from_pretrained` has them."""
+def add_hub_arguments(parser: argparse.ArgumentParser, what: str, and_dataset: bool = False) -> None:
+    """Options of names on the hub, as `from_pretrained` has them.
+
+    Args:
+        what: `--revision` is of that.
+        and_dataset: there is a dataset beside it, with `--dataset_revision`.
+    """
     add = parser.add_argument_group("hub").add_argument
-    add("--revision", help=f"branch, tag or commit of the {what} on the hub (default: main)")
-    add("--token", help="token for what is private or gated on the hub (default: that of `hf auth login`)")
-    add("--cache_dir", metavar="FOLDER", help="where downloads are kept (default: the cache of the hub)")
+    add("--revision", help=HUB_HELP["revision"].format(what))
+    if and_dataset:
+        add("--dataset_revision", help=HUB_HELP["revision"].format("dataset"))
+    add("--token", help=HUB_HELP["token"])
+    add("--cache_dir", metavar="FOLDER", help=HUB_HELP["cache_dir"])
 
 
 def hub_options(options: argparse.Namespace) -> dict[str, Any]:
     """What was given of the options of `add_hub_arguments`."""
     return {name: value for name in HUB_OPTIONS if (value := getattr(options, name, None)) is not None}
+
+
+def dataset_hub_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The same for the dataset, where `add_hub_arguments` added its revision."""
+    given = {name: value for name, value in hub_options(options).items() if name != "revision"}
+    return given | ({"revision": options.dataset_revision} if options.dataset_revision else {})
 
 
 def repository(text: str) -> str:

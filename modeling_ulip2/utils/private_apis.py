@@ -7,7 +7,25 @@ use what transformers wants of every model, such as `_init_weights` and `_from_c
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+
+@contextmanager
+def hub_downloads_in(cache_dir: str | None) -> Iterator[None]:
+    """Keeps what `load_dataset` downloads from the hub in a folder; None: in the cache of the hub.
+
+    Its own `cache_dir` is where the tables go that it makes of the downloads; these go where huggingface_hub says.
+    """
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_CACHE
+    constants.HF_HUB_CACHE = cache_dir or before
+    try:
+        yield
+    finally:
+        constants.HF_HUB_CACHE = before
 
 
 def rows_fingerprint(dataset: Any) -> str:
@@ -15,15 +33,18 @@ def rows_fingerprint(dataset: Any) -> str:
     return dataset._fingerprint
 
 
-def cached_file_or_none(name_or_path: str, file: str) -> str | None:
+def cached_file_or_none(name_or_path: str, file: str, **hub: Any) -> str | None:
     """Path of a file of a folder or hub repository, None if that has no such file.
+
+    Args:
+        hub: `revision`, `token` and `cache_dir` of a repository.
 
     Raises:
         OSError: there is no such repository, or it cannot be reached.
     """
     from transformers.utils.hub import cached_file
 
-    return cached_file(name_or_path, file, _raise_exceptions_for_missing_entries=False)
+    return cached_file(name_or_path, file, _raise_exceptions_for_missing_entries=False, **hub)
 
 
 def keep_pipeline_out_of_checkpoints(pipeline_class: Any) -> None:

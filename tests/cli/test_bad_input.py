@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modeling_ulip2.cli import COMMANDS, main
+from modeling_ulip2.cli import COMMANDS, command_name, main
 from modeling_ulip2.utils.scripts import BAD_INPUT
 from tests.dataset_scripts.shapes import write_box
 from tests.evaluation.world import build_world
@@ -21,6 +21,13 @@ CASES = [
     ("build --meshes empty --output out", "empty has no mesh"),
     ("build --meshes W/meshes --output file/out --captioner metadata --no-ranking --no-features", "cannot write into"),
     ("build --meshes W/meshes --output out --views 0", "--views"),
+    ("convert-triplets ulip-objaverse --release missing --output out", f"missing: {OFFLINE}"),
+    ("convert-triplets openshape-lvis --release empty --output out", "empty"),
+    ("convert-triplets openshape-lvis --release empty --output out --depth", "only ulip-shapenet"),
+    ("embed-triplets empty --tower W/tower", "empty holds no triplets/*.parquet"),
+    ("describe --triplets missing --output out", f"missing: {OFFLINE}"),
+    ("split missing out.json", f"missing: {OFFLINE}"),
+    ("split W/dataset out.json --share 2", "between 0 and 1"),
     ("inspect missing", f"missing: {OFFLINE}"),
     ("inspect empty", "empty holds no triplets/*.parquet"),
     ("inspect file", "file is a file, not a folder"),
@@ -85,7 +92,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_command_is_tried() -> None:
-    names = {module.__name__.rpartition(".")[2] for modules in COMMANDS.values() for module in modules}
+    names = {command_name(module) for modules in COMMANDS.values() for module in modules}
     assert names <= {words.split()[0] for words, _ in CASES}
 
 

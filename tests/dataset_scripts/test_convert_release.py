@@ -9,12 +9,12 @@ import sqlite3
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from convert_release import main
 from datasets import load_dataset
 from PIL import Image
 
 from modeling_ulip2.building.releases import caption_index
 from modeling_ulip2.building.releases.caption_index import CaptionIndex, index_captions, read_entries
+from modeling_ulip2.building.releases.convert import main
 from modeling_ulip2.building.sources.table import CollectionError
 from modeling_ulip2.data.collator import TripletCollator
 from modeling_ulip2.data.images import read_depth

@@ -5,8 +5,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
-from embed_triplets import main
 
+from modeling_ulip2.building.embedding import main
 from modeling_ulip2.data.images import open_depth, open_view
 from modeling_ulip2.data.reading import TripletDataset, read_triplets
 from modeling_ulip2.data.records import read_log

@@ -1,4 +1,4 @@
-"""Every program that reads triplets, on every layout that `convert_release.py` makes.
+"""Every program that reads triplets, on every layout that `ulip2 convert-triplets` makes.
 
 Releases have no scores of captions, no cameras but azimuths, and Objaverse-LVIS no pictures. Each consumer either
 works, or says in one line what the dataset lacks.
@@ -13,19 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-import describe_shapes
-import embed_triplets
 import inspect_triplets
 import merge_triplets
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import split_triplets
 import torch
-from convert_release import main as convert
 from PIL import Image
 
+from modeling_ulip2.building import describing, embedding, splitting
 from modeling_ulip2.building.publishing import dataset as publish_triplets
+from modeling_ulip2.building.releases.convert import main as convert
 from modeling_ulip2.data.captions import CaptionCollator, CaptionDataset, read_texts
 from modeling_ulip2.data.collator import TripletCollator
 from modeling_ulip2.data.reading import TripletDataset, config_files, read_triplets
@@ -134,7 +132,7 @@ def inspect(world: World, folder: Path, scratch: Path) -> None:
 
 
 def embed(world: World, folder: Path, scratch: Path) -> None:
-    run(embed_triplets.main, folder, "--tower", world.tower_folder, "--num-proc", 0, "--dtype", "float32")
+    run(embedding.main, folder, "--tower", world.tower_folder, "--num-proc", 0, "--dtype", "float32")
     rows = pq.read_table(folder / "features").to_pylist()
     stored = pq.read_table(folder / "triplets").to_pylist()
     assert [len(row["image_embeds"]) for row in rows] == [len(row["views"]) for row in stored]
@@ -157,7 +155,7 @@ def merge(world: World, folder: Path, scratch: Path) -> None:
 
 
 def split(world: World, folder: Path, scratch: Path) -> None:
-    run(split_triplets.main, folder, scratch / "split.json", "--share", 0.4)
+    run(splitting.main, folder, scratch / "split.json", "--share", 0.4)
     parts = json.loads((scratch / "split.json").read_text())
     assert sorted(parts["train"] + parts["test"]) == sorted(read_triplets(str(folder))["id"])
 
@@ -171,7 +169,7 @@ def publish(world: World, folder: Path, scratch: Path) -> None:
 
 
 def describe(world: World, folder: Path, scratch: Path) -> None:
-    run(describe_shapes.main, "--triplets", folder, "--output", scratch / "texts")
+    run(describing.main, "--triplets", folder, "--output", scratch / "texts")
     shapes = read_triplets(str(folder))
     texts = read_texts(str(scratch / "texts"), shapes)
     assert len(texts) == SHAPES and "id" in CaptionDataset(shapes, texts)[0]

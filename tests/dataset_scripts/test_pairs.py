@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import cap3d
-import describe_shapes
 import numpy as np
 import pointllm
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 
+from modeling_ulip2.building import describing
 from modeling_ulip2.building.sources.pairs import NamedShapes, PairsError, claim_output, write_clouds
 from tests.training.world import write_dataset
 
@@ -218,12 +218,12 @@ def test_a_stopped_run_goes_on_and_another_begins_anew(tmp_path: Path):
     ],
 )
 def test_descriptions(name: str, colors: list[str], caption: str):
-    assert describe_shapes.describe(name, colors) == caption
+    assert describing.describe(name, colors) == caption
 
 
 def test_shapes_are_described_by_the_colors_of_their_points(tmp_path: Path):
     dataset = write_dataset(tmp_path / "triplets", shapes=6)
-    describe_shapes.main(["--triplets", str(dataset), "--output", str(tmp_path / "out")])
+    describing.main(["--triplets", str(dataset), "--output", str(tmp_path / "out")])
     rows = {row["id"]: row["captions"] for row in load(tmp_path / "out", "captions")}
     # the colors of the made-up shapes are 40, 120 and 200 of 255 in all channels, with some noise
     assert rows["made/00.obj"] == ["a black chair"] and rows["made/01.obj"] == ["a gray lamp"]

@@ -2,7 +2,8 @@ import json
 from pathlib import Path
 
 import pytest
-from split_triplets import family, main, split_families
+
+from modeling_ulip2.building.splitting import family, main, split_families
 
 IDS = [f"crops/Lettuce_{n}.glb" for n in range(10)] + [f"pack/{name}.glb" for name in "ABCDEFGHIJ"]
 

@@ -130,7 +130,7 @@ def test_the_small_run_is_as_long_on_any_collection(tmp_path: Path) -> None:
     """Its 48 steps on the quickstart's 649 shapes taught it nothing but the most frequent caption."""
     config = ROOT / "examples" / "configs" / "captioning.yaml"
     given = ["--config", str(config), "--dataset", "d", "--output_dir", str(tmp_path), "--use_cpu", "true"]
-    model_args, _, _, args = captioner_training.parse_arguments(given)
+    model_args, _, _, args, _ = captioner_training.parse_arguments(given)
     assert args.max_steps >= 140 and model_args.align_epochs == 0
     for texts in (10, 649, 1892):
         steps = captioner_training.alignment_passes(model_args, texts) * steps_of_pass(texts)
@@ -156,7 +156,7 @@ def test_the_configurations_in_the_repository_are_valid(name: str, tmp_path: Pat
     config = ROOT / "examples" / "configs" / f"{name}.yaml"
     given = ["--dataset", "d", "--output_dir", str(tmp_path), "--use_cpu", "true"]
     given += ["--bf16", "false"] if "bf16" in yaml.safe_load(config.read_text()) else []
-    model_args, _, _, args = captioner_training.parse_arguments(["--config", str(config), *given])
+    model_args, _, _, args, _ = captioner_training.parse_arguments(["--config", str(config), *given])
     assert args.learning_rate > 0 and model_args.connector_config()["num_query_tokens"] > 0
     if name == "x_instructblip":
         published = (args.learning_rate, args.warmup_steps, args.weight_decay, args.max_steps)

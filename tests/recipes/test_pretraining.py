@@ -15,6 +15,7 @@ from transformers import AutoModel, AutoProcessor
 
 from modeling_ulip2 import Ulip2Model, Ulip2Processor
 from modeling_ulip2.recipes import pretraining
+from modeling_ulip2.recipes.hub_options import HubArguments
 from modeling_ulip2.towers import load_tower
 from tests.evaluation.world import CATEGORIES
 from tests.towers.world import save_conse, save_open_clip
@@ -136,10 +137,10 @@ def test_options_come_from_yaml_and_the_command_line_wins(world, tmp_path):
     given |= {"learning_rate": "2e-3", "rotate_y": False, "max_dropout": 0.5}
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(given))
-    model_args, data_args, augmentation, args = pretraining.parse_arguments(["--config", str(path), "--top_k", "2"])
+    model_args, data_args, augmentation, args, _ = pretraining.parse_arguments(["--config", str(path), "--top_k", "2"])
     assert args.learning_rate == 2e-3 and args.num_train_epochs == 2 and data_args.top_k == 2
     assert model_args.hidden_size == 16 and augmentation.max_dropout == 0.5 and augmentation.rotate_y is False
-    *_, args = pretraining.parse_arguments(["--config", str(path), "--num_train_epochs", "5"])
+    *_, args, _ = pretraining.parse_arguments(["--config", str(path), "--num_train_epochs", "5"])
     assert args.num_train_epochs == 5
     path.write_text("learning_rat: 1\n")
     with pytest.raises(ValueError, match="unknown options learning_rat"):
@@ -157,13 +158,13 @@ def test_options_come_from_yaml_and_the_command_line_wins(world, tmp_path):
 def test_the_configurations_in_the_repository_are_valid(name, world, tmp_path):
     config = ROOT / "examples" / "configs" / f"{name}.yaml"
     given = ["--dataset", str(world / "dataset"), "--tower", str(world / "tower"), "--output_dir", str(tmp_path)]
-    model_args, data_args, _, args = pretraining.parse_arguments(
+    model_args, data_args, _, args, _ = pretraining.parse_arguments(
         ["--config", str(config), "--use_cpu", "True", *given]
     )
     tower = load_tower(world / "tower")
     assert tower.dim == 24
     with torch.device("meta"):
-        processor, model = pretraining.build_model(model_args, data_args, tower)
+        processor, model = pretraining.build_model(model_args, data_args, tower, HubArguments())
     assert args.learning_rate > 0 and processor.feature_extractor.in_channels == model.config.point_config.in_channels
 
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from modeling_ulip2.data.images import PAPER, draw_cloud, open_view
+from modeling_ulip2.data.contact_sheet import SIDE, Tile, Words, contact_sheet, in_rows
+from modeling_ulip2.data.images import draw_cloud, open_view
 from modeling_ulip2.data.reading import decode_row
 
-TILE, TEXT, MARGIN = 160, 52, 6  # pixels: side of a picture, height of the words, space between
 COLUMNS = ["id", "name", "xyz", "rgb", "views", "captions"]
-INK = (30, 30, 30)
 
 
 def read_samples(files: Sequence[Path], count: int) -> list[dict[str, Any]]:
@@ -35,20 +33,12 @@ def read_samples(files: Sequence[Path], count: int) -> list[dict[str, Any]]:
 
 def draw_sheet(rows: Sequence[dict[str, Any]], columns: int = 4) -> Image.Image:
     """One tile per object, `columns` of them side by side."""
-    width, height = 2 * TILE + MARGIN, TILE + TEXT
-    lines = -(-len(rows) // columns)
-    size = (columns * (width + MARGIN) + MARGIN, lines * (height + MARGIN) + MARGIN)
-    sheet, font = Image.new("RGB", size, PAPER), ImageFont.load_default(11)
-    draw = ImageDraw.Draw(sheet)
-    for number, row in enumerate(rows):
-        left = MARGIN + number % columns * (width + MARGIN)
-        top = MARGIN + number // columns * (height + MARGIN)
-        view = next((i for i, own in enumerate(row["captions"]) if own), 0)
-        if row["views"]:
-            sheet.paste(open_view(row["views"][view]).resize((TILE, TILE)), (left, top))
-        cloud = draw_cloud(row["xyz"].astype(np.float32), row["rgb"], TILE)
-        sheet.paste(Image.fromarray(cloud), (left + TILE + MARGIN, top))
-        words = [row["name"] or row["id"], *(row["captions"][view][:1] if row["captions"] else [])]
-        text = "\n".join(line for part in words for line in textwrap.wrap(part, 52)[:2])
-        draw.multiline_text((left, top + TILE + 2), text, fill=INK, font=font, spacing=2)
-    return sheet
+    return contact_sheet(in_rows([_tile(row) for row in rows], columns))
+
+
+def _tile(row: dict[str, Any]) -> Tile:
+    view = next((i for i, own in enumerate(row["captions"]) if own), 0)
+    picture = open_view(row["views"][view]) if row["views"] else None
+    cloud = draw_cloud(row["xyz"].astype(np.float32), row["rgb"], SIDE)
+    caption = row["captions"][view][:1] if row["captions"] else []
+    return Tile([picture, cloud], [Words(row["name"] or row["id"]), *(Words(text, lines=2) for text in caption)])

@@ -16,12 +16,10 @@ import numpy as np
 from tqdm import tqdm
 
 from modeling_ulip2.data.pairs import CLOUDS_CONFIG, cloud_features, pair_error_features, write_pairs
-from modeling_ulip2.data.reading import read_triplets
 from modeling_ulip2.data.shards import shard_path
 from modeling_ulip2.geometry.cloud import near_origin
 from modeling_ulip2.geometry.errors import MeshError
 from modeling_ulip2.geometry.points import POINT_SUFFIXES, read_points
-from modeling_ulip2.models.feature_extraction_ulip2 import FILL_COLOR
 from modeling_ulip2.utils.checksums import sha256_of
 from modeling_ulip2.utils.files import write_text
 from modeling_ulip2.utils.parquet import write_parquet
@@ -90,7 +88,11 @@ def find_shapes(triplets: str | None, clouds: Path | None) -> NamedShapes:
     """
     if (triplets is None) == (clouds is None):
         raise PairsError("name the shapes: either --triplets or --clouds")
-    return NamedShapes(list(read_triplets(triplets)["id"]) if triplets is not None else list_clouds(Path(str(clouds))))
+    if triplets is None:
+        return NamedShapes(list_clouds(Path(str(clouds))))
+    from modeling_ulip2.data.reading import read_triplets  # takes seconds
+
+    return NamedShapes(list(read_triplets(triplets)["id"]))
 
 
 def reader_parser(description: str | None, option: str, what: str) -> argparse.ArgumentParser:
@@ -236,6 +238,8 @@ def write_clouds(folder: Path, clouds: Path, ids: Sequence[str], num_points: int
 
 
 def _read_cloud(path: Path, num_points: int, seed: int) -> dict[str, np.ndarray]:
+    from modeling_ulip2.models.feature_extraction_ulip2 import FILL_COLOR  # takes seconds
+
     xyz, rgb = read_points(path)
     if len(xyz) < num_points:
         raise PairsError(f"it holds {len(xyz)} points, {num_points} are wanted")

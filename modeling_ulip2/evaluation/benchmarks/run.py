@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from modeling_ulip2.data.benchmarks import BENCHMARKS, complete_splits, read_benchmark, read_manifest
+from modeling_ulip2.embedding.loading import locate_model
 from modeling_ulip2.evaluation.benchmarks.embed_shards import PreparedClouds, Speed, embed_shards, read_shards
 from modeling_ulip2.evaluation.benchmarks.protocols import Protocol, find_protocol
 from modeling_ulip2.evaluation.class_cache import cached_class_embeddings
@@ -65,6 +66,7 @@ class BenchmarkRun:
     tower: str | None
     source: dict[str, Any]
     benchmark: str
+    hub: Mapping[str, Any] = field(default_factory=dict, repr=False)  # with a token, perhaps
 
     @classmethod
     def of(
@@ -75,15 +77,17 @@ class BenchmarkRun:
         split: str = "test",
         protocol: str | None = None,
         tower: str | Path | None = None,
+        **hub: Any,
     ) -> BenchmarkRun:
         """Checks what is to be run, without loading weights.
 
         Args:
-            model: folder or hub name of a `Ulip2Model`.
+            model: folder or hub name of a `Ulip2Model`, or name of a published checkpoint.
             folder: a converted benchmark.
             config, split: see `read_benchmark`.
             protocol: a key of `PROTOCOLS`; default: of the project that the model's encoder comes from.
             tower: image-text model to use instead of the model's own.
+            hub: `revision`, `token` and `cache_dir` of a hub name.
 
         Raises:
             ValueError, FileNotFoundError: no such model, benchmark, config, split or protocol.
@@ -98,12 +102,13 @@ class BenchmarkRun:
                 f"{folder} holds the split {split!r} of {', '.join(configs) or 'nothing'}"
                 + (f", not of {config!r}" if config else ": choose a config")
             )
-        model_config = AutoConfig.from_pretrained(model)
+        model, hub = locate_model(model, **hub)
+        model_config = AutoConfig.from_pretrained(model, **hub)
         encoder = getattr(model_config, "point_config", None)
         if not isinstance(model_config, Ulip2Config) or not isinstance(encoder, PreTrainedConfig):
             raise ValueError(f"{model} holds a {type(model_config).__name__}, not a Ulip2Config")
         chosen = find_protocol(protocol, encoder.model_type)
-        own = AutoFeatureExtractor.from_pretrained(model)
+        own = AutoFeatureExtractor.from_pretrained(model, **hub)
         reference = tower or Origin(str(model)).resolve(model_config.clip_name_or_path)
         source = manifest["configs"][config]["splits"][split]
         return cls(
@@ -113,10 +118,11 @@ class BenchmarkRun:
             split,
             chosen,
             chosen.feature_extractor(name, config, own, source["clouds"]["points"]),
-            checkpoint_hashes(model),
+            checkpoint_hashes(model, **hub),
             None if reference is None else str(reference),
             source,
             name,
+            hub,
         )
 
     @property
@@ -164,7 +170,7 @@ def evaluate_benchmark(
     if not overwrite and (record := read_result(output_dir, run.stamp)) is not None:
         return record
     clouds = run.read()
-    model, _ = load_point_model(run.model, state.device)
+    model, _ = load_point_model(run.model, state.device, **run.hub)
     embed_shards(
         model,
         PreparedClouds(clouds, run.extractor, run.protocol.keeps_color(run.benchmark)),
@@ -277,18 +283,21 @@ def _report(title: str, record: Mapping[str, Any], evaluation: Evaluation[ZeroSh
     return [*lines, "## Every class", "", *class_table(evaluation.result)]
 
 
-def checkpoint_hashes(model: str) -> dict[str, str]:
+def checkpoint_hashes(model: str, **hub: Any) -> dict[str, str]:
     """SHA-256 of a checkpoint's configuration and weights, by file name: the same for a folder and for the hub.
 
     Of weights in several files, the list of them counts, too.
+
+    Args:
+        hub: `revision`, `token` and `cache_dir` of a hub name.
 
     Raises:
         FileNotFoundError: there are no .safetensors weights, or a file that the list names is missing.
     """
     names = ["config.json"]
-    if _find(model, SAFE_WEIGHTS_NAME) is not None:
+    if _find(model, SAFE_WEIGHTS_NAME, hub) is not None:
         names.append(SAFE_WEIGHTS_NAME)
-    elif (index := _find(model, SAFE_WEIGHTS_INDEX_NAME)) is not None:
+    elif (index := _find(model, SAFE_WEIGHTS_INDEX_NAME, hub)) is not None:
         try:
             shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -296,18 +305,18 @@ def checkpoint_hashes(model: str) -> dict[str, str]:
         names += [SAFE_WEIGHTS_INDEX_NAME, *shards]
     else:
         raise FileNotFoundError(f"{model} holds neither {SAFE_WEIGHTS_NAME} nor {SAFE_WEIGHTS_INDEX_NAME}")
-    paths = {name: _find(model, name) for name in names}
+    paths = {name: _find(model, name, hub) for name in names}
     if lacking := [name for name, path in paths.items() if path is None]:
         raise FileNotFoundError(f"{model} lacks {', '.join(lacking)}")
     return {name: sha256_of(path) for name, path in paths.items() if path is not None}
 
 
-def _find(model: str, name: str) -> Path | None:
+def _find(model: str, name: str, hub: Mapping[str, Any]) -> Path | None:
     """A file of a checkpoint, fetched if it is on the hub; None if the checkpoint has none of this name."""
     if Path(model).is_dir():
         path = Path(model, name)
         return path if path.is_file() else None
-    found = cached_file_or_none(model, name)
+    found = cached_file_or_none(model, name, **hub)
     return None if found is None else Path(found)
 
 

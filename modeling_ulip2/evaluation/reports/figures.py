@@ -1,9 +1,8 @@
-"""Pictures of an evaluation, as PNG: retrieval sheet, confusion matrix, loss curves, caption sheet."""
+"""Plots of an evaluation, as PNG: confusion matrix, loss curves, accuracy of corrupted clouds."""
 
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +15,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
-from PIL import Image
 from scipy.cluster.hierarchy import leaves_list, linkage
 from torch import Tensor
 
+from modeling_ulip2.data.contact_sheet import INK, MUTED
 from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult
 from modeling_ulip2.evaluation.reports.report import readable
+from modeling_ulip2.evaluation.reports.sheets import Panel, panel_sheet  # noqa: F401
 from modeling_ulip2.utils.files import whole_path
 
-INK, MUTED, HAIRLINE = "#1f2933", "#6b7785", "#d8dee4"
-RIGHT, WRONG = "#1b7f5c", "#b4462c"
+HAIRLINE = "#d8dee4"
 LINES = ("#2b5f8a", "#c7772e", "#4a8f6d", "#8a4f7d", "#6b7785")
 SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", "#cfe0ee", "#6d9fc7", "#1d4e79"])
 # A font that matplotlib brings along, so that a picture looks the same everywhere.
@@ -33,57 +32,6 @@ FONT = "DejaVu Sans"
 DPI = 110
 
 Curves = dict[str, list[tuple[float, float]]]
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One shape of a row: `image` (H, W, 3) uint8 or PIL, `correct` None where nobody knows."""
-
-    image: Image.Image | np.ndarray
-    name: str
-    score: float
-    correct: bool | None = None
-
-
-def retrieval_sheet(path: str | Path, rows: Mapping[str, Sequence[Hit]], title: str = "") -> Path:
-    """A row for each query, its best shapes from left to right with cosine and, where known, a tick or a cross."""
-    if not rows or not all(rows.values()):
-        raise ValueError("a retrieval sheet needs at least one query, and a shape for each")
-    columns = max(len(hits) for hits in rows.values())
-    tile, label, foot, head = 1.45, 1.9, 0.42, 0.5 if title else 0.15
-    width, height = label + columns * (tile + 0.12), head + len(rows) * (tile + foot)
-    canvas = _canvas(width, height)
-    if title:
-        _text(canvas, 0.12 / width, 1 - 0.26 / height, title, size=12, weight="bold", va="center")
-    for row, (query, hits) in enumerate(rows.items()):
-        top = head + row * (tile + foot)
-        middle = 1 - (top + tile / 2) / height
-        words = textwrap.fill(query, 20, max_lines=5, placeholder=" …")
-        _text(canvas, 0.12 / width, middle, words, size=10.5, va="center", linespacing=1.35)
-        for column, hit in enumerate(hits):
-            left = label + column * (tile + 0.12)
-            axes = canvas.add_axes((left / width, 1 - (top + tile) / height, tile / width, tile / height))
-            _image(axes, hit.image)
-            name = textwrap.shorten(hit.name, 22, placeholder="…") or hit.name[:22]
-            _text(axes, 0, -0.045, name, size=7.5, va="top", transform=axes.transAxes)
-            _text(axes, 0, -0.155, f"{hit.score:.3f}", size=7, va="top", transform=axes.transAxes, color=MUTED)
-            if hit.correct is not None:
-                mark, color = ("✓", RIGHT) if hit.correct else ("✗", WRONG)
-                for side in axes.spines.values():
-                    side.set(visible=True, color=color, linewidth=1.6)
-                _text(
-                    axes,
-                    1,
-                    -0.045,
-                    mark,
-                    size=10,
-                    ha="right",
-                    va="top",
-                    weight="bold",
-                    transform=axes.transAxes,
-                    color=color,
-                )
-    return _save(canvas, path)
 
 
 def confusion_matrix(
@@ -235,74 +183,6 @@ def robustness_curves(
     return _save(canvas, path)
 
 
-@dataclass(frozen=True)
-class Described:
-    """A shape of a description sheet: a view, what a model says, and what was said about it."""
-
-    image: Image.Image | np.ndarray
-    caption: str
-    reference: str
-
-
-def description_sheet(path: str | Path, shapes: Sequence[Described], title: str = "", columns: int = 5) -> Path:
-    """A grid of shapes; under each the model's caption and, muted, a reference."""
-    if not shapes:
-        raise ValueError("a description sheet needs at least one shape")
-    tile, gap, foot, head = 1.75, 0.2, 0.82, 0.55 if title else 0.15
-    columns = min(columns, len(shapes))
-    rows = -(-len(shapes) // columns)
-    width, height = gap + columns * (tile + gap), head + rows * (tile + foot)
-    canvas = _canvas(width, height)
-    if title:
-        _text(canvas, gap / width, 1 - 0.28 / height, title, size=12, weight="bold", va="center")
-        legend = "in black: the model; in gray: the reference"
-        _text(canvas, 1 - gap / width, 1 - 0.28 / height, legend, size=8.5, va="center", ha="right", color=MUTED)
-    for place, shape in enumerate(shapes):
-        row, column = divmod(place, columns)
-        left, top = gap + column * (tile + gap), head + row * (tile + foot)
-        axes = canvas.add_axes((left / width, 1 - (top + tile) / height, tile / width, tile / height))
-        _image(axes, shape.image)
-        said, meant = (
-            textwrap.wrap(text, 30, max_lines=2, placeholder=" …") for text in (shape.caption or "–", shape.reference)
-        )
-        for line, (words, color) in enumerate([*((w, INK) for w in said), *((w, MUTED) for w in meant)]):
-            y = 1 - (top + tile + 0.1 + 0.155 * line) / height
-            _text(canvas, left / width, y, words, size=8, va="center", color=color)
-    return _save(canvas, path)
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A picture (H, W, 3) uint8 or PIL and what is written above it."""
-
-    image: Image.Image | np.ndarray
-    title: str
-
-
-def panel_sheet(path: str | Path, rows: Sequence[Sequence[Panel]], legend: Mapping[str, Sequence[float]]) -> Path:
-    """Large pictures side by side, row by row, above a legend of colors, each three numbers in [0, 1]."""
-    if not rows or not all(rows):
-        raise ValueError("a sheet needs at least one row, and a picture in each")
-    tile, gap, head, line, per_line = 4.2, 0.15, 0.35, 0.24, 8
-    columns = max(len(row) for row in rows)
-    foot = 0.15 + line * -(-len(legend) // per_line)
-    width, height = gap + columns * (tile + gap), len(rows) * (tile + head) + foot
-    canvas = _canvas(width, height)
-    for number, row in enumerate(rows):
-        for column, panel in enumerate(row):
-            left, top = gap + column * (tile + gap), number * (tile + head) + head
-            _image(
-                canvas.add_axes((left / width, 1 - (top + tile) / height, tile / width, tile / height)), panel.image
-            )
-            _text(canvas, left / width, 1 - (top - 0.14) / height, panel.title, size=9.5, va="center")
-    for place, (name, color) in enumerate(legend.items()):
-        x = gap + place % per_line * (width - 2 * gap) / per_line
-        y = foot - 0.1 - line * (place // per_line + 0.5)
-        canvas.text(x / width, y / height, "■", fontsize=11, color=tuple(color), fontfamily=FONT, va="center")
-        _text(canvas, (x + 0.17) / width, y / height, textwrap.shorten(name, 16, placeholder="…"), 7.5, va="center")
-    return _save(canvas, path)
-
-
 def _series(log_history: Sequence[Mapping[str, Any]]) -> tuple[Curves, Curves]:
     """Losses and accuracies of a log: name -> [(step, value), ...]."""
     curves: Curves = {}
@@ -354,15 +234,6 @@ def _bare(axes: Axes) -> None:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(HAIRLINE)
-
-
-def _image(axes: Axes, image: Image.Image | np.ndarray) -> None:
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
-    axes.imshow(np.asarray(picture.convert("RGB")), interpolation="antialiased")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for side in axes.spines.values():
-        side.set_visible(False)
 
 
 def _save(canvas: Canvas, path: str | Path) -> Path:

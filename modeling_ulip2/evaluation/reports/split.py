@@ -18,8 +18,9 @@ from modeling_ulip2.data.labels import class_names_of
 from modeling_ulip2.evaluation.metrics.controls import Evaluation, evaluate_retrieval, evaluate_zero_shot
 from modeling_ulip2.evaluation.metrics.retrieval import RetrievalResult, search, shared_texts
 from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult
-from modeling_ulip2.evaluation.reports.figures import Hit, confusion_matrix, retrieval_sheet
+from modeling_ulip2.evaluation.reports.figures import confusion_matrix
 from modeling_ulip2.evaluation.reports.report import Picture, Section
+from modeling_ulip2.evaluation.reports.sheets import Hit, retrieval_sheet
 from modeling_ulip2.towers.prompts import EncodeText, class_embeddings
 
 SHEET_ROWS, SHEET_COLUMNS = 8, 5

@@ -16,7 +16,7 @@ from modeling_ulip2.evaluation.captions.caption_report import (
     group_table,
     score_systems,
 )
-from modeling_ulip2.evaluation.reports.figures import Described, description_sheet
+from modeling_ulip2.evaluation.reports.sheets import Described, description_sheet
 
 REFERENCES = {"a": ["a red chair"], "b": ["a blue table"], "c": ["a green lamp"]}
 SYSTEMS = {

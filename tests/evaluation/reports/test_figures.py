@@ -11,19 +11,12 @@ from PIL import Image
 from modeling_ulip2.evaluation.metrics.zero_shot import zero_shot_metrics
 from modeling_ulip2.evaluation.reports.figures import (
     LINES,
-    RIGHT,
-    WRONG,
     CurvePanel,
-    Hit,
-    Panel,
     _curve_name,
     _order_by_similarity,
     _series,
     confusion_matrix,
-    description_sheet,
     loss_curves,
-    panel_sheet,
-    retrieval_sheet,
     robustness_curves,
 )
 
@@ -43,45 +36,9 @@ def has_color(path: Path, color: str) -> bool:
     return bool((np.abs(pixels(path) - wanted).sum(axis=-1) < 6).any())
 
 
-def test_retrieval_sheet_shows_every_picture_and_what_is_known(tmp_path: Path):
-    def sheet(name: str, *correct: bool | None) -> Path:
-        shapes = [((200, 30, 200), correct[0]), ((30, 200, 200), correct[1])]
-        hits = [Hit(picture(color), "a shape with quite a long name", 0.5, known) for color, known in shapes]
-        return retrieval_sheet(tmp_path / name, {"a query " * 20: hits, "another": hits[:1]}, "Title")
-
-    both = sheet("both.png", True, False)
-    assert has_color(both, "#c81ec8") and has_color(both, "#1ec8c8")
-    assert has_color(both, RIGHT) and has_color(both, WRONG)
-    right, unknown = sheet("right.png", True, True), sheet("unknown.png", None, None)
-    assert has_color(right, RIGHT) and not has_color(right, WRONG)
-    assert not has_color(unknown, RIGHT) and not has_color(unknown, WRONG)
-    assert pixels(both).shape == pixels(unknown).shape
-    assert not list(tmp_path.glob(".*"))  # no temporary file is left
-
-
-def test_an_empty_sheet_is_an_error(tmp_path: Path):
-    with pytest.raises(ValueError, match="at least one query"):
-        retrieval_sheet(tmp_path / "x.png", {})
-    with pytest.raises(ValueError, match="at least one shape"):
-        description_sheet(tmp_path / "x.png", [])
+def test_an_empty_log_is_an_error(tmp_path: Path):
     with pytest.raises(ValueError, match="no loss"):
         loss_curves(tmp_path / "x.png", [{"step": 1, "learning_rate": 1e-3}])
-
-
-def test_panels_stand_side_by_side_above_a_legend(tmp_path: Path):
-    row = [Panel(picture((200, 30, 30)), "predicted"), Panel(picture((30, 30, 200)), "truth")]
-    legend = {f"name {place}": (0.0, 0.6, 0.0) for place in range(9)}
-    two, one = (
-        pixels(panel_sheet(tmp_path / "2.png", [row, row], legend)),
-        pixels(panel_sheet(tmp_path / "1.png", [row[:1]], {})),
-    )
-    assert two.shape[0] > 1.7 * one.shape[0] and two.shape[1] > 1.7 * one.shape[1]
-    red, blue, green = ((two == color).all(axis=-1) for color in ([200, 30, 30], [30, 30, 200], [0, 153, 0]))
-    assert red.mean() > 0.3 and blue.mean() > 0.3 and 0 < green.mean() < 0.02
-    assert np.nonzero(red)[1].max() < np.nonzero(blue)[1].min()
-    assert np.nonzero(green)[0].min() > np.nonzero(red)[0].max()
-    with pytest.raises(ValueError, match="one row"):
-        panel_sheet(tmp_path / "x.png", [[]], {})
 
 
 @pytest.mark.parametrize("num_classes", [2, 45, 120])
