@@ -32,6 +32,7 @@ from .embedding.loop import embed_each
 from .embedding.reading import Reading, as_list, is_path, is_single
 from .embedding.records import ShapeEmbeddings, ShapeRecord
 from .models.feature_extraction_ulip2 import Ulip2FeatureExtractor
+from .models.private_apis import execution_device
 from .towers.of_model import load_tower_of
 from .towers.prompts import KeptLabels, resolve_templates
 from .utils.places import is_hub_name
@@ -128,7 +129,7 @@ class Ulip2Embedder:
     @property
     def device(self) -> torch.device:
         """Where the encoder runs. Vectors are always returned on the CPU."""
-        return self.model.device
+        return execution_device(self.model)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -325,6 +325,14 @@ def test_what_is_said_of_the_model_does_not_reach_the_feature_extractor(world: W
         Ulip2Embedder.from_pretrained(world.model, device="cpu", device_map="cpu")
 
 
+def test_weights_on_the_disk(world: World, ulip2: Ulip2Embedder, files: list[str], tmp_path: Path):
+    offloaded = Ulip2Embedder.from_pretrained(
+        world.model, device_map={"": "disk"}, offload_folder=str(tmp_path / "offloaded")
+    )
+    assert offloaded.device.type == "cpu" and next(offloaded.model.parameters()).is_meta
+    torch.testing.assert_close(offloaded.embed_shapes(files), ulip2.embed_shapes(files), atol=1e-5, rtol=1e-4)
+
+
 def test_every_model_makes_what_it_is_for(world: World, ulip2: Ulip2Embedder) -> None:
     head = Ulip2ForPointCloudClassification.from_pretrained(world.model, num_labels=3).eval()
     logits = Ulip2Embedder(head, ulip2.feature_extractor).embed_shapes([cloud(70)], features="logits")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import CONFIG_MAPPING, AutoConfig, InstructBlipQFormerConfig, PreTrainedConfig
+from transformers import AutoConfig, InstructBlipQFormerConfig, PreTrainedConfig
 
 from .configuration_pointconv import check_counts
-from .configuration_ulip2 import Ulip2Config
+from .configuration_ulip2 import Ulip2Config, known_config
 from .references import ReferringConfigMixin
 
 # What the connector reads of a cloud: one vector a patch, the encoder's own vector, or the vector in the shared space.
@@ -81,7 +81,7 @@ class Ulip2CaptioningConfig(ReferringConfigMixin, PreTrainedConfig):
         if isinstance(self.point_model_config, dict):
             self.point_model_config = Ulip2Config(**self.point_model_config)
         if isinstance(self.text_config, dict):
-            self.text_config = _text_config(self.text_config)
+            self.text_config = known_config(self.text_config, "text_config", "language model")
         if self.connector == "qformer":
             self.qformer_config = _qformer_config(self.qformer_config, self.point_hidden_size)
         super().__post_init__(**kwargs)
@@ -129,17 +129,6 @@ def _qformer_config(value: dict | PreTrainedConfig | None, point_hidden_size: in
     fields = value.to_dict() if isinstance(value, PreTrainedConfig) else dict(value or {})
     fields.pop("model_type", None)
     return InstructBlipQFormerConfig(**fields | {"encoder_hidden_size": point_hidden_size})
-
-
-def _text_config(value: dict) -> PreTrainedConfig:
-    fields = dict(value)
-    model_type = fields.pop("model_type", None)
-    if model_type not in CONFIG_MAPPING:
-        raise ValueError(
-            f"text_config.model_type is {model_type!r}, which transformers does not know. Import the package that "
-            "defines this language model first."
-        )
-    return CONFIG_MAPPING[model_type](**fields)
 
 
 Ulip2CaptioningConfig.register_for_auto_class()

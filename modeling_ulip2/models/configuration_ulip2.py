@@ -374,14 +374,27 @@ _OWN_TOWERS: dict[str, type[PreTrainedConfig]] = {
 
 
 def _clip_config(value: dict) -> PreTrainedConfig:
+    own = _OWN_TOWERS.get(value.get("model_type", ""))
+    if own is not None:
+        return own(**{name: field for name, field in value.items() if name != "model_type"})
+    return known_config(value, "clip_config", "image-text model")
+
+
+def known_config(value: dict, field: str, what: str) -> PreTrainedConfig:
+    """The configuration of a model inside another's, as the class that transformers knows by its `model_type`.
+
+    Args:
+        field, what: its name in the outer configuration, and what the model is, for the message.
+
+    Raises:
+        ValueError: transformers knows no such type.
+    """
     fields = dict(value)
     model_type = fields.pop("model_type", None)
-    if model_type in _OWN_TOWERS:
-        return _OWN_TOWERS[model_type](**fields)
     if model_type not in CONFIG_MAPPING:
         raise ValueError(
-            f"clip_config.model_type is {model_type!r}, which transformers does not know. Import the package that "
-            "defines this image-text model first."
+            f"{field}.model_type is {model_type!r}, which transformers does not know. Import the package that "
+            f"defines this {what} first."
         )
     return CONFIG_MAPPING[model_type](**fields)
 
@@ -404,5 +417,6 @@ __all__ = [
     "PpatConfig",
     "Ulip2Config",
     "Uni3dConfig",
+    "known_config",
     "register_point_encoder",
 ]

@@ -11,6 +11,7 @@ from transformers import InstructBlipQFormerModel
 from transformers import initialization as init
 
 from .configuration_captioning_ulip2 import Ulip2CaptioningConfig
+from .private_apis import weights_at_hand
 
 
 def pool_tokens(tokens: torch.Tensor, centers: torch.Tensor, num_pooled: int) -> torch.Tensor:
@@ -138,7 +139,8 @@ class MlpConnector(nn.Module):
         hidden = self.input_projection(self.feature_norm(features.to(self.feature_norm.weight.dtype)))  # (B, G, H)
         if self.resamples:
             queries = self.query_tokens.expand(len(features), -1, -1)  # (B, Q, H)
-            attended, _ = self.attention(queries, hidden, hidden, need_weights=False)
+            with weights_at_hand(self.attention.out_proj):
+                attended, _ = self.attention(queries, hidden, hidden, need_weights=False)
             hidden = self.hidden_norm(queries + attended)
         return self.language_projection(F.gelu(hidden))
 

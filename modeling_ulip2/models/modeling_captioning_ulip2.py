@@ -23,6 +23,7 @@ from .configuration_captioning_ulip2 import Ulip2CaptioningConfig
 from .connectors import MlpConnector, QFormerConnector, make_connector, pool_tokens
 from .frozen_parts import FrozenPartsMixin, feature_width, load_point_model
 from .language import add_point_token, load_language_model, load_language_tokenizer
+from .private_apis import execution_device
 from .references import Origin
 from .transformer_layers import check_attention_output, passed_on
 
@@ -203,7 +204,7 @@ class Ulip2ForConditionalGeneration(FrozenPartsMixin, CaptioningCardMixin, PreTr
         if config.pools_tokens and point_features.shape[1] != config.num_query_tokens:
             raise ValueError(f"The connector reads features {expected}, got {tuple(point_features.shape)}.")
         return self.connector(
-            point_features.to(self.device),
+            point_features.to(execution_device(self)),
             qformer_input_ids=qformer_input_ids,
             qformer_attention_mask=qformer_attention_mask,
         )
@@ -215,7 +216,7 @@ class Ulip2ForConditionalGeneration(FrozenPartsMixin, CaptioningCardMixin, PreTr
         if not torch.compiler.is_compiling():  # a graph cannot look at values
             self._check_prompt(ids, int(placeholders.sum()), 0 if point_embeds is None else len(point_embeds))
         embeddings = self.language_model.get_input_embeddings()
-        embeds = embeddings(ids.to(embeddings.weight.device))  # (B, L, text_hidden_size)
+        embeds = embeddings(ids.to(execution_device(embeddings)))  # (B, L, text_hidden_size)
         if point_embeds is None:
             return embeds
         return embeds.masked_scatter(
@@ -357,7 +358,7 @@ class Ulip2ForConditionalGeneration(FrozenPartsMixin, CaptioningCardMixin, PreTr
         others = settings.update(**kwargs)  # such as a streamer
         return self.language_model.generate(
             inputs_embeds=self._prompt_embeds(input_ids, point_embeds),
-            attention_mask=attention_mask.to(self.language_model.device),
+            attention_mask=attention_mask.to(execution_device(self.language_model)),
             generation_config=settings,
             **others,
         )

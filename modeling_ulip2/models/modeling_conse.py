@@ -24,6 +24,7 @@ from transformers.models.clip.modeling_clip import CLIPOutput
 from transformers.processing_utils import Unpack
 from transformers.utils import can_return_tuple
 
+from .clip_output import compared, unit_features
 from .configuration_conse import ConseConfig
 from .transformer_layers import OutputOptions, check_attention_output, passed_on
 
@@ -188,16 +189,7 @@ class ConseModel(PreTrainedModel):
             input_ids, attention_mask, token_type_ids, return_dict=True, **requested, **kwargs
         )
         of_images: Any = self.get_image_features(pixel_values, return_dict=True, **requested)
-        text, image = _normalized(of_texts), _normalized(of_images)  # (T, D), (I, D)
-        cosines = image @ text.T  # (I, T)
-        return CLIPOutput(
-            logits_per_image=cosines,
-            logits_per_text=cosines.T,
-            text_embeds=text,
-            image_embeds=image,
-            text_model_output=of_texts,
-            vision_model_output=of_images,
-        )
+        return compared(of_texts, of_images)
 
     @torch.no_grad()
     def set_class_embeds(self, tokenizer: PreTrainedTokenizerBase, batch_size: int = 64) -> None:
@@ -215,10 +207,6 @@ class ConseModel(PreTrainedModel):
                 max_length=self.config.max_length,
                 return_tensors="pt",
             ).to(self.device)
-            embeds[rows] = _normalized(self.get_text_features(encoded["input_ids"], encoded["attention_mask"]))
+            embeds[rows] = unit_features(self.get_text_features(encoded["input_ids"], encoded["attention_mask"]))
         per_class = embeds.unflatten(0, (len(names), len(templates))).mean(1)  # (classes, D)
         self.class_embeds.copy_(F.normalize(per_class, dim=-1))
-
-
-def _normalized(features: Any) -> Tensor:
-    return F.normalize(features.pooler_output, dim=-1)

@@ -77,9 +77,9 @@ class PointBertPatchEncoder(nn.Module):
     def forward(self, neighborhood: torch.Tensor) -> torch.Tensor:
         """(B, G, M, C) -> (B, G, encoder_dims)."""
         conv, norm, project = _layers(self.first_conv)
-        first = (*fold_batch_norm(conv, norm), norm, project.weight.squeeze(-1), project.bias)
+        first = (*fold_batch_norm(conv, norm), norm, *fold_batch_norm(project))
         conv, norm, project = _layers(self.second_conv)
-        second = (*fold_batch_norm(conv, norm), norm, project.weight.squeeze(-1), project.bias)
+        second = (*fold_batch_norm(conv, norm), norm, *fold_batch_norm(project))
         patches = neighborhood.flatten(0, 1).to(first[0].dtype)  # (B * G, M, C)
         if self.training:  # BatchNorm wants all patches at once
             tokens = self._encode_again_if_it_pays(patches, first, second)

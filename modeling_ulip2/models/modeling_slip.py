@@ -16,6 +16,7 @@ from transformers.models.clip.modeling_clip import CLIPOutput
 from transformers.processing_utils import Unpack
 from transformers.utils import can_return_tuple
 
+from .clip_output import compared
 from .configuration_slip import SlipConfig
 from .transformer_layers import (
     OutputOptions,
@@ -272,14 +273,4 @@ class SlipModel(PreTrainedModel):
         requested = self._requested(**options)
         of_texts: Any = self.get_text_features(input_ids, return_dict=True, **requested)
         of_images: Any = self.get_image_features(pixel_values, return_dict=True, **requested)
-        text = F.normalize(of_texts.pooler_output, dim=-1)  # (T, D)
-        image = F.normalize(of_images.pooler_output, dim=-1)  # (I, D)
-        logits = self.logit_scale.exp() * image @ text.T  # (I, T)
-        return CLIPOutput(
-            logits_per_image=logits,
-            logits_per_text=logits.T,
-            text_embeds=text,
-            image_embeds=image,
-            text_model_output=of_texts,
-            vision_model_output=of_images,
-        )
+        return compared(of_texts, of_images, self.logit_scale.exp())

@@ -21,6 +21,7 @@ from .configuration_ulip2 import Uni3dConfig, register_point_encoder
 from .modeling_pointbert import PointBertPatchEncoder, sample_patches
 from .point_encoder import PointEncoderOutput, PointTransformerPreTrainedModel, check_point_values
 from .point_ops import gather_points
+from .private_apis import weights_at_hand
 from .transformer_layers import OutputOptions, PreNormBlock, SelfAttention, drop_path_rates
 
 
@@ -43,7 +44,8 @@ class Uni3dAttention(SelfAttention):
     def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         if self.config.fused_qkv:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])  # (3 C,)
-            query, key, value = F.linear(hidden_states, self.qkv.weight, bias).chunk(3, dim=-1)  # (B, T, C) each
+            with weights_at_hand(self.qkv):
+                query, key, value = F.linear(hidden_states, self.qkv.weight, bias).chunk(3, dim=-1)  # (B, T, C) each
         else:
             query, key, value = self.q_proj(hidden_states), self.k_proj(hidden_states), self.v_proj(hidden_states)
         attended, weights = self.attend(query, key, value)  # (B, T, C)

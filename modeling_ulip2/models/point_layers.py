@@ -16,18 +16,22 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.activations import ACT2FN
 
+from .private_apis import weights_at_hand
+
 
 def fold_batch_norm(conv: Any, norm: Any = None) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Weight (out, in) and bias (out,) of a 1x1 convolution, with the BatchNorm behind it folded in.
 
     A BatchNorm in training is not folded: `normed` applies it to the product.
     """
-    weight, bias = conv.weight.flatten(1), conv.bias
+    with weights_at_hand(conv):
+        weight, bias = conv.weight.flatten(1), conv.bias
     if norm is None or norm.training:
         return weight, bias
-    scale = norm.weight.float() * torch.rsqrt(norm.running_var.float() + norm.eps)  # (out,)
-    centered = -norm.running_mean.float() if bias is None else bias.float() - norm.running_mean.float()
-    folded = scale * centered + norm.bias.float()  # (out,)
+    with weights_at_hand(norm):
+        scale = norm.weight.float() * torch.rsqrt(norm.running_var.float() + norm.eps)  # (out,)
+        centered = -norm.running_mean.float() if bias is None else bias.float() - norm.running_mean.float()
+        folded = scale * centered + norm.bias.float()  # (out,)
     return (weight * scale[:, None]).to(weight.dtype), folded.to(weight.dtype)
 
 

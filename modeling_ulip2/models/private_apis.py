@@ -1,15 +1,18 @@
-"""What the traveling files use of transformers beyond its public interface: here alone, so that a new version of
-transformers is checked against one file.
+"""What the traveling files use of transformers and accelerate beyond their public interfaces: here alone, so that new
+versions are checked against one file.
 
-Seen with transformers 5.0.0 and 5.23.0. Overriding what transformers documents for custom models (`_init_weights`,
-`_no_split_modules`, `_supports_...`, `_keys_to_ignore_...`) does not count.
+Seen with transformers 5.0.0 and 5.23.0, and accelerate 1.15.0. Overriding what transformers documents for custom
+models (`_init_weights`, `_no_split_modules`, `_supports_...`, `_keys_to_ignore_...`) does not count.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
@@ -48,6 +51,27 @@ def cached_file_or_none(name: str, file: str, **kwargs: Any) -> str | None:
     return cached_file(name, file, **quiet, **kwargs)
 
 
+@contextmanager
+def weights_at_hand(*modules: Any) -> Iterator[None]:
+    """For weights that are read without a call of their module, which fetches them where a `device_map` moved them."""
+    hooks = [(module, hook) for module in modules if (hook := getattr(module, "_hf_hook", None)) is not None]
+    for module, hook in hooks:
+        hook.pre_forward(module)
+    try:
+        yield
+    finally:
+        for module, hook in hooks:
+            hook.post_forward(module, None)
+
+
+def execution_device(module: Any) -> torch.device:
+    """Where a module computes: where its weights are, or where a `device_map` sends them that keeps them elsewhere."""
+    device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+    if device is not None:
+        return torch.device(device)
+    return module.device if hasattr(module, "device") else next(module.parameters()).device
+
+
 class UploadMixin:
     """For what has `push_to_hub`: `prepare_upload` is called when the files lie ready."""
 
@@ -82,7 +106,9 @@ __all__ = [
     "UploadMixin",
     "attention_of",
     "cached_file_or_none",
+    "execution_device",
     "empty_auto_mapping",
     "new_model",
     "ties_changed",
+    "weights_at_hand",
 ]

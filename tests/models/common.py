@@ -165,6 +165,16 @@ class ModelTester:
         assert {tensor.device.type for tensor in (*loaded.parameters(), *loaded.buffers())} == {"cpu"}
         self.assert_same(model, loaded)
 
+    def test_disk_offload(self, model: Any, tmp_path: Path) -> None:
+        """Weights that stay on the disk until their module runs give the same numbers."""
+        expected = self.run(model)
+        model.save_pretrained(tmp_path / "model")
+        loaded = type(model).from_pretrained(
+            tmp_path / "model", device_map={"": "disk"}, offload_folder=tmp_path / "offloaded"
+        )
+        assert {parameter.device.type for parameter in loaded.parameters()} == {"meta"}
+        torch.testing.assert_close(self.run(loaded), expected, atol=1e-5, rtol=1e-4)
+
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
     def test_half_precision(self, model: Any, tmp_path: Path, dtype: torch.dtype) -> None:
         model.save_pretrained(tmp_path)
