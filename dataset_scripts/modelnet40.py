@@ -22,15 +22,15 @@ import numpy as np
 from modeling_ulip2.building.benchmarks.files import (
     BenchmarkError,
     check_class_order,
-    check_labels,
     class_index,
     find,
+    label_numbers,
     read_hdf5,
     read_json,
     read_lines,
     same_name,
 )
-from modeling_ulip2.building.benchmarks.folder import BenchmarkSplit, Cloud, add_arguments, convert
+from modeling_ulip2.building.benchmarks.folder import BenchmarkSplit, Cloud, add_arguments, convert_benchmark
 from modeling_ulip2.data.benchmarks import BENCHMARKS, SPLITS
 from modeling_ulip2.geometry import read_mesh, read_npy, read_pickle, sample_points
 from modeling_ulip2.geometry.axes import turn_to_y_up
@@ -79,7 +79,7 @@ def fps_8192(root: Path, seed: int) -> Iterator[BenchmarkSplit]:
         if not isinstance(content, (list, tuple)) or len(content) != 2 or len(content[0]) != len(content[1]):
             raise BenchmarkError(f"{path} holds no pair of a list of points and a list of labels of the same length")
         points = content[0]
-        labels = check_labels(np.array([np.asarray(label).reshape(-1)[0] for label in content[1]]), len(NAMES), path)
+        labels = label_numbers(np.array([np.asarray(label).reshape(-1)[0] for label in content[1]]), len(NAMES), path)
         _check_shape_names(path)
         ids, files, notes = _listed_ids(path, split, labels)
         yield BenchmarkSplit("fps_8192", split, [path, *files], ids, labels, _columns(points), notes)
@@ -116,7 +116,7 @@ def h5_2048(root: Path, seed: int) -> Iterator[BenchmarkSplit]:
             if data.ndim != 3 or data.shape[2] != 3 or len(data) != len(label):
                 raise BenchmarkError(f"{path}: 'data' has the shape {data.shape} and 'label' {label.shape}")
             points.append(data)
-            labels.append(check_labels(label, len(NAMES), path))
+            labels.append(label_numbers(label, len(NAMES), path))
         ids = [f"{path.stem}/{i:04d}" for path, own in zip(paths, labels, strict=True) for i in range(len(own))]
         clouds = [cloud for data in points for cloud in data]
         yield BenchmarkSplit("h5_2048", split, paths, ids, np.concatenate(labels), _columns(clouds))
@@ -214,7 +214,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the points drawn from OFF meshes [%(default)s]")
     args = parser.parse_args(arguments)
     sources = (source for name in args.configs or READERS for source in READERS[name](args.source, args.seed))
-    convert("modelnet40", args, sources, next(iter(COLORED)))
+    convert_benchmark("modelnet40", args, sources, next(iter(COLORED)))
 
 
 if __name__ == "__main__":

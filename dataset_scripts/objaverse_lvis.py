@@ -28,7 +28,7 @@ from modeling_ulip2.building.benchmarks.files import (
     read_lines,
     same_name,
 )
-from modeling_ulip2.building.benchmarks.folder import BenchmarkSplit, Cloud, add_arguments, convert
+from modeling_ulip2.building.benchmarks.folder import BenchmarkSplit, Cloud, add_arguments, convert_benchmark
 from modeling_ulip2.data.benchmarks import BENCHMARKS
 from modeling_ulip2.geometry import read_npy
 from modeling_ulip2.geometry.errors import MeshError
@@ -134,7 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     args = parser.parse_args(arguments)
-    convert("objaverse_lvis", args, list_sources(args.source), "lvis_testset.txt or lvis.json")
+    convert_benchmark("objaverse_lvis", args, list_sources(args.source), "lvis_testset.txt or lvis.json")
 
 
 if __name__ == "__main__":

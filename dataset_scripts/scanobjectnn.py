@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from modeling_ulip2.building.benchmarks.files import BenchmarkError, check_labels, find, read_hdf5
-from modeling_ulip2.building.benchmarks.folder import BenchmarkSplit, add_arguments, convert
+from modeling_ulip2.building.benchmarks.files import BenchmarkError, find, label_numbers, read_hdf5
+from modeling_ulip2.building.benchmarks.folder import BenchmarkSplit, add_arguments, convert_benchmark
 from modeling_ulip2.data.benchmarks import BENCHMARKS, SPLITS
 from modeling_ulip2.geometry.npy import read_npy
 from modeling_ulip2.utils.scripts import run_main
@@ -60,7 +60,7 @@ def hdf5_source(path: Path, config: str, split: str) -> BenchmarkSplit:
     points, labels = read_hdf5(path, ["data", "label"])
     if points.ndim != 3 or points.shape[2] != 3:
         raise BenchmarkError(f"{path}: 'data' has the shape {points.shape}; (shapes, points, 3) is needed")
-    labels = check_labels(labels, len(BENCHMARK.class_names), path)
+    labels = label_numbers(labels, len(BENCHMARK.class_names), path)
     ids = [f"{config}/{split}/{index:05d}" for index in range(len(points))]
     return BenchmarkSplit(config, split, [path], ids, labels, lambda index: (points[index], None))
 
@@ -70,7 +70,7 @@ def openshape_source(path: Path) -> BenchmarkSplit:
     if not isinstance(content, dict) or not {"xyz", "label"} <= set(content):
         raise BenchmarkError(f"{path} holds no dictionary of xyz and label")
     xyz, rgb = content["xyz"], content.get("rgb")
-    labels = check_labels(np.asarray(content["label"]), len(BENCHMARK.class_names), path)
+    labels = label_numbers(np.asarray(content["label"]), len(BENCHMARK.class_names), path)
     if len(xyz) != len(labels) or (rgb is not None and len(rgb) != len(xyz)):
         raise BenchmarkError(f"{path} holds {len(xyz)} clouds and {len(labels)} labels")
     ids = [f"OPENSHAPE/test/{index:05d}" for index in range(len(labels))]
@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--configs", nargs="+", choices=sorted(BENCHMARK.configs), help="variants to convert [all that are found]"
     )
     args = parser.parse_args(arguments)
-    convert("scanobjectnn", args, list_sources(args.source, args.configs), variant_file("PB_T50_RS", "test"))
+    convert_benchmark("scanobjectnn", args, list_sources(args.source, args.configs), variant_file("PB_T50_RS", "test"))
 
 
 if __name__ == "__main__":

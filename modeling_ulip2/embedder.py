@@ -29,7 +29,7 @@ from .data.candidate_labels import check_labels, check_top_k, ranked
 from .embedding.encoding import check_evaluating, choose_features, encode_points, in_batches
 from .embedding.loading import load_onnx_model, load_shape_model
 from .embedding.loop import embed_each
-from .embedding.reading import Reading, as_list, is_path, is_single
+from .embedding.reading import Reading, as_list, is_single, names_file
 from .embedding.records import ShapeEmbeddings, ShapeRecord
 from .models.feature_extraction_ulip2 import Ulip2FeatureExtractor
 from .models.private_apis import execution_device
@@ -309,11 +309,11 @@ class Ulip2Embedder:
 
         from .data.images import open_image
 
-        single = is_path(images) or isinstance(images, Image.Image) or getattr(images, "ndim", None) == 3
+        single = names_file(images) or isinstance(images, Image.Image) or getattr(images, "ndim", None) == 3
         images = [images] if single else list(images)
         if not images:
             raise ValueError("there is no image to embed")
-        opened = [open_image(image) if is_path(image) else image for image in images]
+        opened = [open_image(image) if names_file(image) else image for image in images]
         return self._same_space(self.tower.encode_images(opened, batch_size, progress))
 
     def embed_labels(self, labels: Sequence[str], templates: str | Sequence[str] | None = None) -> Tensor:

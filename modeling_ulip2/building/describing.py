@@ -57,7 +57,7 @@ def is_plural(name: str) -> bool:
     return noun.endswith("s") and not _SINGULAR.search(noun)
 
 
-def describe(name: str, colors: list[str]) -> str:
+def describe_shape(name: str, colors: list[str]) -> str:
     """ "armchair", ["brown", "white"] -> "a brown and white armchair"; "" where the name says nothing."""
     words = clean_name(name)
     if not words:
@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> None:
     shapes = triplets.select_columns(["id", "name", "rgb"]).with_format("arrow")
     for number, table in enumerate(tqdm(shapes, desc="describing", unit="shape"), 1):
         row = decode_row(table)
-        caption = describe(row["name"], name_colors(namer, np.asarray(row["rgb"], dtype=np.uint8)))
+        caption = describe_shape(row["name"], name_colors(namer, np.asarray(row["rgb"], dtype=np.uint8)))
         if caption:
             rows.append({"id": row["id"], "captions": [caption]})
         else:

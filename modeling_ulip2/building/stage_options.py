@@ -16,6 +16,7 @@ from modeling_ulip2.geometry.axes import AUTO_AXIS, UP_AXES
 from modeling_ulip2.geometry.cameras import ELEVATION, FILL, FIT, FOV, PUBLISHED_RING
 from modeling_ulip2.geometry.reading import MAX_BYTES, MAX_FACES
 from modeling_ulip2.utils.checksums import sha256_of
+from modeling_ulip2.utils.command_line import positive
 
 from .captioners.base import MetadataCaptioner
 from .captioners.generators import GENERATORS, Decoding, Generator
@@ -205,12 +206,6 @@ def add_stage_arguments(parser: argparse.ArgumentParser) -> None:
         help="also store what the last layer of the tower's image classifier sees, to fit a linear map on",
     )
     add("--no-features", dest="features", action="store_false", help="do not store the tower's embeddings")
-
-
-def positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1, got {text}")
-    return number
 
 
 def elevation(text: str) -> float:

@@ -90,7 +90,8 @@ def make_parser() -> CommandParser:
         TRACEBACK_OPTION, action="store_true", help="show where an error happened, for a report of a fault"
     )
     # listed below in groups, which argparse does not know
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", help=argparse.SUPPRESS)
+    commands = parser.add_subparsers(prog=parser.prog, required=True, metavar="COMMAND", help=argparse.SUPPRESS)
+    parser.usage = "%(prog)s [-h] [--version] [--print-completion SHELL] [--traceback] COMMAND ..."
     lines = [DESCRIPTION]
     for title, modules in COMMANDS.items():
         lines += ["", f"{title}:"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from modeling_ulip2.utils.command_line import CommandParser, add_hub_arguments, hub_options
+from modeling_ulip2.utils.command_line import CommandParser, add_hub_arguments, hub_options, positive
 from modeling_ulip2.utils.scripts import status
 
 from .shared import (
@@ -13,7 +13,6 @@ from .shared import (
     add_device,
     add_files,
     add_model,
-    positive,
     shape_files,
     tell_failure,
     tell_warnings,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from modeling_ulip2.utils.command_line import CommandParser, add_hub_arguments, hub_options
+from modeling_ulip2.utils.command_line import CommandParser, add_hub_arguments, hub_options, positive
 from modeling_ulip2.utils.places import named_or_own
 from modeling_ulip2.utils.scripts import status
 
@@ -16,7 +16,6 @@ from .shared import (
     add_files,
     add_model,
     add_tower,
-    positive,
     shape_files,
     tell,
     tell_failure,

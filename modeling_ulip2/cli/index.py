@@ -62,7 +62,7 @@ def _fill(parser: CommandParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from modeling_ulip2 import Ulip2Embedder
-    from modeling_ulip2.data.labels import check_labels, read_labels
+    from modeling_ulip2.data.labels import check_label_ids, read_labels
     from modeling_ulip2.search.build import IndexReport, build_index
     from modeling_ulip2.search.index import read_info
     from modeling_ulip2.search.shape_sources import open_source
@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
         seed=extractor.seed or 0,
     )
     if labels is not None:
-        check_labels(labels, source.ids, options.labels_file)
+        check_label_ids(labels, source.ids, options.labels_file)
     report = IndexReport()
     try:
         index = build_index(

@@ -30,12 +30,12 @@ def _fill(parser: CommandParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from modeling_ulip2.conversion.catalog import HEADER, facts, find_named, markdown, table_rows
+    from modeling_ulip2.conversion.catalog import HEADER, catalog_markdown, facts, find_named, table_rows
 
     if options.name is not None:
         print_rows(facts(find_named(options.name)))
     elif options.markdown:
-        print(markdown())
+        print(catalog_markdown())
     else:
         rows = [HEADER, *table_rows()]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from modeling_ulip2.utils.command_line import CommandParser, add_hub_arguments, hub_options
+from modeling_ulip2.utils.command_line import CommandParser, add_hub_arguments, hub_options, positive
 from modeling_ulip2.utils.scripts import DONE
 
 from .shared import (
@@ -15,7 +15,6 @@ from .shared import (
     add_reading,
     add_tower,
     check_root,
-    positive,
     tell_warnings,
 )
 

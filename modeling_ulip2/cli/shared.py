@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from modeling_ulip2.utils.command_line import CommandParser
+from modeling_ulip2.utils.command_line import CommandParser, positive
 from modeling_ulip2.utils.places import OWN_DEFAULT
 from modeling_ulip2.utils.scripts import DONE
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from modeling_ulip2.geometry.folders import ShapeFile
 
 # The up axes are those of `modeling_ulip2.models.axes`, which is not imported for `--help`.
-UP_AXES = ("y", "z", "-z", "x", "auto")
+UP_AXIS_CHOICES = ("y", "z", "-z", "x", "auto")
 
 
 def add_command(
@@ -145,7 +145,7 @@ def add_reading(parser: CommandParser) -> None:
     add(
         "--up-axis",
         "--up_axis",
-        choices=UP_AXES,
+        choices=UP_AXIS_CHOICES,
         default="auto",
         help="what points up in the files (default: auto, what the format fixes, else what the model's feature "
         "extractor expects)",
@@ -182,14 +182,6 @@ def add_batch_size(parser: CommandParser) -> None:
     parser.group("where it runs").add_argument(
         "--batch_size", type=positive, default=16, help="clouds per forward pass (default: %(default)s)"
     )
-
-
-def positive(text: str) -> int:
-    """A number of at least 1, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-    return number
 
 
 def shape_files(paths: Sequence[str], root: str | None) -> list[ShapeFile]:

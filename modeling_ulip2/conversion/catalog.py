@@ -313,7 +313,7 @@ def facts(entry: NamedRelease) -> list[tuple[str, str]]:
     return rows
 
 
-def markdown() -> str:
+def catalog_markdown() -> str:
     """The catalog as a table in Markdown, with the figures that the authors report and the places."""
     header = (*HEADER[:-1], "zero-shot top-1 (ModelNet40, Objaverse-LVIS)", "where")
     rows = []

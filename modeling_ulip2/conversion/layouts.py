@@ -22,7 +22,7 @@ from .encoders import ConversionError
 from .releases import ENCODER_ALONE
 
 SLIP_NAMES = r"(visual|transformer|token_embedding|ln_final)\..+|positional_embedding|image_projection|text_projection"
-OPEN_CLIP_PREFIX = "open_clip_model."
+OPEN_CLIP_TENSORS = "open_clip_model."
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ LAYOUTS: tuple[Layout, ...] = (
         (r"point_encoder\..+", r"pc_projection"),
         encoder="point_encoder.",
         projection="pc_projection",
-        tower=rf"{re.escape(OPEN_CLIP_PREFIX)}.+|{SLIP_NAMES}",
+        tower=rf"{re.escape(OPEN_CLIP_TENSORS)}.+|{SLIP_NAMES}",
         scale=True,
     ),
     Layout(
@@ -108,7 +108,7 @@ LAYOUTS: tuple[Layout, ...] = (
         (r"pc_encoder\.point_encoder\..+", r"pc_encoder\.pc_projection"),
         encoder="point_encoder.",
         projection="pc_projection",
-        tower=rf"{re.escape(OPEN_CLIP_PREFIX)}.+|{SLIP_NAMES}",
+        tower=rf"{re.escape(OPEN_CLIP_TENSORS)}.+|{SLIP_NAMES}",
         scale=True,
         prefix="pc_encoder.",
     ),
@@ -118,7 +118,7 @@ LAYOUTS: tuple[Layout, ...] = (
         encoder="point_encoder.",
         alone=True,
         unused={
-            rf"logit_scale|{re.escape(OPEN_CLIP_PREFIX)}.+|{SLIP_NAMES}": (
+            rf"logit_scale|{re.escape(OPEN_CLIP_TENSORS)}.+|{SLIP_NAMES}": (
                 "of no use without the projection, which the file lacks"
             ),
         },
@@ -195,8 +195,8 @@ def sort_tensors(checkpoint: PublishedCheckpoint, layout: Layout, ignore: str | 
         elif layout.encoder is not None and name.startswith(layout.encoder):
             parts.encoder[name.removeprefix(layout.encoder)] = value
         elif layout.tower is not None and re.fullmatch(layout.tower, name):
-            parts.tower_kind = "open_clip" if name.startswith(OPEN_CLIP_PREFIX) else "slip"
-            parts.tower[name.removeprefix(OPEN_CLIP_PREFIX)] = value
+            parts.tower_kind = "open_clip" if name.startswith(OPEN_CLIP_TENSORS) else "slip"
+            parts.tower[name.removeprefix(OPEN_CLIP_TENSORS)] = value
         else:
             unexpected.append(published)
     if unexpected:

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 Text = dict[str, Any]
 
 
-def read_shapes(dataset: str, **hub: Any) -> Dataset:
+def read_captioned_shapes(dataset: str, **hub: Any) -> Dataset:
     """The shapes of a triplets dataset, or of a folder of texts that brings its clouds along; all rows.
 
     Args:

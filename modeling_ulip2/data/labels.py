@@ -25,11 +25,11 @@ def read_labels(path: str | Path, ids: Iterable[str] | None = None) -> dict[str,
     if not labels:
         raise ValueError(f"{path}: no row has a category")
     if ids is not None:
-        check_labels(labels, ids, path)
+        check_label_ids(labels, ids, path)
     return labels
 
 
-def check_labels(labels: Mapping[str, str], ids: Iterable[str], path: str | Path) -> None:
+def check_label_ids(labels: Mapping[str, str], ids: Iterable[str], path: str | Path) -> None:
     """Refuses labels of other shapes than `ids`.
 
     Raises:

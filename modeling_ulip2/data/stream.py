@@ -93,7 +93,7 @@ def joined_rows(
     return IterableDataset.from_generator(_read_pairs, gen_kwargs={"pairs": pairs, "columns": columns, "token": token})
 
 
-def open_file(place: str, token: str | None = None) -> Any:
+def open_parquet(place: str, token: str | None = None) -> Any:
     """A file on this machine or on the hub (`hf://`), opened for reading, as a context manager."""
     return fsspec.open(place, "rb", **({"token": token} if token and place.startswith("hf://") else {}))
 
@@ -101,7 +101,7 @@ def open_file(place: str, token: str | None = None) -> Any:
 def _read_pairs(pairs: list[tuple[str, str]], columns: tuple[str, ...], token: str | None = None) -> Iterator[Row]:
     """Rows of the pairs of files; `datasets` gives each process and worker a part of `pairs`."""
     for triplets, features in pairs:
-        with open_file(triplets, token) as clouds, open_file(features, token) as embeddings:
+        with open_parquet(triplets, token) as clouds, open_parquet(features, token) as embeddings:
             opened = pq.ParquetFile(clouds), pq.ParquetFile(embeddings)
             if opened[0].metadata.num_rows != opened[1].metadata.num_rows:
                 raise _other_shapes(

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 # What a cloud can become: the vector in the shared space, the encoder's own vector, one vector per patch, a
 # classifier's logits, or what a captioner's connector reads.
-FEATURES = ("embeds", "pooled", "tokens", "logits", "connector")
+FEATURE_KINDS = ("embeds", "pooled", "tokens", "logits", "connector")
 
 
 def made_features(model: Any) -> tuple[str, ...]:
-    """Those of `FEATURES` that a model makes, its usual one first."""
+    """Those of `FEATURE_KINDS` that a model makes, its usual one first."""
     if hasattr(model, "connector"):
         return ("connector",)
     if hasattr(model, "point_projection") or hasattr(model, "get_point_features"):
@@ -33,8 +33,8 @@ def choose_features(model: Any, features: str | None = None) -> str:
     made = made_features(model)
     if features is None:
         return made[0]
-    if features not in FEATURES:
-        raise ValueError(f"features must be one of {', '.join(FEATURES)}, got {features!r}.")
+    if features not in FEATURE_KINDS:
+        raise ValueError(f"features must be one of {', '.join(FEATURE_KINDS)}, got {features!r}.")
     if features not in made:
         lacks = "has no projection into a shared space" if features == "embeds" else f"makes no {features}"
         raise ValueError(f"{type(model).__name__} {lacks}: ask for features={made[0]!r}.")
@@ -55,7 +55,7 @@ def encode_points(model: Any, point_values: Tensor, features: str | None = None)
     Args:
         model: a `Ulip2Model`, `Ulip2PointModelWithProjection`, `Ulip2PointModel`, point encoder, classifier or
             captioner, in evaluation mode.
-        features: see `FEATURES` and `choose_features`.
+        features: see `FEATURE_KINDS` and `choose_features`.
 
     Returns:
         "embeds" (B, projection_dim) of unit length, "pooled" (B, D), "tokens" (B, G, C), "logits" (B, num_labels) or

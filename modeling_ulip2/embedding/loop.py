@@ -20,7 +20,7 @@ from modeling_ulip2.geometry.errors import MeshError
 from modeling_ulip2.utils.cpus import available_cores
 from modeling_ulip2.utils.workers import in_workers
 
-from .reading import is_path, shape_id
+from .reading import names_file, shape_id
 from .records import SHAPE_ERRORS, ShapeRecord
 
 MAX_WORKERS = 8
@@ -84,7 +84,7 @@ def embed_each(
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     if num_workers is None:
         listed = isinstance(shapes, (list, tuple))
-        files = listed and any(map(is_path, shapes))
+        files = listed and any(map(names_file, shapes))
         num_workers = reading_workers(len(shapes), batch_size, files) if files or not listed else 0
     prepare = Preparation(shapes, read, keep)
     if num_workers > 0:

@@ -65,7 +65,7 @@ class Reading:
 
 def is_single(shapes: Any) -> bool:
     """Whether it is one shape and no list of them."""
-    return is_path(shapes) or isinstance(shapes, Mapping) or getattr(shapes, "ndim", None) == 2
+    return names_file(shapes) or isinstance(shapes, Mapping) or getattr(shapes, "ndim", None) == 2
 
 
 def as_list(shapes: Any) -> Sequence[Any]:
@@ -77,7 +77,7 @@ def as_list(shapes: Any) -> Sequence[Any]:
     return shapes
 
 
-def is_path(shape: Any) -> bool:
+def names_file(shape: Any) -> bool:
     return isinstance(shape, (str, os.PathLike))
 
 

@@ -76,7 +76,7 @@ class FrozenPartsMixin(ReferringModelMixin):
             raise ValueError(
                 "This model has no point encoder: set config.point_model_name_or_path or call set_point_model."
             )
-        return load_point_model(name, self.config.point_feature_type, **self._origin.options_for(name) | kwargs)
+        return load_frozen_point_model(name, self.config.point_feature_type, **self._origin.options_for(name) | kwargs)
 
     def set_point_model(self, point_model: PreTrainedModel) -> None:
         """Uses a `Ulip2PointModel` (or, for "embeds", a `Ulip2PointModelWithProjection`); its weights are frozen."""
@@ -247,7 +247,7 @@ def _point_model_class(feature_type: str) -> Any:
     return Ulip2PointModelWithProjection if feature_type == "embeds" else Ulip2PointModel
 
 
-def load_point_model(name: str, feature_type: str, **kwargs: Any) -> Any:
+def load_frozen_point_model(name: str, feature_type: str, **kwargs: Any) -> Any:
     """Loads a point encoder as `point_feature_type` needs it, with its projection or without.
 
     Raises:
@@ -293,4 +293,4 @@ def feature_width(point_model: Any, feature_type: str) -> int:
     return width
 
 
-__all__ = ["FrozenPartsMixin", "check_language_model", "feature_width", "load_point_model"]
+__all__ = ["FrozenPartsMixin", "check_language_model", "feature_width", "load_frozen_point_model"]

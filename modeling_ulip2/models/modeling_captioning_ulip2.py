@@ -21,7 +21,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 from .captioning_card import CaptioningCardMixin
 from .configuration_captioning_ulip2 import Ulip2CaptioningConfig
 from .connectors import MlpConnector, QFormerConnector, make_connector, pool_tokens
-from .frozen_parts import FrozenPartsMixin, feature_width, load_point_model
+from .frozen_parts import FrozenPartsMixin, feature_width, load_frozen_point_model
 from .language import add_point_token, load_language_model, load_language_tokenizer
 from .private_apis import execution_device
 from .references import Origin
@@ -125,7 +125,7 @@ class Ulip2ForConditionalGeneration(FrozenPartsMixin, CaptioningCardMixin, PreTr
         lm: Any = language_model
         if isinstance(point_model, str):
             config["point_model_name_or_path"] = point_model
-            encoder = load_point_model(point_model, feature_type, **(point_model_kwargs or {}))
+            encoder = load_frozen_point_model(point_model, feature_type, **(point_model_kwargs or {}))
         if isinstance(language_model, str):
             config["language_model_name_or_path"] = language_model
             lm = load_language_model(language_model, **(language_model_kwargs or {}))

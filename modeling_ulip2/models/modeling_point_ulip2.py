@@ -178,7 +178,7 @@ class Ulip2PointModelWithProjection(Ulip2PreTrainedModel):
         **options: Unpack[OutputOptions],
     ) -> BaseModelOutputWithPooling:
         """As `Ulip2Model.get_point_features`."""
-        return point_features(*self._project(point_values, **options))
+        return feature_output(*self._project(point_values, **options))
 
     @can_return_tuple
     def forward(
@@ -191,7 +191,7 @@ class Ulip2PointModelWithProjection(Ulip2PreTrainedModel):
         return Ulip2PointModelOutput(point_embeds=embeds, **encoded)
 
 
-def point_features(embeds: torch.Tensor, encoded: PointEncoderOutput) -> BaseModelOutputWithPooling:
+def feature_output(embeds: torch.Tensor, encoded: PointEncoderOutput) -> BaseModelOutputWithPooling:
     """Projected features (B, D) beside the tokens of the patches, as transformers returns features."""
     return BaseModelOutputWithPooling(
         last_hidden_state=encoded.tokens,
@@ -211,6 +211,6 @@ __all__ = [
     "Ulip2PointModelWithProjection",
     "Ulip2PreTrainedModel",
     "make_point_model",
-    "point_features",
+    "feature_output",
     "without_tower",
 ]

@@ -19,7 +19,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_ulip2 import Ulip2Config
 from .loss import ContrastiveTerms, average_captions, contrastive_loss, contrastive_terms
-from .modeling_point_ulip2 import PointProjection, Ulip2PreTrainedModel, point_features
+from .modeling_point_ulip2 import PointProjection, Ulip2PreTrainedModel, feature_output
 from .point_encoder import PointEncoderOutput
 from .tower import FrozenTowerMixin
 from .tower_inputs import image_inputs, sort_inputs, text_inputs
@@ -127,7 +127,7 @@ class Ulip2Model(FrozenTowerMixin, Ulip2PreTrainedModel):
         Returns:
             `pooler_output` (B, projection_dim), not normalized; `last_hidden_state` (B, G, C), the encoder's tokens.
         """
-        return point_features(*self._project(point_values, **options))
+        return feature_output(*self._project(point_values, **options))
 
     @can_return_tuple
     def get_text_features(

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, set_seed
 
 from modeling_ulip2 import Ulip2CaptioningProcessor, Ulip2FeatureExtractor, Ulip2ForConditionalGeneration
 from modeling_ulip2.data.augmentation import PointAugmentation
-from modeling_ulip2.data.captions import CaptionCollator, CaptionDataset, read_shapes, read_texts
+from modeling_ulip2.data.captions import CaptionCollator, CaptionDataset, read_captioned_shapes, read_texts
 from modeling_ulip2.data.reading import read_split, select_ids
 from modeling_ulip2.models.captioning_card import PROMPT
 from modeling_ulip2.models.language import load_language_tokenizer
@@ -83,7 +83,7 @@ def train_captioner(
     set_seed(args.seed)
 
     with args.main_process_first(desc="reading the shapes"):
-        shapes = read_shapes(data_args.dataset, **hub.of_dataset)
+        shapes = read_captioned_shapes(data_args.dataset, **hub.of_dataset)
     train, held_out = split_shapes(shapes, data_args)
     processor, model = build_model(model_args, hub)
     model.to(args.device)

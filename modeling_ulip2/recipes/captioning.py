@@ -15,7 +15,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from modeling_ulip2 import Ulip2CaptioningProcessor, Ulip2ForConditionalGeneration
-from modeling_ulip2.data.captions import read_shapes, read_texts
+from modeling_ulip2.data.captions import read_captioned_shapes, read_texts
 from modeling_ulip2.data.images import portrait
 from modeling_ulip2.data.reading import read_split, select_ids
 from modeling_ulip2.evaluation.captions.caption_report import (
@@ -126,7 +126,7 @@ def claim(output_dir: Path, args: CaptionMeasureArguments, hub: HubArguments) ->
 
 def choose_shapes(args: CaptionMeasureArguments, hub: HubArguments) -> tuple[Dataset, Dataset | None]:
     """The shapes to caption, and those of the training, if a split is known."""
-    shapes, train = read_shapes(args.dataset, **hub.of_dataset), None
+    shapes, train = read_captioned_shapes(args.dataset, **hub.of_dataset), None
     if args.split_file is not None:
         split = read_split(args.split_file)
         shapes, train = (

@@ -116,7 +116,7 @@ def finetune(options: Options) -> list[dict[str, Any]]:
         # or a sentence, before anything is read
         locate_model(options.model.model_name_or_path, **options.hub.of_model)
     with options.training.main_process_first(desc="reading the clouds"):
-        split = read_clouds(options.data, options.hub)
+        split = read_labeled_clouds(options.data, options.hub)
     logger.info(
         f"{len(split.train)} training and {len(split.test)} test clouds of {len(split.test.class_names)} classes"
     )
@@ -167,7 +167,7 @@ def plan_runs(options: Options) -> list[Run]:
     ]
 
 
-def read_clouds(data: FinetuningDataArguments, hub: HubArguments) -> LabeledSplit:
+def read_labeled_clouds(data: FinetuningDataArguments, hub: HubArguments) -> LabeledSplit:
     if data.labels_file is not None:
         if data.split_file is None:
             raise ValueError("triplets (--labels_file) need a --split_file with the ids of training and test")

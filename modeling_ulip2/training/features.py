@@ -28,7 +28,7 @@ from modeling_ulip2.data.reading import check_views, config_files, load_config
 from modeling_ulip2.data.schema import FEATURES_CONFIG, TRIPLETS_CONFIG, features_features
 from modeling_ulip2.data.shards import FEATURES_MANIFEST, MANIFEST, read_features_maker, shard_path
 from modeling_ulip2.data.shares import own_missing_shards, require_whole
-from modeling_ulip2.data.stream import joined_rows, open_file
+from modeling_ulip2.data.stream import joined_rows, open_parquet
 from modeling_ulip2.towers import Tower
 from modeling_ulip2.towers.fingerprint import made_by_older_recipe
 from modeling_ulip2.utils.parquet import is_parquet, write_parquet
@@ -98,7 +98,7 @@ def streamed_features(dataset: str, tower: Tower, use_depth: bool = False, **hub
         return None
     try:
         triplets, features = (config_files(dataset, config, **hub) for config in (TRIPLETS_CONFIG, FEATURES_CONFIG))
-        with open_file(features[0], hub.get("token")) as file:
+        with open_parquet(features[0], hub.get("token")) as file:
             columns = pq.read_schema(file).names
     except (ValueError, FileNotFoundError, IndexError, pa.ArrowException) as error:
         logger.info(f"the features of {dataset} cannot be read ({error}): not used")

@@ -129,6 +129,14 @@ def dataset_hub_options(options: argparse.Namespace) -> dict[str, Any]:
     return given | ({"revision": options.dataset_revision} if options.dataset_revision else {})
 
 
+def positive(text: str) -> int:
+    """An argument that is a number of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1, got {text}")
+    return number
+
+
 def repository(text: str) -> str:
     """An argument that names a repository of an organization or person."""
     from huggingface_hub.errors import HFValidationError

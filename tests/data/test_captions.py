@@ -13,7 +13,7 @@ import torch
 from datasets import Dataset
 
 from modeling_ulip2.data.augmentation import PointAugmentation
-from modeling_ulip2.data.captions import CaptionCollator, CaptionDataset, read_shapes, read_texts
+from modeling_ulip2.data.captions import CaptionCollator, CaptionDataset, read_captioned_shapes, read_texts
 from modeling_ulip2.data.pairs import CAPTIONS_CONFIG, CONVERSATIONS_CONFIG, write_pairs
 from modeling_ulip2.data.reading import decode_row, read_triplets
 from modeling_ulip2.training.point_features import point_features
@@ -28,7 +28,7 @@ def captioner(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
 
 @pytest.fixture(scope="module")
 def shapes(dataset: Path) -> Dataset:
-    return read_shapes(str(dataset))
+    return read_captioned_shapes(str(dataset))
 
 
 def message(role: str, text: str, with_cloud: bool = False) -> dict[str, Any]:

@@ -218,7 +218,7 @@ def test_a_stopped_run_goes_on_and_another_begins_anew(tmp_path: Path):
     ],
 )
 def test_descriptions(name: str, colors: list[str], caption: str):
-    assert describing.describe(name, colors) == caption
+    assert describing.describe_shape(name, colors) == caption
 
 
 def test_shapes_are_described_by_the_colors_of_their_points(tmp_path: Path):

@@ -78,7 +78,7 @@ def check_class_order(found: Iterable[str], names: Sequence[str], path: Path) ->
     )
 
 
-def check_labels(labels: np.ndarray, num_classes: int, path: Path) -> np.ndarray:
+def label_numbers(labels: np.ndarray, num_classes: int, path: Path) -> np.ndarray:
     """(N,) int64 labels. Raises BenchmarkError unless they are whole numbers in [0, num_classes)."""
     flat = np.asarray(labels).reshape(-1)
     if flat.dtype.kind not in "iuf" or (flat.dtype.kind == "f" and (flat != np.round(flat)).any()):

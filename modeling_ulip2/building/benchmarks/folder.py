@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def convert(name: str, args: argparse.Namespace, sources: Iterable[BenchmarkSplit], looked_for: str) -> None:
+def convert_benchmark(name: str, args: argparse.Namespace, sources: Iterable[BenchmarkSplit], looked_for: str) -> None:
     """Writes each source as a config's split; ends the program with a message where one is unusable.
 
     Args:

@@ -32,7 +32,7 @@ class Captioner(Stage):
             new = self.caption({name: [values[i] for i in good] for name, values in batch.items()})
             for i, per_view in zip(good, new, strict=True):
                 before = captions[i] or [[] for _ in per_view]
-                captions[i] = [merge(old, added) for old, added in zip(before, per_view, strict=True)]
+                captions[i] = [merged_captions(old, added) for old, added in zip(before, per_view, strict=True)]
                 known = sources[i] or [[] for _ in per_view]
                 sources[i] = [
                     own + [self.source_name] * (len(texts) - len(own))
@@ -41,7 +41,7 @@ class Captioner(Stage):
         return {**batch, "captions": captions, "caption_sources": sources}
 
 
-def merge(captions: list[str], added: list[str]) -> list[str]:
+def merged_captions(captions: list[str], added: list[str]) -> list[str]:
     """Captions of a view without line breaks, surplus blanks, empty ones and repetitions, in their order."""
     return [text for text in dict.fromkeys(" ".join(text.split()) for text in [*captions, *added]) if text]
 

@@ -8,7 +8,7 @@ from typing import Any
 SHOWN = 10  # examples of a defect
 
 
-def markdown(report: dict[str, Any], sheet: str) -> str:
+def findings_markdown(report: dict[str, Any], sheet: str) -> str:
     counts, captions = report["counts"], report["captions"]
     lines = [f"# {report['dataset']}: what is in it", ""]
     lines += [f"- {name.replace('_', ' ')}: {value:,}" for name, value in counts.items() if isinstance(value, int)]

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from modeling_ulip2.building.inspection.caption_statistics import CaptionStatistics
-from modeling_ulip2.building.inspection.findings import markdown
+from modeling_ulip2.building.inspection.findings import findings_markdown
 from modeling_ulip2.data.schema import FEATURES_CONFIG, TRIPLETS_CONFIG
 from modeling_ulip2.data.shards import ERRORS, MANIFEST, WARNINGS
 from modeling_ulip2.utils.command_line import add_hub_arguments, hub_options, script_parser
@@ -169,7 +169,7 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
 
         draw_sheet(read_samples(good, args.samples_on_sheet)).save(output / SHEET)
     write_text(output / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    text = markdown(report, SHEET)
+    text = findings_markdown(report, SHEET)
     write_text(output / "report.md", text)
     print(text)
     if unread := len(report["unreadable_files"]):

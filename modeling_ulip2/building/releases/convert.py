@@ -12,14 +12,13 @@ from modeling_ulip2.building.engines.shard import StageFactory
 from modeling_ulip2.building.releases.caption_index import index_captions
 from modeling_ulip2.building.releases.layouts import LAYOUTS, ReadRelease, UlipObjaverse
 from modeling_ulip2.building.sources.table import CollectionError
-from modeling_ulip2.building.stage_options import positive
 from modeling_ulip2.building.stages.base import local_name
 from modeling_ulip2.building.stages.embed import EmbedViews
 from modeling_ulip2.building.stages.rank import RankCaptions
 from modeling_ulip2.building.stages.tower import DTYPES
 from modeling_ulip2.data.objects import OBJECT_COLUMNS
 from modeling_ulip2.data.shards import BuildFolder
-from modeling_ulip2.utils.command_line import add_hub_arguments, hub_options, script_parser
+from modeling_ulip2.utils.command_line import add_hub_arguments, hub_options, positive, script_parser
 from modeling_ulip2.utils.places import PlaceError, find_folder
 
 INDEX = ".captions.sqlite"
@@ -62,7 +61,7 @@ def parse_arguments(arguments: list[str] | None = None, prog: str | None = None)
     return args
 
 
-def convert(args: argparse.Namespace) -> BuildFolder:
+def convert_triplets(args: argparse.Namespace) -> BuildFolder:
     """Run the conversion; the folder with its manifest as it stands afterwards.
 
     Raises:
@@ -97,13 +96,13 @@ def convert(args: argparse.Namespace) -> BuildFolder:
         "features": bool(args.tower),
         "tower": args.tower and local_name(args.tower),
     }
-    folder = run_build(args, objects, settings, stages, describe(layout))
+    folder = run_build(args, objects, settings, stages, release_note(layout))
     if index and not folder.missing_shards():
         index.unlink(missing_ok=True)
     return folder
 
 
-def describe(layout: type[ReadRelease]) -> str:
+def release_note(layout: type[ReadRelease]) -> str:
     points = "\n".join(f"- {assumption}" for assumption in layout.assumptions)
     return (
         f"Converted from the published {layout.title} ([ULIP-2](https://arxiv.org/abs/2305.08275), dataset repository "
@@ -113,4 +112,4 @@ def describe(layout: type[ReadRelease]) -> str:
 
 def main(arguments: list[str] | None = None, prog: str | None = None) -> None:
     args = parse_arguments(arguments, prog)
-    run_script(prog or "convert_release", args.output, lambda: convert(args), (CollectionError, PlaceError))
+    run_script(prog or "convert_release", args.output, lambda: convert_triplets(args), (CollectionError, PlaceError))

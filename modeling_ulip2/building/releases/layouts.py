@@ -78,7 +78,7 @@ class ReadRelease(RowStage):
         for path, azimuth, captions in self.views(row):
             try:
                 view = read_view(sandbox.read(path))
-                depth = read_depth(sandbox.read(depth_path(path))) if self.depth else None
+                depth = depth_as_stored(sandbox.read(depth_path(path))) if self.depth else None
             except (OSError, ValueError) as error:  # MeshError is a ValueError
                 warnings.append(f"view {path}: {error.args[0] if error.args else error}")
                 continue
@@ -123,7 +123,7 @@ def read_view(data: bytes) -> dict[str, Any]:
     return {"bytes": data, "path": None}
 
 
-def read_depth(data: bytes) -> dict[str, Any]:
+def depth_as_stored(data: bytes) -> dict[str, Any]:
     """A depth picture as a 16-bit PNG in which 0 is empty and near is small, whatever its own range."""
     values = np.asarray(_open(data))
     values = values[..., 0] if values.ndim == 3 else values  # gray, or gray three times

@@ -80,7 +80,7 @@ def list_clouds(folder: Path) -> list[str]:
     return found
 
 
-def find_shapes(triplets: str | None, clouds: Path | None) -> NamedShapes:
+def named_shapes(triplets: str | None, clouds: Path | None) -> NamedShapes:
     """The shapes that texts may be about: of a triplets dataset, or of a folder of point files.
 
     Raises:
@@ -133,7 +133,7 @@ def convert_texts(
     Raises:
         PairsError, OSError: the file, the shapes or the output cannot be used.
     """
-    shapes = find_shapes(args.triplets, args.clouds)
+    shapes = named_shapes(args.triplets, args.clouds)
     settings = vars(args) | {"sha256": digest(file)}
     rows, errors = read(shapes)
     told = text.format(file=file.name)

@@ -34,7 +34,7 @@ def encode_clouds(
 
     Args:
         model: in evaluation mode.
-        features: see `embedding.encoding.FEATURES`, such as "pooled" or "logits".
+        features: see `embedding.encoding.FEATURE_KINDS`, such as "pooled" or "logits".
         progress: what the bar says; None: no bar.
 
     Returns:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from modeling_ulip2.building.captioners.base import Captioner, MetadataCaptioner, merge
+from modeling_ulip2.building.captioners.base import Captioner, MetadataCaptioner, merged_captions
 from modeling_ulip2.building.captioners.labels import LabelsCaptioner, read_vocabulary, with_article
 from modeling_ulip2.building.stages.base import ObjectError, RowStage, local_name, object_seed, to_batch, to_rows
 from modeling_ulip2.building.stages.colors import NAMED_COLORS, TERMS, ColorNamer
@@ -191,7 +191,7 @@ def test_views_with_nothing_in_them_are_an_error(folder):
 
 
 def test_captions_are_clean_and_said_once():
-    assert merge(["a  chair\n", ""], ["a chair", "\t", "a lamp"]) == ["a chair", "a lamp"]
+    assert merged_captions(["a  chair\n", ""], ["a chair", "\t", "a lamp"]) == ["a chair", "a lamp"]
 
 
 def test_several_captioners_add_up_per_view():
