@@ -11,6 +11,8 @@ from PIL import Image
 from modeling_ulip2.data.contact_sheet import MUTED, Picture, Tile, Words, contact_sheet, in_rows
 from modeling_ulip2.utils.files import whole_path
 
+PANEL_SIDE = 460  # pixels
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -52,6 +54,23 @@ def description_sheet(path: str | Path, shapes: Sequence[Described], title: str 
     ]
     note = "in black: the model; in gray: the reference" if title else ""
     return _save(contact_sheet(in_rows(tiles, columns), title=title, note=note), path)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A picture (H, W, 3) uint8 or PIL and what is written below it."""
+
+    image: Picture
+    title: str
+
+
+def panel_sheet(path: str | Path, rows: Sequence[Sequence[Panel]], legend: Mapping[str, Sequence[float]]) -> Path:
+    """Large pictures side by side, row by row, above a legend of colors, each three numbers in [0, 1]."""
+    if not rows or not all(rows):
+        raise ValueError("a sheet needs at least one row, and a picture in each")
+    tiles = [[Tile([panel.image], [Words(panel.title)]) for panel in row] for row in rows]
+    colors = {name: "#" + "".join(f"{round(255 * part):02x}" for part in own) for name, own in legend.items()}
+    return _save(contact_sheet(tiles, side=PANEL_SIDE, legend=colors), path)
 
 
 def _save(sheet: Image.Image, path: str | Path) -> Path:
