@@ -81,7 +81,7 @@ docs: $(VENV)/.installed-docs
 
 # Source archive and wheel in dist/, as the package index takes them.
 wheel: $(VENV)/.installed-test
-	rm -rf dist
+	rm -rf dist build/lib build/bdist.*
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/twine check --strict dist/*
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -238,7 +239,10 @@ def test_the_wheel_in_an_environment_of_its_own(world: Path, tmp_path: Path) -> 
     """Every extra in an environment that sees the one of the core, so that torch is installed once."""
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     constraints = ["-c", str(ROOT / "constraints.txt")]
-    subprocess.run([*pip, "wheel", "--no-deps", "-w", str(tmp_path), str(ROOT)], check=True)
+    # of a copy: what an earlier build left in `build/` would be packed, too
+    skipped = shutil.ignore_patterns(".*", "build", "dist", "outputs", "*.egg-info", "__pycache__", "tests", "docs")
+    shutil.copytree(ROOT, tmp_path / "source", ignore=skipped)
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", str(tmp_path), str(tmp_path / "source")], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     core = make_environment(tmp_path / "core")
     subprocess.run([core, "-m", "pip", "install", "--quiet", *constraints, str(wheel)], check=True)

@@ -147,7 +147,7 @@ def add_stage_arguments(parser: argparse.ArgumentParser) -> None:
         default="objaverse_lvis",
         help="names for 'labels': list of the package or text file [%(default)s]",
     )
-    add("--label-captions", type=positive, default=2, help="names a view, for 'labels' [%(default)s]")
+    add("--label-captions", type=positive, default=2, help="names per view, for 'labels' [%(default)s]")
     add("--captions", type=Path, metavar="FILE", help=f"made elsewhere, for 'recorded': {', '.join(SUFFIXES)}")
     add(
         "--caption-columns",

@@ -42,7 +42,7 @@ class PointBertConfig(PreTrainedConfig):
         in_channels: 3 for xyz, 6 for xyz and rgb.
         hidden_size: width of the transformer; the pooled feature has twice as many channels.
         num_hidden_layers, num_attention_heads, mlp_ratio: of the transformer.
-        num_groups, group_size: patches a cloud, and points in a patch.
+        num_groups, group_size: patches per cloud, and points per patch.
         encoder_dims: channels of a patch token before it is projected to `hidden_size`.
         drop_path_rate: stochastic depth, rising linearly from 0 in the first block to this in the last.
         hidden_act, layer_norm_eps: as everywhere in transformers.
@@ -110,7 +110,7 @@ class Uni3dConfig(PreTrainedConfig):
         intermediate_size: channels inside the MLP.
         fused_qkv: whether queries, keys and values come from one layer.
         mlp_kind: "gelu", "swiglu" (gate and value packed in one layer) or "swiglu_norm" (two layers, an inner norm).
-        num_groups, group_size: patches a cloud, and points in a patch.
+        num_groups, group_size: patches per cloud, and points per patch.
         encoder_dims: channels of a patch token before it is projected to `hidden_size`.
         drop_path_rate: stochastic depth, rising linearly from 0 in the first block to this in the last.
         patch_dropout: share of the patches left out in training.

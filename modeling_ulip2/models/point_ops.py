@@ -145,7 +145,7 @@ def group_points(
     Args:
         points: (B, N, C) floating, xyz and further channels, N >= k.
         centers: (B, G, 3) floating coordinates.
-        k: points a patch.
+        k: points per patch.
         backend: "auto", "torch", "numba" (CPU) or "triton" (CUDA).
 
     Returns:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from modeling_ulip2.geometry import Material, Mesh
+from modeling_ulip2.geometry import Material, Mesh, MeshError, read_mesh, sample_points
 
 TRIANGLE = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], dtype=np.float32)
 TRIANGLE_UV = np.array([[0, 0], [1, 0], [0, 1]], dtype=np.float32)
@@ -164,3 +165,17 @@ def binary_stl(vertices: np.ndarray, attributes: list[int] | None = None, header
     for i, corners in enumerate(np.asarray(vertices, dtype="<f4")):
         data += b"\0" * 12 + corners.tobytes() + struct.pack("<H", attributes[i] if attributes else 0)
     return data
+
+
+def only_color(path: Path, **kwargs: Any) -> list[int]:
+    """The color of a mesh that has one."""
+    rgb = sample_points(read_mesh(path, **kwargs), 50, 0)[1]
+    assert (rgb == rgb[0]).all()
+    return rgb[0].tolist()
+
+
+def error_of(gltf: Any, tmp_path: Path, name: str = "a.glb") -> MeshError:
+    """What reading a file that is wrong raises."""
+    with pytest.raises(MeshError) as error:
+        read_mesh(gltf.write(tmp_path / name))
+    return error.value

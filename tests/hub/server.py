@@ -7,72 +7,23 @@ test sees what really went over the wire. What is not served answers 404 and sta
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import re
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-import yaml
+from tests.hub.repositories import Commit, Repository, card_metadata, git_oid, is_large, sha256, told_file
 
 TOKEN = "hf_loopback"  # of the only person
 USER = "someone"
 DATE = "2026-01-01T00:00:00.000Z"
-# As the hub's own .gitattributes has it.
-LARGE = {".safetensors", ".bin", ".pt", ".pth", ".parquet", ".arrow", ".npy", ".zip", ".jpg", ".png", ".gguf"}
 KINDS = {"models": "model", "datasets": "dataset", "spaces": "space"}
 _NAMED = r"(?P<kind>models|datasets|spaces)/(?P<repo>[\w.-]+(?:/[\w.-]+)?)"
-
-
-@dataclass(frozen=True)
-class Commit:
-    oid: str
-    title: str
-    files: Mapping[str, bytes]
-    parent: str | None
-
-
-@dataclass
-class Repository:
-    """One repository with its branches. `gated`: granted to nobody."""
-
-    kind: str
-    name: str
-    private: bool = False
-    gated: bool = False
-    commits: dict[str, Commit] = field(default_factory=dict)
-    branches: dict[str, str] = field(default_factory=dict)
-
-    def commit(self, title: str, files: Mapping[str, bytes], branch: str = "main") -> Commit:
-        """A new commit with these files, whole."""
-        parent = self.branches.get(branch)
-        told = json.dumps([title, parent, sorted((path, sha256(content)) for path, content in files.items())])
-        made = Commit(hashlib.sha1(told.encode()).hexdigest(), title, dict(files), parent)
-        self.commits[made.oid] = made
-        self.branches[branch] = made.oid
-        return made
-
-    def at(self, revision: str) -> Commit | None:
-        return self.commits.get(self.branches.get(revision, revision))
-
-    @property
-    def files(self) -> Mapping[str, bytes]:
-        """Of the main branch."""
-        return self.commits[self.branches["main"]].files
-
-    @property
-    def titles(self) -> list[str]:
-        """Of the main branch's commits, the first one first."""
-        titles, at = list[str](), self.commits.get(self.branches["main"])
-        while at is not None:
-            titles.append(at.title)
-            at = self.commits.get(at.parent) if at.parent else None
-        return titles[::-1]
 
 
 @dataclass(frozen=True)
@@ -126,26 +77,6 @@ class LoopbackHub:
 
     def asked(self, method: str, pattern: str) -> list[Asked]:
         return [asked for asked in self.requests if asked.method == method and re.search(pattern, asked.path)]
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def is_large(path: str) -> bool:
-    return PurePosixPath(path).suffix in LARGE
-
-
-def _git_oid(content: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-
-def _told(path: str, content: bytes) -> dict[str, Any]:
-    """A file in a tree."""
-    entry: dict[str, Any] = {"type": "file", "path": path, "oid": _git_oid(content), "size": len(content)}
-    if is_large(path):
-        entry["lfs"] = {"oid": sha256(content), "size": len(content), "pointerSize": 130}
-    return entry
 
 
 class _RefusedError(Exception):
@@ -241,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
     def info(self, kind: str, repo: str, revision: str) -> None:
         repository = self._repository(kind, repo)
         commit = self._commit(repository, revision or "main")
-        card = _metadata(commit.files.get("README.md", b""))
+        card = card_metadata(commit.files.get("README.md", b""))
         self._json(
             {
                 "_id": "0",
@@ -259,7 +190,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "tags": card.get("tags") or [],
                 "cardData": card,
                 "siblings": [
-                    {"rfilename": path, "size": len(content), "blobId": _git_oid(content)}
+                    {"rfilename": path, "size": len(content), "blobId": git_oid(content)}
                     for path, content in sorted(commit.files.items())
                 ],
             }
@@ -276,7 +207,7 @@ class _Handler(BaseHTTPRequestHandler):
             for folder in parents:
                 if folder.startswith(inside):
                     entries[folder] = {"type": "directory", "path": folder, "oid": "0" * 40, "size": 0}
-            entries[name] = _told(name, content)
+            entries[name] = told_file(name, content)
         if path and not entries:
             raise _RefusedError(404, "EntryNotFound", f"{path} does not exist")
         if self.query.get("recursive", "false").lower() not in ("true", "1"):
@@ -292,7 +223,7 @@ class _Handler(BaseHTTPRequestHandler):
         found: list[dict[str, Any]] = []
         for path in paths:
             if path in commit.files:
-                found.append(_told(path, commit.files[path]))
+                found.append(told_file(path, commit.files[path]))
             elif any(name.startswith(f"{path}/") for name in commit.files):
                 found.append({"type": "directory", "path": path, "oid": "0" * 40, "size": 0})
         self._json(found)
@@ -336,7 +267,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers |= {"Location": place, "X-Linked-Etag": f'"{oid}"', "X-Linked-Size": str(len(content))}
             self._answer(302, b"", headers)
         else:
-            self._send(content, path, {**headers, "ETag": f'"{_git_oid(content)}"'})
+            self._send(content, path, {**headers, "ETag": f'"{git_oid(content)}"'})
 
     def stored(self, oid: str) -> None:
         content = self.hub.objects.get(oid)
@@ -397,7 +328,7 @@ class _Handler(BaseHTTPRequestHandler):
         """As the hub does: the metadata must be YAML, and a mapping."""
         content = json.loads(self.body)["content"]
         try:
-            found = _metadata(content.encode(), strict=True)
+            found = card_metadata(content.encode(), strict=True)
         except ValueError as error:
             self._json({"errors": [{"message": str(error)}], "warnings": []}, 400)
             return
@@ -411,7 +342,7 @@ class _Handler(BaseHTTPRequestHandler):
         for file in json.loads(self.body)["files"]:
             path = file["path"]
             before = commit.files.get(path)
-            oid = None if before is None else sha256(before) if is_large(path) else _git_oid(before)
+            oid = None if before is None else sha256(before) if is_large(path) else git_oid(before)
             mode = "lfs" if is_large(path) else "regular"
             told.append({"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
         self._json({"files": told})
@@ -451,19 +382,6 @@ class _Handler(BaseHTTPRequestHandler):
         made = repository.commit(title, files, revision)
         prefix = "" if kind == "models" else f"{kind}/"
         self._json({"commitUrl": f"{self.hub.endpoint}/{prefix}{repo}/commit/{made.oid}", "commitOid": made.oid})
-
-
-def _metadata(content: bytes, strict: bool = False) -> dict[str, Any]:
-    found = re.match(r"---\r?\n(.*?)\r?\n---", content.decode("utf-8", "replace"), re.DOTALL)
-    try:
-        read = yaml.safe_load(found.group(1)) if found else {}
-    except yaml.YAMLError as error:
-        if strict:
-            raise ValueError(str(error)) from error
-        return {}
-    if strict and not isinstance(read, dict | None):
-        raise ValueError("the metadata is no mapping")
-    return read or {}
 
 
 _PREFIX = r"/(?:(?P<kind>datasets|spaces)/)?(?P<repo>[\w.-]+(?:/[\w.-]+)?)"
