@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
-import re
-from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from modeling_ulip2.data.splits import split_families
 from modeling_ulip2.utils.command_line import add_hub_arguments, hub_options, script_parser
 from modeling_ulip2.utils.files import write_text
 
@@ -17,37 +15,6 @@ DESCRIPTION = """Divide triplets into shapes to train on and shapes to test on, 
 Files of one folder whose names differ in numbers alone (tree_1.glb, tree_2.glb) count as copies of one shape. The file
 holds {"train": [ids], "test": [ids]}, as --split_file of `ulip2 pretrain`, `finetune` and `evaluate` reads it.
 """
-
-
-def family(shape_id: str) -> str:
-    """What all copies of a shape share: "crops/Lettuce_4.glb" and "crops/Lettuce_5.glb" are "crops/lettuce"."""
-    path = PurePosixPath(shape_id)
-    words = re.sub(r"[\W\d_]+", " ", path.stem).strip().lower()
-    return f"{path.parent}/{words or path.stem}"
-
-
-def split_families(ids: Iterable[str], share: float, seed: int) -> dict[str, list[str]]:
-    """Draws whole families until at least `share` of the shapes are test shapes; both lists are sorted.
-
-    The draw depends on `seed` and on which ids there are, not on their order.
-
-    Raises:
-        ValueError: `share` is not between 0 and 1, or nothing is left to train on.
-    """
-    if not 0 < share < 1:
-        raise ValueError(f"the share of the test shapes must lie between 0 and 1, got {share}")
-    families: dict[str, list[str]] = {}
-    for shape_id in sorted(ids):
-        families.setdefault(family(shape_id), []).append(shape_id)
-    names = sorted(families)
-    random.Random(seed).shuffle(names)
-    total = sum(map(len, families.values()))
-    test: list[str] = []
-    while names and len(test) < share * total:
-        test += families[names.pop()]
-    if not names:
-        raise ValueError(f"{total} shapes of {len(families)} families cannot be divided: nothing is left to train on")
-    return {"train": sorted(shape for name in names for shape in families[name]), "test": sorted(test)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,9 +17,10 @@ from torch.nn import functional as F
 
 from modeling_ulip2.data.reading import load_config
 from modeling_ulip2.embedder import Ulip2Embedder
-from modeling_ulip2.evaluation.reports.figures import Panel, panel_sheet
+from modeling_ulip2.evaluation.reports.sheets import Panel, panel_sheet
 from modeling_ulip2.geometry.cameras import Camera
 from modeling_ulip2.recipes.evaluation_options import DESCRIPTIONS, ScenesArguments
+from modeling_ulip2.recipes.hub_options import HubArguments
 from modeling_ulip2.recipes.options import log_to_terminal, parse_options
 from modeling_ulip2.recipes.scene_objects import SceneEyes, SeenScene
 from modeling_ulip2.scenes import ObjectMasks, Scene
@@ -111,16 +112,23 @@ class Named:
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> dict[str, Any]:
     """Measures all scenes; the content of `scenes.json`."""
-    (args,) = parse_options((ScenesArguments,), argv, DESCRIPTIONS["scenes"], prog)
+    args, hub = parse_options((ScenesArguments, HubArguments), argv, DESCRIPTIONS["scenes"], prog)
     log_to_terminal(in_full=True)
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    scenes = {config: read_scenes(args.dataset, config) for config in args.configs}
-    embedder = Ulip2Embedder.from_pretrained(named_or_own(args.model), tower=args.tower, batch_size=args.batch_size)
-    words = vocabulary(embedder, [name for config in scenes for name in categories_of(args.dataset, config)], args)
+    scenes = {config: read_scenes(args.dataset, config, **hub.of_dataset) for config in args.configs}
+    embedder = Ulip2Embedder.from_pretrained(
+        named_or_own(args.model), tower=args.tower, batch_size=args.batch_size, **hub.of_model
+    )
+    categories = [name for config in scenes for name in categories_of(args.dataset, config, **hub.of_dataset)]
+    words = vocabulary(embedder, categories, args)
     segmenter = GeometricSegmenter(seed=args.seed) if args.proposals else None
     eyes = SceneEyes(embedder, segmenter, args.tower_views, output_dir / "seen")
-    record: dict[str, Any] = {"arguments": vars(args), "classes": words.names, "tower": embedder.tower.fingerprint}
+    record: dict[str, Any] = {
+        "arguments": vars(args) | hub.decisive,
+        "classes": words.names,
+        "tower": embedder.tower.fingerprint,
+    }
     record["configs"], lines = {}, [header(words, embedder, args)]
     for config, own in scenes.items():
         parts, rows, pictures = measure(own, eyes, words, args)
@@ -134,9 +142,9 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> dict[str, An
     return record
 
 
-def categories_of(dataset: str, config: str) -> set[str]:
+def categories_of(dataset: str, config: str, **hub: Any) -> set[str]:
     """What the objects of all scenes are called."""
-    rows = load_config(dataset, config).select_columns(["categories"])
+    rows = load_config(dataset, config, **hub).select_columns(["categories"])
     return {name for own in rows["categories"] for name in own}
 
 

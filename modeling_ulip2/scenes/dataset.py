@@ -191,8 +191,11 @@ def scene_of(table: pa.Table) -> Scene:
     )
 
 
-def read_scenes(dataset: str, config: str) -> SceneRows:
+def read_scenes(dataset: str, config: str, **hub: Any) -> SceneRows:
     """The scenes of one config of a dataset folder or of a hub repository.
+
+    Args:
+        hub: `revision`, `token` and `cache_dir` of a repository.
 
     Raises:
         FileNotFoundError: there is no such folder, nor on the hub, or the folder has no such config.
@@ -204,7 +207,7 @@ def read_scenes(dataset: str, config: str) -> SceneRows:
             raise FileNotFoundError(f"{dataset} holds no scenes {config!r}; it has {', '.join(there) or 'none'}")
         return SceneRows(load_config(str(folder), config))
     with on_the_hub(dataset, "scan homes with dataset_scripts/sweet_home_3d_homes.py"):
-        return SceneRows(load_config(dataset, config))
+        return SceneRows(load_config(dataset, config, **hub))
 
 
 @dataclass

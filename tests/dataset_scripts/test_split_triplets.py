@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from modeling_ulip2.building.splitting import family, main, split_families
+from modeling_ulip2.building.splitting import main
+from modeling_ulip2.data.splits import family, split_families
 
 IDS = [f"crops/Lettuce_{n}.glb" for n in range(10)] + [f"pack/{name}.glb" for name in "ABCDEFGHIJ"]
 

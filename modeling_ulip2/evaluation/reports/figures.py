@@ -21,7 +21,6 @@ from torch import Tensor
 from modeling_ulip2.data.contact_sheet import INK, MUTED
 from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult
 from modeling_ulip2.evaluation.reports.report import readable
-from modeling_ulip2.evaluation.reports.sheets import Panel, panel_sheet  # noqa: F401
 from modeling_ulip2.utils.files import whole_path
 
 HAIRLINE = "#d8dee4"
