@@ -121,21 +121,27 @@ class PortableConfigMixin:
     """For configurations that contain others: to stand before `PreTrainedConfig` among the bases.
 
     transformers writes where a configuration was loaded from only inside another one, where it tells a path of the
-    machine that saved it and is read by nobody.
+    machine that saved it and is read by nobody. So does what an inner one refers to, such as the tower with which a
+    captioner's point encoder was trained: the captioner has no need of it.
     """
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """As in transformers; what is inside does not say where it was loaded from, as the whole does not."""
+        """As in transformers; what is inside tells no folder of a machine, as the whole does not."""
         settings: dict[str, Any] = super().to_diff_dict()  # type: ignore[misc]
-        _forget_origin(settings)
+        settings.pop("_name_or_path", None)
+        for value in settings.values():
+            _forget_places(value)
         return settings
 
 
-def _forget_origin(settings: dict[str, Any]) -> None:
+def _forget_places(settings: Any) -> None:
+    if not isinstance(settings, dict):
+        return
     settings.pop("_name_or_path", None)
-    for value in settings.values():
-        if isinstance(value, dict):
-            _forget_origin(value)
+    for name, value in settings.items():
+        if str(name).endswith("name_or_path") and isinstance(value, str) and is_local(value):
+            settings[name] = None
+        _forget_places(value)
 
 
 class ReferringConfigMixin(PortableConfigMixin):

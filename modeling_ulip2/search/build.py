@@ -30,6 +30,7 @@ from modeling_ulip2.embedding.loop import reading_workers
 from modeling_ulip2.embedding.reading import Selected
 from modeling_ulip2.embedding.records import ShapeFailure
 from modeling_ulip2.utils.files import LEFTOVERS, whole_path, write_text
+from modeling_ulip2.utils.machine_paths import without_paths
 from modeling_ulip2.utils.parquet import read_parquet, write_parquet
 
 from .faiss_index import choose_factory, update_faiss
@@ -341,7 +342,7 @@ def _write_shards(
                         report.present += 1
                         continue
                     told = {"id": record.id, "collection": ids.collection, EMBEDS: record.vector().numpy()}
-                    writer.write({**record.shape, **told, "warnings": list(record.warnings)})
+                    writer.write({**record.shape, **told, "warnings": list(map(without_paths, record.warnings))})
                     added.append(record.id)
                     if record.warnings:
                         report.warnings[record.id] = list(record.warnings)
@@ -351,7 +352,8 @@ def _write_shards(
                     partial.unlink(missing_ok=True)
             tried.update(names)
             errors += [
-                {"id": one.id, "reason": one.reason, "message": one.message, "shard": shard} for one in failures
+                {"id": one.id, "reason": one.reason, "message": without_paths(one.message), "shard": shard}
+                for one in failures
             ]
             report.failures += failures
             report.added += added

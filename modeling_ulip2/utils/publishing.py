@@ -5,16 +5,20 @@ from __future__ import annotations
 import fnmatch
 import json
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitInfo, HfApi
 
+from .machine_paths import is_machine_path, paths_in
+
+CARD_FILE = "README.md"
 # What saving writes of models, processors, tokenizers and cards, and the figures of a training. Everything else stays:
 # optimizer, scheduler and random states, `training_args.bin` (a pickle with paths of this machine), checkpoints, logs.
 PUBLISHED = (
-    "README.md",
+    CARD_FILE,
     "config.json",
     "generation_config.json",
     "*.safetensors",
@@ -61,6 +65,10 @@ def check_paths(folder: Path, files: Iterable[str]) -> None:
         LeakError: the message names file, field and path.
     """
     for name in files:
+        if Path(name).name == CARD_FILE:
+            for path in paths_in((folder / name).read_text(encoding="utf-8")):
+                if is_personal(path):
+                    raise LeakError(f"{folder / name} tells a path of this machine, {path}: take it out of the card.")
         if not name.endswith(".json") or Path(name).name in _VOCABULARIES:
             continue
         try:
@@ -68,11 +76,18 @@ def check_paths(folder: Path, files: Iterable[str]) -> None:
         except ValueError:
             continue
         for field, text in texts_of(content):
-            if os.path.isabs(text) and os.path.exists(text) and text != os.sep:
+            if is_machine_path(text):
                 raise LeakError(
                     f"{folder / name} tells a path of this machine: {field} is {text!r}. Nobody else could load what "
                     "it names: publish that too and put its name on the hub there, or include its weights."
                 )
+
+
+def is_personal(path: str) -> bool:
+    """Does a path that a card tells lead to something of a person's on this machine? `/usr/bin/python` does not."""
+    places = (Path.home(), Path.cwd(), Path(tempfile.gettempdir()))
+    own = Path(path).expanduser()
+    return os.path.exists(own) and any(own.is_relative_to(place) for place in places if place != Path(place.root))
 
 
 def texts_of(value: Any, field: str = "") -> Iterator[tuple[str, str]]:

@@ -78,6 +78,10 @@ def test_files_are_within_what_the_viewer_reads(folder):
         file = pq.ParquetFile(path)
         groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
         assert all(group.num_rows <= 100 and group.total_byte_size <= 1e8 for group in groups)
+        columns = {"views", "depths"} & set(file.schema_arrow.names)
+        for row in file.read(columns=sorted(columns)).to_pylist() if columns else []:
+            pictures = [picture for name in columns for picture in row[name] or ()]
+            assert all(len(picture["bytes"]) < 1e6 for picture in pictures)  # shown as they are
         assert all(group.column(0).has_offset_index and group.column(0).has_column_index for group in groups)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from modeling_ulip2.building.stages.base import Batch, Row, Stage, to_batch, to_rows
 from modeling_ulip2.data.schema import FEATURES_CONFIG, TRIPLETS_CONFIG, features_features, triplet_features
 from modeling_ulip2.data.shards import shard_path
+from modeling_ulip2.utils.machine_paths import without_paths
 from modeling_ulip2.utils.memory import peak_memory
 from modeling_ulip2.utils.parquet import write_parquet
 
@@ -174,7 +175,8 @@ def _write(
         for row in rows
         if row["error"] is not None
     ]
-    warnings = [{"id": row["id"], "message": message} for row in good for message in row["warnings"]]
+    # a mesh may name its textures by paths of whoever made it
+    warnings = [{"id": row["id"], "message": without_paths(message)} for row in good for message in row["warnings"]]
     return ShardResult(shard, record, errors, warnings, memory=peak_memory())
 
 

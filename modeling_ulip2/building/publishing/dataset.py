@@ -8,6 +8,7 @@ own: when it was stopped, the same command goes on. Log in first with `hf auth l
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import re
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ from modeling_ulip2.data.shards import LOCK, is_whole
 from modeling_ulip2.utils.command_line import repository, script_parser
 from modeling_ulip2.utils.files import LEFTOVERS, write_text
 from modeling_ulip2.utils.parquet import is_parquet
+from modeling_ulip2.utils.publishing import glob_escaped
 
 DESCRIPTION = """Put a folder of triplets on the Hugging Face Hub as a dataset.
 
@@ -42,7 +44,9 @@ SECTIONS = {
 }
 MARKERS = re.compile(r"\b(?:TODO|FIXME|TBD|XXX)\b|\[More Information Needed\]")
 PLACEHOLDER = 'load_dataset("…"'  # as the card's examples name a repository that is not known yet
-IGNORED = [LOCK, f"**/{LEFTOVERS}", LEFTOVERS, ".cache/**"]
+IGNORED = [f"**/{LEFTOVERS}", LEFTOVERS]
+# Beside the configs that the card names: what a reader is told, and what a build tells of itself.
+PUBLISHED = [CARD, SHEET, "LICENSE*", "NOTICE*", "CITATION*", *BUILD, *FEATURES]
 
 
 class IncompleteError(ValueError):
@@ -67,8 +71,30 @@ def publish(folder: Path, repo_id: str, private: bool = False, api: HfApi | None
     address = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
     # huggingface_hub 2 does in `upload_folder` what its version 1 has a second method for: many commits, resumable
     upload = getattr(api, "upload_large_folder", None) or api.upload_folder
-    upload(repo_id=repo_id, folder_path=folder, repo_type="dataset", ignore_patterns=IGNORED)
+    allowed = published_patterns(folder)
+    upload(
+        repo_id=repo_id,
+        folder_path=folder,
+        repo_type="dataset",
+        allow_patterns=allowed,
+        ignore_patterns=IGNORED,
+    )
     return str(address)
+
+
+def published_patterns(folder: Path) -> list[str]:
+    """Which files belong to the dataset: those that its card shows, and the parquet files of its configs."""
+    card = RepoCard.load(folder / CARD)
+    configs = [entry["config_name"] for entry in card.data.to_dict().get("configs") or []]
+    shown = [target for target in re.findall(r"!\[[^\]]*\]\(([^)\s]+)\)", card.text) if "://" not in target]
+    return [*PUBLISHED, *(f"{glob_escaped(name)}/*.parquet" for name in configs), *map(glob_escaped, shown)]
+
+
+def left_out(folder: Path) -> list[str]:
+    """What lies in the folder and is no part of the dataset, such as notes and logs: it stays on this machine."""
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    ignored = [*published_patterns(folder), *IGNORED, LOCK, ".cache/*"]
+    return [name for name in files if not any(fnmatch.fnmatchcase(name, pattern) for pattern in ignored)]
 
 
 def build_problems(folder: Path) -> list[str]:
@@ -175,6 +201,8 @@ def push(folder: Path, repo_id: str, private: bool = False) -> None:
     """`publish` for the command line: tells where the dataset is, or ends the program with a sentence."""
     try:
         print(f"published as {publish(folder, repo_id, private)}")
+        if stayed := left_out(folder):
+            print(f"{len(stayed)} files of {folder} are no part of the dataset and stay here, e.g. {stayed[0]}")
     except IncompleteError as error:
         sys.exit(f"{error}\nNothing was uploaded.")
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:

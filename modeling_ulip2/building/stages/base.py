@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from modeling_ulip2.geometry import MeshError
+from modeling_ulip2.utils.machine_paths import without_paths
 
 Row: TypeAlias = dict[str, Any]
 Batch: TypeAlias = dict[str, list[Any]]
@@ -69,11 +70,12 @@ class RowStage(Stage):
 def explain(error: Exception) -> tuple[str, str]:
     """Reason and message of an error, without the machine's paths, as `errors.parquet` keeps them."""
     if isinstance(error, MeshError | ObjectError):
-        return error.reason, str(error.args[0])
+        return error.reason, without_paths(str(error.args[0]))
     if isinstance(error, MemoryError):
         return "out_of_memory", "there was not enough memory for this object"
     place = traceback.extract_tb(error.__traceback__)[-1]
-    return "internal_error", f"{type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"
+    what = without_paths(f"{type(error).__name__}: {error}")
+    return "internal_error", f"{what} ({Path(place.filename).name}, line {place.lineno})"
 
 
 def to_rows(batch: Batch) -> list[Row]:
