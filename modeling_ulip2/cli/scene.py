@@ -147,7 +147,7 @@ def _describe(options: argparse.Namespace) -> Describe | None:
 
 
 def _answer(options: argparse.Namespace, scene: Scene, understanding: SceneUnderstanding, outputs: list[Path]) -> int:
-    from modeling_ulip2.scenes.results import matched, name_colors, score_colors, table, write_results
+    from modeling_ulip2.scenes.results import name_colors, score_colors, table, write_results
 
     embedded = understanding.embed(scene)
     for failure in embedded.failures:
@@ -162,7 +162,7 @@ def _answer(options: argparse.Namespace, scene: Scene, understanding: SceneUnder
     else:
         matches = understanding.find(embedded, options.find)
         scores = matches.scores
-        found = [thing for thing in matched(matches, options.top_k) if thing.score >= options.threshold]
+        found = [thing for thing in matches.named()[: options.top_k] if thing.score >= options.threshold]
         asked = {"text": options.find}
         rgb = score_colors(scene, scores)
     if understanding.describe is not None:

@@ -14,6 +14,7 @@ def register() -> None:
     from modeling_ulip2.pipelines.classification import CLASSIFICATION, PointCloudClassificationPipeline
     from modeling_ulip2.pipelines.feature_extraction import FEATURE_EXTRACTION, PointCloudFeatureExtractionPipeline
     from modeling_ulip2.pipelines.point_cloud_to_text import POINT_CLOUD_TO_TEXT, PointCloudToTextPipeline
+    from modeling_ulip2.pipelines.scene_understanding import SCENE_UNDERSTANDING, SceneUnderstandingPipeline
     from modeling_ulip2.pipelines.zero_shot_classification import (
         ZERO_SHOT_CLASSIFICATION,
         ZeroShotPointCloudClassificationPipeline,
@@ -23,3 +24,4 @@ def register() -> None:
     register_task(ZERO_SHOT_CLASSIFICATION, ZeroShotPointCloudClassificationPipeline, AutoModel)
     register_task(CLASSIFICATION, PointCloudClassificationPipeline, AutoModelForPointCloudClassification)
     register_task(POINT_CLOUD_TO_TEXT, PointCloudToTextPipeline, AutoModelForMultimodalLM)
+    register_task(SCENE_UNDERSTANDING, SceneUnderstandingPipeline, AutoModel)

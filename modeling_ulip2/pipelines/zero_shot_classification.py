@@ -63,7 +63,7 @@ class ZeroShotPointCloudClassificationPipeline(PointCloudPipeline):
         if candidate_labels is not None:
             parameters["candidate_labels"] = check_labels(candidate_labels, "candidate_labels")
         if hypothesis_template is not None:
-            parameters["hypothesis_template"] = _templates(hypothesis_template)
+            parameters["hypothesis_template"] = parse_templates(hypothesis_template)
         check_top_k(top_k)
         labels = {name: value for name, value in parameters.items() if name == "candidate_labels"}
         return reading_options(root, up_axis), parameters, labels if top_k is None else labels | {"top_k": top_k}
@@ -120,7 +120,8 @@ def _tokenizer(name: str) -> Any:
     return tokenizer
 
 
-def _templates(templates: str | Sequence[str]) -> tuple[str, ...]:
+def parse_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
+    """Prompts as a call gives them. Raises ValueError if there is none."""
     if not templates:
         raise ValueError("hypothesis_template is empty: pass a prompt with {} for the label.")
     return resolve_templates(templates)

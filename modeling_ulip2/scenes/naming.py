@@ -54,6 +54,10 @@ class SceneMatches:
     scores: np.ndarray
     objects: list[SceneObject]
 
+    def named(self) -> list[SceneObject]:
+        """The objects that bear the text, or the best one if none does."""
+        return [thing for thing in self.objects if thing.label is not None] or self.objects[:1]
+
 
 def crop(scene: Scene, points: np.ndarray) -> dict[str, Any]:
     """An object as `Ulip2Embedder` takes a shape: centered, in meters, y up, with its color."""

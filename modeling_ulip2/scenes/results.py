@@ -13,7 +13,6 @@ import numpy as np
 
 from modeling_ulip2.geometry.cameras import Camera
 from modeling_ulip2.geometry.colors import SRGB_TO_LINEAR
-from modeling_ulip2.scenes.naming import SceneMatches
 from modeling_ulip2.scenes.schema import ObjectMasks, Scene, SceneObject
 from modeling_ulip2.utils.files import whole_file, whole_path, write_text
 
@@ -238,9 +237,3 @@ def points_glb(xyz: np.ndarray, rgb: np.ndarray) -> bytes:
     body += b"\0" * (-len(body) % 4)
     chunks = struct.pack("<II", len(text), 0x4E4F534A) + text + struct.pack("<II", len(body), 0x004E4942) + body
     return struct.pack("<III", 0x46546C67, 2, 12 + len(chunks)) + chunks
-
-
-def matched(matches: SceneMatches, most: int) -> list[SceneObject]:
-    """The objects that bear the text, or the best one if none does; `most` of them."""
-    named = [thing for thing in matches.objects if thing.label is not None]
-    return (named or matches.objects[:1])[:most]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from modeling_ulip2.scenes.overlaps import mask_sizes, shared_points
 from modeling_ulip2.scenes.schema import ObjectMasks
 
 SAME_OBJECT = 0.5  # intersection over union from which on two masks are of one object
@@ -28,6 +27,8 @@ def suppress(masks: ObjectMasks, labels: Sequence[str], scores: np.ndarray) -> l
         labels: of each.
         scores: (P,).
     """
+    from modeling_ulip2.scenes.overlaps import mask_sizes, shared_points  # imports scipy
+
     shared = shared_points(masks, masks)
     sizes = mask_sizes(masks)
     scores = np.asarray(scores, dtype=np.float64)
