@@ -186,14 +186,9 @@ def _creases(
 ) -> np.ndarray:
     """(E,) 1 where the surface bends inwards between two segments, else 0.
 
-    Without normals that point outwards only one case is certain: where something stands on a level surface, of which
-    the upper side is seen.
+    Normals of scans rarely say reliably where outside is, so only one case is certain: where something stands on a
+    level surface, of which the upper side is seen.
     """
-    if surface.oriented:
-        between = voxels.xyz[starts] - voxels.xyz[ends]
-        bend = np.einsum("ec,ec->e", between, surface.normals[starts] - surface.normals[ends])
-        turn = 1 - np.einsum("ec,ec->e", surface.normals[starts], surface.normals[ends])
-        return ((bend < 0) & (turn > 0.1)).astype(np.float64)
     inside = segments >= 0
     sizes = np.bincount(segments[inside], minlength=number).clip(min=1)
     level = np.bincount(segments[inside], weights=np.abs(surface.normals[inside, 1]), minlength=number) / sizes > 0.8

@@ -21,14 +21,12 @@ class Surface:
     """
     Args:
         neighbors: (V, k) int32, the nearest other points; the point itself where there are fewer within reach.
-        normals: (V, 3) float32 unit vectors.
-        oriented: whether normals point out of the surface; else their sign means nothing.
+        normals: (V, 3) float32 unit vectors, whose sign means nothing.
         area: (V,) float32, square meters that each point stands for.
     """
 
     neighbors: np.ndarray
     normals: np.ndarray
-    oriented: bool
     area: np.ndarray
 
 
@@ -60,7 +58,7 @@ def find_surface(xyz: np.ndarray, normals: np.ndarray | None, size: float, k: in
         area[part] = _areas(distances[:, 1:], reach)
         if normals is None:
             found[part] = plane_normals(xyz, indices)
-    return Surface(neighbors, found, normals is not None, area)
+    return Surface(neighbors, found, area)
 
 
 def thickness(xyz: np.ndarray, size: float) -> float:
