@@ -37,7 +37,7 @@ from modeling_ulip2.building.sources.debian import (
     safe_member_path,
 )
 from modeling_ulip2.data.schema import error_features
-from modeling_ulip2.data.shards import ERRORS, MANIFEST, OutputError, shard_path
+from modeling_ulip2.data.shards import ERRORS, OutputError, shard_path
 from modeling_ulip2.scenes.dataset import write_card, write_scenes
 from modeling_ulip2.scenes.reading import DENSITY
 from modeling_ulip2.scenes.scanning import SceneMesh, Walk, scan_complete, scan_walk
@@ -56,6 +56,7 @@ SHA256 = "54bce4394ae763da1ffccff8f025565ce7161dc6934371e07480034ef155c411"
 JAR = "usr/share/sweethome3d/sweethome3d.jar"
 EXAMPLES = "com/eteks/sweethome3d/io/resources/examples/"
 SOURCE_NAME = "sweet_home_3d_homes"
+SETTINGS_FILE = "scans.json"
 SCANS = ("complete", "walk")
 SOURCE = """\
 Example homes of [Sweet Home 3D](https://www.sweethome3d.com), from Debian's package `{package}` (file `{file}`),
@@ -160,7 +161,7 @@ def claim(output: Path, settings: dict[str, Any]) -> None:
         OutputError: it holds something else.
     """
     output.mkdir(parents=True, exist_ok=True)
-    manifest = output / MANIFEST
+    manifest = output / SETTINGS_FILE
     if manifest.is_file():
         try:
             before = json.loads(manifest.read_text("utf-8"))
@@ -173,7 +174,7 @@ def claim(output: Path, settings: dict[str, Any]) -> None:
                 "another folder"
             )
     elif others := sorted(path.name for path in output.iterdir() if not path.name.startswith(".")):
-        raise OutputError(f"{output} holds {others[0]!r} but no {MANIFEST}; choose an empty folder as output")
+        raise OutputError(f"{output} holds {others[0]!r} but no {SETTINGS_FILE}; choose an empty folder as output")
     write_text(manifest, json.dumps(settings, indent=1) + "\n")
 
 

@@ -8,7 +8,7 @@ DIR/README.md                                   the card
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,22 +122,59 @@ def preview(scene: Scene, side: int = _PREVIEW_SIDE) -> Any:
 
 
 class SceneRows(Sequence[Scene]):
-    """The scenes of a dataset, each read when it is asked for."""
+    """The scenes of a dataset, each read when it is asked for.
 
-    def __init__(self, rows: Dataset) -> None:
-        self._rows = rows.remove_columns([name for name in ("preview",) if name in rows.column_names])
-        self._rows = self._rows.with_format("arrow")
-        self.ids: list[str] = rows.select_columns(["id"]).with_format("arrow")[:]["id"].to_pylist()
+    Args:
+        ids: of the scenes.
+        read: gives a scene's row as a table.
+    """
+
+    def __init__(self, ids: list[str], read: Callable[[int], pa.Table]) -> None:
+        self.ids, self._read = ids, read
+
+    @classmethod
+    def of_files(cls, paths: Sequence[Path]) -> SceneRows:
+        """The rows of parquet files, read from them: a copy in the cache of `datasets` would cost minutes.
+
+        Raises:
+            ValueError: a file is damaged, or holds no scenes.
+        """
+        ids: list[str] = []
+        places: list[tuple[Path, int, int]] = []
+        for path in paths:
+            try:
+                file = pq.ParquetFile(path)
+                for group in range(file.num_row_groups):
+                    own = file.read_row_group(group, columns=["id"])["id"].to_pylist()
+                    places += [(path, group, row) for row in range(len(own))]
+                    ids += own
+            except (OSError, ValueError, KeyError) as error:
+                raise ValueError(f"{path} holds no scenes ({error})") from None
+
+        def read(index: int) -> pa.Table:
+            path, group, row = places[index]
+            file = pq.ParquetFile(path)
+            columns = [name for name in file.schema_arrow.names if name != "preview"]
+            return file.read_row_group(group, columns=columns).slice(row, 1)
+
+        return cls(ids, read)
+
+    @classmethod
+    def of_dataset(cls, rows: Dataset) -> SceneRows:
+        """The rows of an open dataset."""
+        ids = rows.select_columns(["id"]).with_format("arrow")[:]["id"].to_pylist()
+        kept = rows.select_columns([name for name in rows.column_names if name != "preview"]).with_format("arrow")
+        return cls(ids, lambda index: kept[index : index + 1])
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.ids)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(f"there are {len(self)} scenes")
-        return scene_of(self._rows[int(index) % len(self)])
+        return scene_of(self._read(int(index) % len(self)))
 
     def __iter__(self) -> Iterator[Scene]:
         return (self[index] for index in range(len(self)))
@@ -202,12 +239,13 @@ def read_scenes(dataset: str, config: str, **hub: Any) -> SceneRows:
     """
     folder = Path(dataset).expanduser()
     if folder.is_dir():
-        if not any((folder / config).glob("*.parquet")):
+        paths = sorted((folder / config).glob("*.parquet"))
+        if not paths:
             there = sorted({path.parent.name for path in folder.glob("*/*.parquet")})
             raise FileNotFoundError(f"{dataset} holds no scenes {config!r}; it has {', '.join(there) or 'none'}")
-        return SceneRows(load_config(str(folder), config))
+        return SceneRows.of_files(paths)
     with on_the_hub(dataset, "scan homes with dataset_scripts/sweet_home_3d_homes.py"):
-        return SceneRows(load_config(dataset, config, **hub))
+        return SceneRows.of_dataset(load_config(dataset, config, **hub))
 
 
 @dataclass

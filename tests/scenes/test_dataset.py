@@ -3,7 +3,7 @@ import pytest
 from datasets import load_dataset
 
 from modeling_ulip2.scenes import Scene
-from modeling_ulip2.scenes.dataset import preview, read_scenes, scene_features, write_card, write_scenes
+from modeling_ulip2.scenes.dataset import SceneRows, preview, read_scenes, scene_features, write_card, write_scenes
 
 RNG = np.random.default_rng(0)
 
@@ -59,16 +59,22 @@ def test_scenes_come_back_as_they_were(tmp_path):
         rows[3]
     with pytest.raises(KeyError, match="house/a"):
         rows.named("d")
-    with pytest.raises(FileNotFoundError, match="it has complete"):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "train-00000-of-00001.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match="holds no scenes"):
+        read_scenes(str(tmp_path), "bad")
+    with pytest.raises(FileNotFoundError, match="it has bad, complete"):
         read_scenes(str(tmp_path), "walk")
     with pytest.raises(FileNotFoundError):
         read_scenes(str(tmp_path / "absent"), "walk")
 
 
 def test_anyone_can_load_them(tmp_path):
-    one = scene()
-    rows = load_dataset(str(written(tmp_path, one, bare())), "complete", split="train")
+    one, other = scene(), bare()
+    rows = load_dataset(str(written(tmp_path, one, other)), "complete", split="train")
     assert rows.features == scene_features()
+    for before, after in zip([one, other], SceneRows.of_dataset(rows), strict=True):  # as from the hub
+        same(before, after)
     row = rows.with_format("numpy")[0]
     np.testing.assert_array_equal(np.asarray(row["xyz"]), one.xyz)
     np.testing.assert_array_equal(np.asarray(row["instance"]), one.instance)

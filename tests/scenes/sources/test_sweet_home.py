@@ -222,10 +222,11 @@ def test_hidden_pieces_and_groups_are_left_out_and_groups_of_boxes_are_things(tm
         f"<furnitureGroup name='Fireplace'>{box.format(0)}{box.format(50)}{hidden}</furnitureGroup>"
         f"<furnitureGroup name='Sitting'>{inner}</furnitureGroup>"
         f"<furnitureGroup name='Gone' visible='false'>{CHAIR.format('')}</furnitureGroup>{box.format(90)}"
+        f"<furnitureGroup name='Fireplace'>{box.format(500)}</furnitureGroup>"
     )
     scene = built(tmp_path, body)
     assert sorted(zip(scene.categories, scene.names, strict=True)) == [
-        ("chair", "Chair"), ("fireplace", "Fireplace"), ("other", "Box"),
+        ("chair", "Chair"), ("fireplace", "Fireplace"), ("fireplace", "Fireplace"), ("other", "Box"),
     ]  # fmt: skip
     np.testing.assert_allclose(box_of(scene, "fireplace")[:, 0], [-0.2, 0.7], atol=1e-9)
 

@@ -120,7 +120,7 @@ class _Builder:
         self.start("ceiling", f"underside of the {said}floor")
 
     def _add_pieces(self, models: ModelReader) -> None:
-        groups: dict[tuple[str, ...], int] = {}  # the object that the parts of a group make
+        groups: dict[int, int] = {}  # the object that the parts of a group make
         failures: Counter[str] = Counter()
         faces = 0
         # things first, so that the parts of a group find the thing that they belong to
@@ -134,14 +134,14 @@ class _Builder:
             if faces > MAX_FACES:
                 raise HomeError(f"its furniture has more than {MAX_FACES:,} triangles")
             if self._belongs(piece):
-                if piece.group not in groups:
-                    groups[piece.group] = self.start(word_of(piece.group[-1]), piece.group[-1])
-                self.surfaces.current = groups[piece.group]
+                if piece.group_number not in groups:
+                    groups[piece.group_number] = self.start(word_of(piece.group), piece.group)
+                self.surfaces.current = groups[piece.group_number]
             else:
                 word = word_of(piece.name, piece.opening is not None)
                 number = self.start(word, piece.name)
-                if piece.group and word_of(piece.group[-1]) == word:
-                    groups.setdefault(piece.group, number)
+                if piece.group and word_of(piece.group) == word:
+                    groups.setdefault(piece.group_number, number)
             add_piece(self.surfaces, piece, model)
         for message, count in failures.items():
             self.surfaces.warnings.append(f"{count} pieces are left out: {message}")
@@ -149,4 +149,4 @@ class _Builder:
     @staticmethod
     def _belongs(piece: Piece) -> bool:
         """Whether a piece is a part of its group."""
-        return bool(piece.group and piece.group[-1]) and is_part(piece.catalog_id, piece.name)
+        return bool(piece.group) and is_part(piece.catalog_id, piece.name)

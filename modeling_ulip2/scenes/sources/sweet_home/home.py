@@ -139,7 +139,8 @@ class Piece:
         materials: by the name of a material of the model.
         opening: for doors and windows.
         staircase: SVG path, in the unit square of its plan, of the hole that it makes in the floor above; or None.
-        group: names of the groups that it belongs to, outermost first.
+        group: name of the innermost group that it belongs to, "" without one.
+        group_number: of that group among the home's, -1 without one: groups may have equal names.
     """
 
     kind: str
@@ -164,7 +165,8 @@ class Piece:
     opening: Opening | None = None
     staircase: str | None = None
     level: Level | None = None
-    group: tuple[str, ...] = ()
+    group: str = ""
+    group_number: int = -1
 
     @property
     def ground_elevation(self) -> float:
@@ -327,27 +329,28 @@ class _Reader:
 
     def _pieces(self) -> Iterator[Piece]:
         """Every visible piece, those of groups as well, in the file's order."""
-        waiting: list[tuple[Any, Level | None, tuple[str, ...]]] = [
-            (element, None, ()) for element in reversed(list(self.root))
+        waiting: list[tuple[Any, Level | None, str, int]] = [
+            (element, None, "", -1) for element in reversed(list(self.root))
         ]
-        moved = 0
+        moved = groups = 0
         while waiting:
-            element, level, groups = waiting.pop()
+            element, level, group, number = waiting.pop()
             if element.tag not in (*_PIECES, "furnitureGroup") or not _flag(element, "visible", True):
                 continue
             level = self._level(element, level)
             if element.tag == "furnitureGroup":
-                inside = (*groups, element.get("name") or "")
-                waiting += [(child, level, inside) for child in reversed(list(element))]
+                inside = " ".join((element.get("name") or "").split())
+                waiting += [(child, level, inside, groups) for child in reversed(list(element))]
+                groups += 1
             elif element.get("model"):
                 moved += element.find("transformation") is not None
-                yield self._piece(element, level, groups)
+                yield self._piece(element, level, group, number)
         if moved:
             self.warnings.append(
                 f"{moved} pieces have moved parts (doors that stand open, bent figures), which are shown unmoved"
             )
 
-    def _piece(self, element: Any, level: Level | None, groups: tuple[str, ...]) -> Piece:
+    def _piece(self, element: Any, level: Level | None, group: str, group_number: int) -> Piece:
         flags = int(_number(element, "modelFlags", 0.0))
         materials = {
             (m.get("key") or m.get("name") or ""): _paint(m, "color", m.find("texture"))
@@ -378,7 +381,8 @@ class _Reader:
             opening=self._opening(element) if element.tag == "doorOrWindow" else None,
             staircase=None if staircase in (None, "false", "") else staircase,
             level=level,
-            group=groups,
+            group=group,
+            group_number=group_number,
         )
 
     def _opening(self, element: Any) -> Opening:

@@ -13,6 +13,8 @@ from .home import Home, Level, Paint, Room, Wall
 from .plan import Outline, polygons, staircase_polygon, triangulate
 from .surfaces import Surfaces
 
+# Less of a slab's underside than this, square cm, is the seam between two ceilings below it.
+_LEAST_UNDERSIDE = 1000.0
 # Levels at elevations that differ by less lie at one, cm.
 _SAME = 1e-2
 
@@ -101,7 +103,7 @@ def add_floor(surfaces: Surfaces, home: Home, room: Room, ceiling_object: Callab
         and abs(other.level.elevation + other.level.height - bottom) < _SAME
     ]
     underside = area.difference(shapely.union_all(hidden)) if hidden else area
-    if polygons(underside):
+    if polygons(underside, _LEAST_UNDERSIDE):
         ceiling_object()
         _add_flat(surfaces, underside, lambda points: np.full(len(points), bottom), room.floor, up=False)
 
