@@ -245,7 +245,7 @@ def test_the_wheel_in_an_environment_of_its_own(world: Path, tmp_path: Path) -> 
     subprocess.run([*pip, "wheel", "--no-deps", "-w", str(tmp_path), str(tmp_path / "source")], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     core = make_environment(tmp_path / "core")
-    subprocess.run([core, "-m", "pip", "install", "--quiet", *constraints, str(wheel)], check=True)
+    subprocess.run([core, "-m", "pip", "install", "--quiet", "--no-compile", *constraints, str(wheel)], check=True)
     site = subprocess.run(
         [core, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"],
         capture_output=True,
@@ -264,7 +264,7 @@ def test_the_wheel_in_an_environment_of_its_own(world: Path, tmp_path: Path) -> 
             sites = next((tmp_path / extra).glob("lib/python*/site-packages"))
             (sites / "core.pth").write_text(site)
             subprocess.run(
-                [python, "-m", "pip", "install", "--quiet", *constraints, f"modeling-ulip2[{extra}] @ file://{wheel}"],
+                [python, "-m", "pip", "install", "--quiet", "--no-compile", *constraints, f"modeling-ulip2[{extra}] @ file://{wheel}"],
                 check=True,
             )
             subprocess.run([python, str(ROOT / ".ci" / "repair_torchvision.py")], check=True)
