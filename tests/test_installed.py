@@ -264,7 +264,16 @@ def test_the_wheel_in_an_environment_of_its_own(world: Path, tmp_path: Path) -> 
             sites = next((tmp_path / extra).glob("lib/python*/site-packages"))
             (sites / "core.pth").write_text(site)
             subprocess.run(
-                [python, "-m", "pip", "install", "--quiet", "--no-compile", *constraints, f"modeling-ulip2[{extra}] @ file://{wheel}"],
+                [
+                    python,
+                    "-m",
+                    "pip",
+                    "install",
+                    "--quiet",
+                    "--no-compile",
+                    *constraints,
+                    f"modeling-ulip2[{extra}] @ file://{wheel}",
+                ],
                 check=True,
             )
             subprocess.run([python, str(ROOT / ".ci" / "repair_torchvision.py")], check=True)

@@ -103,7 +103,7 @@ class LabeledSplit:
         return [name for name, count in zip(self.test.class_names, self.test.counts, strict=True) if count == 0]
 
     def with_at_least(self, train_clouds: int) -> LabeledSplit:
-        """Without the classes of fewer training clouds."""
+        """The split without the classes that have fewer training clouds."""
         kept = np.flatnonzero(self.train.counts >= train_clouds).tolist()
         if len(kept) < 2:
             raise ValueError(f"{len(kept)} classes have {train_clouds} or more training clouds; it takes 2")

@@ -25,7 +25,7 @@ OTHER_LICENSE = "other"
 
 @dataclass
 class DataOrigin:
-    """Of the rows of a dataset.
+    """Where the rows of a dataset come from, and their licenses.
 
     datasets: names of their repositories on the hub; empty: they come from a folder.
     licenses: how many rows stand under which license, in the words of their source.

@@ -73,7 +73,7 @@ class Totals:
         self.sums: dict[str, Any] = {}
 
     def add(self, record: Mapping[str, Any], sign: int = 1) -> None:
-        """With the sign -1, take back what was added."""
+        """Adds the counts of a record; the sign -1 takes back what was added."""
         for name, value in record.items():
             if isinstance(value, Mapping):
                 counter = self.sums.setdefault(name, Counter())

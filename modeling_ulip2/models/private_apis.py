@@ -34,7 +34,7 @@ def new_model(model_class: type[PreTrainedModel], config: PreTrainedConfig) -> A
 
 
 def ties_changed(model: PreTrainedModel) -> None:
-    """To be called when a submodule came or went: which weights are tied is known anew."""
+    """Tells a model that a submodule came or went, so that it knows anew which weights are tied."""
     model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
 
 
@@ -53,7 +53,7 @@ def cached_file_or_none(name: str, file: str, **kwargs: Any) -> str | None:
 
 @contextmanager
 def weights_at_hand(*modules: Any) -> Iterator[None]:
-    """For weights that are read without a call of their module, which fetches them where a `device_map` moved them."""
+    """Holds weights here that are read without a call of their module, where a `device_map` keeps them elsewhere."""
     hooks = [(module, hook) for module in modules if (hook := getattr(module, "_hf_hook", None)) is not None]
     for module, hook in hooks:
         hook.pre_forward(module)

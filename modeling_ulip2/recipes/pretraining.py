@@ -282,7 +282,7 @@ def read_streams(
 
 
 def select_in_each(datasets: Sequence[Dataset], ids: Sequence[str], what: str) -> list[Dataset | None]:
-    """Of each dataset the rows with one of `ids`, see `select_ids`; None where it has none and another has."""
+    """The rows of each dataset with one of `ids`, see `select_ids`; None where it has none and another has."""
     if len(datasets) == 1:
         return [select_ids(datasets[0], ids, what)]
     wanted = set(ids)

@@ -43,7 +43,7 @@ STORED_VIEWS = 12
 
 @dataclass
 class StepCost:
-    """Of one step on one device: seconds by part, the whole, and the most memory that was in use, in bytes.
+    """The cost of a step on one device: seconds by part, the whole, and the most memory in use, in bytes.
 
     The data of a step is prepared by workers while the device computes: the whole leaves it out, unless it is slower.
     """

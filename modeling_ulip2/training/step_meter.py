@@ -35,7 +35,7 @@ class StepMeter:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """For what is no step: an evaluation, the writing of a checkpoint."""
+        """Leaves out what is no step: an evaluation, the writing of a checkpoint."""
         begun = time.perf_counter()
         try:
             yield

@@ -62,7 +62,7 @@ class _Pieces:
 
 
 def view_key(path: str) -> str:
-    """By what a view is found: the last two parts of its path, folder of the shape and name of the file."""
+    """The key of a view: the last two parts of its path, folder of the shape and name of the file."""
     return "/".join(path.replace("\\", "/").split("/")[-2:])
 
 

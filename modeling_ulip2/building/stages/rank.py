@@ -67,7 +67,7 @@ class RankCaptions(TowerStage):
 
 
 class KeepCaptions(Stage):
-    """In place of `RankCaptions`, without a tower: `captions` [V][k] stay in the order in which captioners gave them,
+    """Stands in for `RankCaptions` where there is no tower: `captions` [V][k] stay in the order of their captioners,
     and `caption_scores` [V][k] are None; `sources` as there.
     """
 
