@@ -62,8 +62,8 @@ tags: [zero-shot-image-classification, conse, lit]
 
 LiT (arXiv 2111.07991) made linear. all-MiniLM-L6-v2 embeds texts. EfficientNet-Lite2, trained on ImageNet-1k,
 turns an image into the {features:,} numbers that its last layer sees, and a linear map takes them into the space of
-the texts. Both encoders are locked. The map was fitted by ridge regression (penalty {ridge:g}) on {views:,} renderings of
-{shapes:,} 3D objects ({datasets}) to the mean embedding of each object's captions. An image embedding is
+the texts. Both encoders are locked. The map was fitted by ridge regression (penalty {ridge:g}) on {views:,} renderings
+of {shapes:,} 3D objects ({datasets}) to the mean embedding of each object's captions. An image embedding is
 {share:.0%} the mapped one and for the rest ConSE's (arXiv 1312.5650), which knows more of what the fit never saw.
 
 It is no CLIP: it was never trained on pairs of images and texts from the web, and it is made for renderings of single
