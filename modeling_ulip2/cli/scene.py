@@ -10,7 +10,7 @@ from modeling_ulip2.utils.command_line import CommandParser, add_hub_arguments, 
 from modeling_ulip2.utils.scripts import DONE
 
 from .shared import (
-    UP_AXES,
+    UP_AXIS_CHOICES,
     add_batch_size,
     add_command,
     add_device,
@@ -49,7 +49,7 @@ def _fill(parser: CommandParser) -> None:
     add(
         "--up-axis",
         "--up_axis",
-        choices=UP_AXES,
+        choices=UP_AXIS_CHOICES,
         default="auto",
         help="what points up in the scan (default: auto, what the format fixes, else a guess that is told)",
     )
