@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modeling_ulip2.utils.command_line import CommandParser, add_hub_arguments, hub_options
+from modeling_ulip2.utils.places import named_or_own
 from modeling_ulip2.utils.scripts import DONE
 
 from .shared import (
@@ -96,6 +97,7 @@ def _share(text: str) -> float:
 def run(options: argparse.Namespace) -> int:
     if bool(options.labels) == bool(options.find):
         raise ValueError("give --labels to name objects, or --find to look for a text, one of the two")
+    options.model = named_or_own(options.model)
     outputs = [Path(output) for output in options.output]
     for output in outputs:
         if output.suffix.lower() not in SUFFIXES:
