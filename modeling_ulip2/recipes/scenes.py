@@ -26,6 +26,7 @@ from modeling_ulip2.recipes.scene_objects import SceneEyes, SeenScene
 from modeling_ulip2.scenes import ObjectMasks, Scene
 from modeling_ulip2.scenes.dataset import SceneRows, read_scenes
 from modeling_ulip2.scenes.evaluation import (
+    InstanceEvaluation,
     RecallEvaluation,
     RecognitionEvaluation,
     SceneOverlaps,
@@ -79,6 +80,7 @@ class Part:
 
     arms: dict[str, Arm]
     recall: RecallEvaluation
+    nameless: InstanceEvaluation
     recognition: RecognitionEvaluation
     scenes: int = 0
     objects: int = 0
@@ -94,6 +96,7 @@ class Part:
         return cls(
             arms,
             RecallEvaluation((*STRUCTURE, *NAMELESS), args.min_region_size),
+            InstanceEvaluation(["object"], args.min_region_size),
             RecognitionEvaluation(words.names, words.embeds),
         )
 
@@ -184,7 +187,11 @@ def measure(
         )
         if part is parts[REPORTED] and len(pictures) < args.pictures:
             pictures.append(draw_names(scene, named, words))
-    return {name: part for name, part in parts.items() if part.scenes}, rows, pictures
+    parts = {name: part for name, part in parts.items() if part.scenes}
+    for name, part in parts.items():
+        if not part.objects:
+            raise ValueError(f"no named object of the {name} scenes has {args.min_region_size} points")
+    return parts, rows, pictures
 
 
 def measure_scene(scene: Scene, seen: SeenScene, words: Words, part: Part) -> Named:
@@ -212,6 +219,7 @@ def measure_scene(scene: Scene, seen: SeenScene, words: Words, part: Part) -> Na
     part.recognition.add(seen.given_embeds, given_labels)
     if len(proposals):
         part.recall.add(scene, proposals)
+        part.nameless.add(truth.found, np.minimum(labels, 0), np.array([-1 if kind else 0 for kind in kinds]))
     part.scenes, part.objects = part.scenes + 1, part.objects + len(seen.given)
     return Named(seen.given, given_labels, surest(given, len(words.names))[0])
 
@@ -235,6 +243,7 @@ def result_of(part: Part) -> dict[str, Any]:
             "proposed_per_class": own.proposed[0].result().per_class,
             "semantic_per_class": own.semantic[0].result().per_class,
             "recall": {**recall.metrics, "proposals": recall.proposals, "objects": len(recall.best)},
+            "class_agnostic": part.nameless.result().metrics,
             "recall_by_size": recall.by_size,
             "recall_by_category": recall.by_category,
         }
@@ -285,6 +294,8 @@ def table_lines(config: str, parts: dict[str, Part], scenes: Sequence[dict[str, 
                 for size, row in found.items()
             ]
             lines += markdown_table(["proposals find", "objects", "at IoU 0.25", "at IoU 0.5"], sizes)
+            ap, ap50, ap25 = (100 * result["class_agnostic"][key] for key in ("ap", "ap50", "ap25"))
+            lines += [f"Proposals whatever they are called: AP {ap:.1f}, AP50 {ap50:.1f}, AP25 {ap25:.1f}.", ""]
     rows = [
         [row["id"], f"{row['points']:,}", str(row["objects"]), str(row["proposals"])]
         + [f"{row['seconds'][step]:.1f}" for step in ("proposing", "embedding", "tower")]

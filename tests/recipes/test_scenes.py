@@ -76,6 +76,7 @@ def test_the_table_has_all_figures_beside_their_controls(world: World, rooms: Pa
             assert measured <= set(arm) and all(0 <= value <= 1 for value in arm.values())
         # floor and wall are planes, whatever the objects are called
         assert all(row["iou"] > 0.7 for row in reported["semantic_per_class"] if row["class"] in ("floor", "wall"))
+        assert reported["class_agnostic"]["ap25"] > 0.1
         assert reported["recall"]["objects"] == 8 and reported["recall"]["recall25"] > 0.5
     assert json.loads((tmp_path / "scenes.json").read_text())["configs"]["walk"]["reported"]["scenes"] == 2
     table = (tmp_path / "scenes.md").read_text()
@@ -107,6 +108,9 @@ def test_proposals_and_tower_can_be_left_out_and_nothing_is_seen_twice(
 def test_scenes_of_walls_alone_and_missing_configs_are_refused(world: World, rooms: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="complete, walk"):
         scenes.main(words(world, rooms, tmp_path, "--configs", "scanned"))
+    options = ["--configs", "walk", "--proposals", "false", "--tower_views", "0", "--min_region_size", "2000"]
+    with pytest.raises(ValueError, match="no named object of the tuning scenes has 2000 points"):
+        scenes.main(words(world, rooms, tmp_path, *options))
     bare = room(0, 1.0)
     bare.categories = ["wall"] * 6
     write_scenes(tmp_path / "bare" / "complete" / "train-00000-of-00001.parquet", [bare])
