@@ -61,12 +61,21 @@ class SelfAttention(nn.Module):
         """(B, T, heads * head_dim) each and a bias of the logits (B, 1, T, T) -> the same shape, and weights.
 
         Weights are (B, heads, T, T) from eager attention, None from any other.
+
+        Raises:
+            ValueError: flex attention is to add a bias on a CPU.
         """
         query, key, value = (
             part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, T, head_dim)
             for part in (query, key, value)
         )
         name = attention_of(self.config)
+        if name == "flex_attention" and bias is not None and query.device.type == "cpu":
+            # seen with torch 2.13: its compiled kernel ends the process
+            raise ValueError(
+                "attn_implementation='flex_attention' cannot add a bias to the logits on a CPU: choose 'sdpa' or "
+                "'eager'."
+            )
         function: Callable[..., Any] = eager_attention_forward if name == "eager" else ALL_ATTENTION_FUNCTIONS[name]
         attended, weights = function(self, query, key, value, bias, dropout=0.0, scaling=self.scaling)
         return attended.flatten(2), weights

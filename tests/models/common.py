@@ -29,6 +29,7 @@ class ModelTester:
     main: ClassVar[str] = "pooled"
     skips: ClassVar[dict[str, str]] = {}
     has_attention: ClassVar[bool] = True
+    slow_attentions: ClassVar[tuple[str, ...]] = SLOW_ATTENTIONS
     # Arguments without which a model makes what no graph can hold.
     export_options: ClassVar[dict[str, Any]] = {}
     # Names of parameters that no output depends on, which is to be explained.
@@ -278,6 +279,8 @@ class ModelTester:
         "implementation", [*ATTENTIONS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_ATTENTIONS)]
     )
     def test_attention_implementations(self, model: Any, tmp_path: Path, implementation: str) -> None:
+        if implementation in set(SLOW_ATTENTIONS) - set(self.slow_attentions):
+            pytest.skip("it is refused, as another test sees")
         expected = self.run(model)
         model.save_pretrained(tmp_path)
         loaded = self.load(model, tmp_path, attn_implementation=implementation)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import pytest
 import torch
 from transformers import BertConfig, LlamaConfig, PreTrainedModel, ViTConfig
 
@@ -66,6 +67,12 @@ class TestPpatModel(EncoderTester):
 class TestPpatModelWithRelativePositions(EncoderTester):
     model_type = "ulip2_ppat"
     fields: ClassVar[dict[str, Any]] = {"relative_position_bias": True}
+    slow_attentions: ClassVar[tuple[str, ...]] = ()
+
+    def test_flex_attention_is_refused_on_a_cpu(self, model: Any) -> None:
+        model.set_attn_implementation("flex_attention")
+        with pytest.raises(ValueError, match="cannot add a bias"):
+            self.run(model)
 
 
 class TestUni3dModel(EncoderTester):
