@@ -25,8 +25,8 @@ LANGUAGE_MODEL := outputs/captioning/language_model
 RUN_EXTRAS := mesh,data,train,eval,openclip,offline
 DEMO_EXTRAS := $(RUN_EXTRAS),demo
 CAPTION_EXTRAS := $(RUN_EXTRAS),caption
-DOCS_EXTRAS := $(RUN_EXTRAS),caption,benchmarks,docs
-TEST_EXTRAS := $(DEMO_EXTRAS),trackers,las,caption,benchmarks,onnx,ray,completion,docs,dev
+DOCS_EXTRAS := $(RUN_EXTRAS),scenes,caption,benchmarks,docs
+TEST_EXTRAS := $(DEMO_EXTRAS),scenes,trackers,las,caption,benchmarks,onnx,ray,completion,docs,dev
 
 export HF_HUB_OFFLINE ?= 1
 export GRADIO_ANALYTICS_ENABLED ?= False
