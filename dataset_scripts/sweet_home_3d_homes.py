@@ -56,6 +56,10 @@ SHA256 = "54bce4394ae763da1ffccff8f025565ce7161dc6934371e07480034ef155c411"
 JAR = "usr/share/sweethome3d/sweethome3d.jar"
 EXAMPLES = "com/eteks/sweethome3d/io/resources/examples/"
 SOURCE_NAME = "sweet_home_3d_homes"
+LIMITS = (
+    "Homes are drawn, not measured: surfaces have one color or texture, without light and shade, wear or clutter.",
+    "Categories are words for the names in the catalog; plain boxes that nobody named are `other`.",
+)
 SETTINGS_FILE = "scans.json"
 SCANS = ("complete", "walk")
 SOURCE = """\
@@ -245,7 +249,7 @@ def main(arguments: list[str] | None = None) -> int:
         write_parquet(args.output / ERRORS, errors, error_features())
         unreadable = sum(error["reason"] == "unreadable" for error in errors)
         if unreadable < len(sources):
-            write_card(args.output, args.output.resolve().name, describe(args), told, unreadable)
+            write_card(args.output, args.output.resolve().name, describe(args), told, unreadable, LIMITS)
     except (PackageError, zipfile.BadZipFile, OSError) as error:
         sys.exit(f"sweet_home_3d_homes: {error}")
     failed = len({error["id"] for error in errors})

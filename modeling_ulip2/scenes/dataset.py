@@ -281,13 +281,16 @@ class ConfigCounts:
         return licenses, categories
 
 
-def write_card(folder: Path, title: str, configs: Mapping[str, str], source: str, errors: int) -> None:
+def write_card(
+    folder: Path, title: str, configs: Mapping[str, str], source: str, errors: int, limits: Sequence[str] = ()
+) -> None:
     """Writes the README.md of a folder of scenes, which makes it a dataset.
 
     Args:
         configs: by name, a sentence on how its scans were made; those without files are left out.
         source: Markdown on where the scenes come from.
-        errors: number of rows in `errors.parquet`.
+        errors: number of scenes in `errors.parquet`.
+        limits: sentences on what is known to be wrong, beside what all scenes have in common.
     """
     from datasets.info import DatasetInfosDict
     from huggingface_hub import DatasetCardData
@@ -323,17 +326,21 @@ def write_card(folder: Path, title: str, configs: Mapping[str, str], source: str
         f'scenes = load_dataset("…", "{next(iter(counts), "complete")}", split="train").with_format("numpy")',
         'xyz, instance = scenes[0]["xyz"], scenes[0]["instance"]  # (N, 3) meters, y up; (N,) index of an object',
     ]
+    told = ["Objects that were not seen have a name and no point.", *limits]
+    if errors:
+        told.append(f"{errors:,} scenes could not be read (`errors.parquet`).")
     sections = [
         f"---\n{data.to_yaml()}\n---",
         f"# {title}",
         "Scans of furnished rooms as colored points, with the object of each point.",
         "\n".join(table),
         "\n".join(f"- `{name}`: {configs[name]}" for name in counts),
-        f"{errors:,} could not be read (`errors.parquet`)." if errors else "",
         "```python\n" + "\n".join(usage) + "\n```",
         f"## Source\n\n{source.strip()}",
         "## Columns\n\n" + "\n".join(line.strip() for line in _columns_text()),
         "## Objects\n\n" + "\n".join(count_table("category", categories)),
+        "## Licenses\n\nEvery row names its license; points and pictures are derived from what it covers.",
+        "## Limits\n\n" + "\n".join(f"- {line}" for line in told),
         "",
     ]
     write_text(folder / "README.md", "\n\n".join(section for section in sections if section) + "\n")

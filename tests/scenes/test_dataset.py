@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 from datasets import load_dataset
+from PIL import Image
 
+from modeling_ulip2.building.publishing.dataset import build_problems, card_problems, complete_card
 from modeling_ulip2.scenes import Scene
 from modeling_ulip2.scenes.dataset import SceneRows, preview, read_scenes, scene_features, write_card, write_scenes
 
@@ -42,7 +44,8 @@ def written(tmp_path, *scenes):
     for number, each in enumerate(scenes):
         path = tmp_path / "complete" / f"train-{number:05d}-of-{len(scenes):05d}.parquet"
         write_scenes(path, [each])
-    write_card(tmp_path, "Made", {"complete": "all of it.", "walk": "part of it."}, "Made by hand.", 1)
+    told = {"complete": "all of it.", "walk": "part of it."}
+    write_card(tmp_path, "Made", told, "Made by hand.", 1, ["Nothing is real."])
     return tmp_path
 
 
@@ -88,7 +91,20 @@ def test_the_card_counts(tmp_path):
     text = (tmp_path / "README.md").read_text()
     assert "| `complete` | 2 | 52 | 3 |" in text and "`walk`" not in text
     assert "license: cc0-1.0" in text and "| chair | 2 |" in text and "Made by hand." in text
+    assert "- Nothing is real." in text and "1 scenes could not be read" in text
     assert "- `xyz` [N] of 3 float32: meters, y up; single precision, as half of it would leave steps of 8 mm" in text
+
+
+def test_a_folder_of_scenes_is_fit_to_be_published(tmp_path):
+    written(tmp_path, scene(), scene("c", 2))
+    assert [*build_problems(tmp_path), *card_problems(tmp_path)] == []
+    complete_card(tmp_path, "someone/rooms")
+    text = (tmp_path / "README.md").read_text()
+    assert 'load_dataset("someone/rooms", "complete"' in text and "![Scenes from above](samples.jpg)" in text
+    with Image.open(tmp_path / "samples.jpg") as sheet:
+        assert sheet.size == (512, 256)
+    (tmp_path / "complete" / "train-00001-of-00002.parquet").unlink()
+    assert "counts 2 rows" in " ".join(card_problems(tmp_path))
 
 
 def test_the_preview_looks_from_above_below_the_ceiling():

@@ -1,4 +1,4 @@
-"""Put a folder of triplets on the Hugging Face Hub as a dataset, once its card tells what a reader must know.
+"""Put a folder of triplets or scenes on the Hugging Face Hub as a dataset, once its card tells what one must know.
 
 A picture of samples is added to the card, and its examples name the repository. Nothing is uploaded while the build is
 unfinished or the card incomplete: `--check` tells what is missing and does no more. The upload is huggingface_hub's
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import io
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 import yaml
@@ -29,13 +30,20 @@ from modeling_ulip2.utils.files import LEFTOVERS, write_text
 from modeling_ulip2.utils.parquet import is_parquet
 from modeling_ulip2.utils.publishing import glob_escaped
 
-DESCRIPTION = """Put a folder of triplets on the Hugging Face Hub as a dataset.
+if TYPE_CHECKING:
+    from PIL import Image
+
+DESCRIPTION = """Put a folder of triplets or of scenes on the Hugging Face Hub as a dataset.
 
 A picture of samples is added to the card, and its examples name the repository. Nothing is uploaded while the build is
 unfinished or the card incomplete: --check tells what is missing and does no more. When an upload was stopped, the same
 command goes on. Log in first with `hf auth login`.
 """
 CARD, SHEET, SAMPLES = "README.md", "samples.jpg", 24
+PREVIEW, PREVIEW_SIDE = (
+    "preview",
+    256,
+)  # a column of pictures that datasets of scenes have, and how large they are shown
 # What a reader must find: how its heading may read, and the word that is looked for.
 SECTIONS = {
     "where the shapes come from": ("Source", "source"),
@@ -58,7 +66,7 @@ class IncompleteError(ValueError):
 
 
 def publish(folder: Path, repo_id: str, private: bool = False, api: HfApi | None = None) -> str:
-    """Upload a folder of triplets; the address of the dataset.
+    """Upload a folder of triplets, or of scenes; the address of the dataset.
 
     Raises:
         IncompleteError: nothing was uploaded.
@@ -99,8 +107,7 @@ def left_out(folder: Path) -> list[str]:
 
 def build_problems(folder: Path) -> list[str]:
     """What speaks against the files: missing, damaged or still being written."""
-    files = sorted((folder / TRIPLETS_CONFIG).glob("*.parquet"))
-    if not files:
+    if not sample_files(folder):
         return [f"it holds no {TRIPLETS_CONFIG}/*.parquet"]
     problems = []
     lock = FileLock(folder / LOCK)
@@ -179,17 +186,48 @@ def config_problems(folder: Path, data: dict[str, Any]) -> list[str]:
     ]
 
 
+def sample_files(folder: Path) -> list[Path]:
+    """The files of triplets in a folder; in a folder that is no build's, those of the first config with previews."""
+    files = sorted((folder / TRIPLETS_CONFIG).glob("*.parquet"))
+    if files or (folder / BUILD.manifest).is_file():
+        return files
+    previewed = [p for p in sorted(folder.glob("*/*.parquet")) if is_parquet(p) and PREVIEW in pq.read_schema(p).names]
+    return [path for path in previewed if path.parent == previewed[0].parent]
+
+
+def draw_previews(files: list[Path]) -> Image.Image:
+    """Pictures that rows bring along, in rows of four on white."""
+    from PIL import Image
+
+    found: list[Image.Image] = []
+    for path in files:
+        for batch in pq.ParquetFile(path).iter_batches(8, columns=[PREVIEW]):
+            held = [value["bytes"] for value in batch.column(0).to_pylist() if value and value["bytes"]]
+            found += [
+                Image.open(io.BytesIO(data)).convert("RGB").resize((PREVIEW_SIDE, PREVIEW_SIDE)) for data in held
+            ]
+        if len(found) >= SAMPLES:
+            break
+    found = found[:SAMPLES]
+    sheet = Image.new("RGB", (PREVIEW_SIDE * min(4, len(found)), PREVIEW_SIDE * -(-len(found) // 4)), "white")
+    for number, picture in enumerate(found):
+        sheet.paste(picture, (number % 4 * PREVIEW_SIDE, number // 4 * PREVIEW_SIDE))
+    return sheet
+
+
 def complete_card(folder: Path, repo_id: str) -> None:
     """Draw the sheet of samples, show it in the card, and name the repository in its examples."""
     from modeling_ulip2.building.inspection.sheet import draw_sheet, read_samples  # takes seconds
 
-    draw_sheet(read_samples(sorted((folder / TRIPLETS_CONFIG).glob("*.parquet")), SAMPLES)).save(
-        folder / SHEET, quality=88
-    )
+    files = sample_files(folder)
+    triplets = files[0].parent.name == TRIPLETS_CONFIG
+    shown = f"Views, clouds and best captions of {SAMPLES} shapes" if triplets else "Scenes from above"
+    sheet = draw_sheet(read_samples(files, SAMPLES)) if triplets else draw_previews(files)
+    sheet.save(folder / SHEET, quality=88)
     before = (folder / CARD).read_text(encoding="utf-8")
     text = before.replace(PLACEHOLDER, f'load_dataset("{repo_id}"')
     if f"]({SHEET})" not in text:
-        picture = f"![Views, clouds and best captions of {SAMPLES} shapes]({SHEET})\n\n"
+        picture = f"![{shown}]({SHEET})\n\n"
         heading = re.search(r"^## ", text, re.MULTILINE)
         at = heading.start() if heading else len(text)
         text = f"{text[:at]}## Samples\n\n{picture}{text[at:]}"

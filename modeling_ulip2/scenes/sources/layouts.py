@@ -24,6 +24,17 @@ class LayoutError(ValueError):
     """A scene's files are not laid out as published; the message names the file and what it should hold."""
 
 
+def scene_place(folder: Path, inside: str, marker: str) -> tuple[Path, str]:
+    """Where the files of a scene lie, in its folder or in one `inside`, and the name of the scene's folder.
+
+    Args:
+        marker: a file that lies there.
+    """
+    place = folder if (folder / marker).is_file() else folder / inside
+    resolved = place.resolve()
+    return place, resolved.parent.name if resolved.name == inside else resolved.name
+
+
 def read_json(path: Path) -> Any:
     """A JSON file of bounded size.
 

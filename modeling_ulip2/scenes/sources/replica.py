@@ -19,19 +19,16 @@ from modeling_ulip2.geometry.points import MAX_POINTS
 from modeling_ulip2.geometry.reading import MAX_BYTES, naming, open_bounded
 from modeling_ulip2.scenes.schema import Scene
 
-from .layouts import LayoutError, field, read_json, z_up_scene
+from .layouts import LayoutError, field, read_json, scene_place, z_up_scene
 
 _MESH, _INFO = "mesh_semantic.ply", "info_semantic.json"
 # Classes that say that nothing is known.
 _NO_CLASS = {"", "undefined", "unknown"}
 
 
-def _habitat(folder: Path) -> Path:
-    return folder if (folder / _MESH).is_file() else folder / "habitat"
-
-
 def is_replica(folder: Path) -> bool:
-    return (_habitat(folder) / _MESH).is_file() and (_habitat(folder) / _INFO).is_file()
+    place, _ = scene_place(folder, "habitat", _MESH)
+    return (place / _MESH).is_file() and (place / _INFO).is_file()
 
 
 def read_replica(folder: Path, max_bytes: int = 4 * MAX_BYTES) -> Scene:
@@ -42,9 +39,7 @@ def read_replica(folder: Path, max_bytes: int = 4 * MAX_BYTES) -> Scene:
         LayoutError: files are missing, or do not belong together.
         MeshError: the mesh cannot be read.
     """
-    place = _habitat(folder)
-    resolved = place.resolve()
-    name = resolved.parent.name if resolved.name == "habitat" else resolved.name
+    place, name = scene_place(folder, "habitat", _MESH)
     path = place / _MESH
     with naming(path):
         data, _ = open_bounded(path, max_bytes)

@@ -11,17 +11,22 @@ from pathlib import Path
 
 from modeling_ulip2.scenes.schema import Scene
 
-from .layouts import LayoutError, field, objects_of_segments, read_json, read_vertices, whole_numbers, z_up_scene
+from .layouts import (
+    LayoutError,
+    field,
+    objects_of_segments,
+    read_json,
+    read_vertices,
+    scene_place,
+    whole_numbers,
+    z_up_scene,
+)
 
 _MESH, _SEGMENTS, _OBJECTS = "mesh_aligned_0.05.ply", "segments.json", "segments_anno.json"
 
 
-def _scans(folder: Path) -> Path:
-    return folder if (folder / _MESH).is_file() else folder / "scans"
-
-
 def is_scannetpp(folder: Path) -> bool:
-    return (_scans(folder) / _MESH).is_file()
+    return (scene_place(folder, "scans", _MESH)[0] / _MESH).is_file()
 
 
 def read_scannetpp(folder: Path) -> Scene:
@@ -31,9 +36,7 @@ def read_scannetpp(folder: Path) -> Scene:
         LayoutError: files are missing, or do not belong together.
         MeshError: the mesh cannot be read.
     """
-    scans = _scans(folder)
-    resolved = scans.resolve()
-    name = resolved.parent.name if resolved.name == "scans" else resolved.name
+    scans, name = scene_place(folder, "scans", _MESH)
     cloud = read_vertices(scans / _MESH)
     there = [(scans / part).is_file() for part in (_SEGMENTS, _OBJECTS)]
     if not any(there):
