@@ -18,12 +18,12 @@ from modeling_ulip2.building.stage_options import local_name
 from modeling_ulip2.building.stages.base import Row
 from modeling_ulip2.building.stages.embed import EmbedCaptions, EmbedDepths, EmbedViews
 from modeling_ulip2.building.stages.stored import ReadTriplet
-from modeling_ulip2.building.stages.tower import DTYPES
+from modeling_ulip2.building.stages.tower import DTYPES, hub_pairs
 from modeling_ulip2.data.card import add_features_to_card
 from modeling_ulip2.data.records import BUILD, FEATURES, OutputError, read_manifest
 from modeling_ulip2.data.schema import FEATURES_CONFIG, TRIPLETS_CONFIG
 from modeling_ulip2.data.shards import BuildFolder, FeaturesFolder
-from modeling_ulip2.utils.command_line import script_parser
+from modeling_ulip2.utils.command_line import HUB_OPTIONS, add_hub_arguments, script_parser
 from modeling_ulip2.utils.parquet import is_parquet
 from modeling_ulip2.utils.scripts import status
 
@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dtype", choices=DTYPES, default="auto", help="auto: bfloat16 where it is native [%(default)s]")
     add("--replace", action="store_true", help="drop embeddings that are there")
     add_engine_arguments(parser)
+    add_hub_arguments(parser, "tower")
 
 
 def parse_arguments(arguments: list[str] | None = None, prog: str | None = None) -> argparse.Namespace:
@@ -83,7 +84,8 @@ def has_views(path: Path) -> bool:
 
 
 def build_stages(args: argparse.Namespace) -> list[StageFactory]:
-    tower = {"tower": args.tower, "device": args.device, "dtype": args.dtype}
+    hub = hub_pairs(args, *HUB_OPTIONS)
+    tower = {"tower": args.tower, "device": args.device, "dtype": args.dtype, "hub": hub}
     depth = [partial(EmbedDepths, **tower)] if args.depth else []
     reader = partial(ReadTriplet, folder=str(args.folder.resolve() / TRIPLETS_CONFIG), depth=args.depth)
     return [reader, partial(EmbedViews, **tower), *depth, partial(EmbedCaptions, **tower)]

@@ -27,7 +27,7 @@ from .stages.embed import EmbedCaptions, EmbedViews
 from .stages.rank import KeepCaptions, RankCaptions
 from .stages.read import ReadMesh, SamplePoints
 from .stages.render import IMAGE_FORMATS, RenderViews
-from .stages.tower import DTYPES
+from .stages.tower import DTYPES, hub_pairs
 
 
 def _generator(generator: Generator, args: argparse.Namespace) -> StageFactory:
@@ -43,6 +43,7 @@ def _generator(generator: Generator, args: argparse.Namespace) -> StageFactory:
         device=args.device,
         dtype=args.dtype,
         device_map=args.device_map,
+        hub=hub_pairs(args, *ANYWHERE),
     )
 
 
@@ -58,6 +59,7 @@ CAPTIONERS: dict[str, Callable[[argparse.Namespace], StageFactory]] = {
 }
 
 
+ANYWHERE = ("token", "cache_dir")  # the options of hub names that hold for the meshes and all models
 DEFAULT_TOWER = "open_clip:ViT-L-14/openai"  # CLIP ViT-L ranks in ULIP-2; its weights are OpenAI's
 # What the two published datasets show: one ring, at one scale, on black.
 _PUBLISHED = PUBLISHED_RING | {"elevation": [PUBLISHED_RING["elevation"]], "size": 224, "background": [0, 0, 0]}
@@ -275,7 +277,7 @@ def limits(args: argparse.Namespace) -> dict[str, Any]:
 
 def tower(args: argparse.Namespace) -> dict[str, Any]:
     """What every stage with a tower is made with: they share one."""
-    return {"tower": args.tower, "device": args.device, "dtype": args.dtype}
+    return {"tower": args.tower, "device": args.device, "dtype": args.dtype, "hub": hub_pairs(args, *ANYWHERE)}
 
 
 def needs_tower(args: argparse.Namespace) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,8 @@ def commands(world: Path, out: Path) -> dict[str, list[str]]:
     captioner += ["--point_model", "org/model", *OF_MODEL, "--texts", "org/texts", "--compression", "resample"]
     return {
         "build": ["--meshes", "org/meshes", *OF_MODEL, "--output", f"{out}/b", "--captioner", "metadata"]
-        + ["--no-ranking", "--no-features", "--num-proc", "0", "--views", "1", "--num-points", "64"],
+        + ["--tower", "org/tower", "--num-proc", "0", "--views", "1", "--num-points", "64", "--size", "32"],
+        "embed-triplets": [f"{out}/copy", "--tower", "org/tower", "--num-proc", "0"],
         "inspect": ["org/dataset", *OF_MODEL, "--output", f"{out}/i", "--num-proc", "0"],
         "describe": ["--triplets", "org/dataset", *OF_MODEL, "--output", f"{out}/d"],
         "split": ["org/dataset", f"{out}/split.json", *OF_MODEL],
@@ -110,6 +112,7 @@ def commands(world: Path, out: Path) -> dict[str, list[str]]:
 @pytest.mark.parametrize("command", list(commands(Path(), Path())))
 def test_private_names(command: str, hub: LoopbackHub, world: Path, tmp_path: Path, capsys) -> None:
     words = command.removesuffix(" on").removesuffix(" a stream").split()
+    shutil.copytree(world / "dataset", tmp_path / "copy")
     given = [*words, *commands(world, tmp_path)[command], "--cache_dir", str(tmp_path / "downloads")]
     assert main(given) == 2, "without a token"
     capsys.readouterr()

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from modeling_ulip2.building.stages.base import Batch, local_name, object_seed
-from modeling_ulip2.building.stages.tower import resolve_dtype
+from modeling_ulip2.building.stages.tower import HubPairs, resolve_dtype
 from modeling_ulip2.data.images import open_view
 from modeling_ulip2.towers.fingerprint import model_digest
 
@@ -49,6 +49,7 @@ class GeneratingCaptioner(Captioner):
         views_per_batch: views that the model sees at once; each of them takes the memory of all its captions.
         device: default: a GPU if there is one.
         dtype: see `stages.tower.resolve_dtype`.
+        hub: see `stages.tower.hub_pairs`.
         device_map: such as "auto", to spread the model over the GPUs that the process sees; instead of `device`.
 
     Raises:
@@ -73,14 +74,16 @@ class GeneratingCaptioner(Captioner):
         device: str | None = None,
         dtype: str = "auto",
         device_map: str | None = None,
+        hub: HubPairs = (),
     ) -> None:
         self.name = model or self.default_model
         self.prompt = self.default_prompt if prompt is None else prompt
         self.decoding, self.views_per_batch, self.seed = decoding, views_per_batch, seed
         self.dtype = resolve_dtype(dtype, device)
-        self._check_kind()
-        self.processor: Any = AutoProcessor.from_pretrained(self.name)
-        loaded = self.model_class.from_pretrained(self.name, dtype=self.dtype, device_map=device_map)
+        fetching: dict[str, Any] = dict(hub)
+        self._check_kind(fetching)
+        self.processor: Any = AutoProcessor.from_pretrained(self.name, **fetching)
+        loaded = self.model_class.from_pretrained(self.name, dtype=self.dtype, device_map=device_map, **fetching)
         if device_map is None:
             loaded = loaded.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if any(parameter.is_meta for parameter in loaded.parameters()):
@@ -90,8 +93,8 @@ class GeneratingCaptioner(Captioner):
             )
         self.model: Any = loaded.eval().requires_grad_(False)
 
-    def _check_kind(self) -> None:
-        found = AutoConfig.from_pretrained(self.name).model_type
+    def _check_kind(self, fetching: dict[str, Any]) -> None:
+        found = AutoConfig.from_pretrained(self.name, **fetching).model_type
         if self.model_type not in (None, found):
             raise ValueError(f"{self.name} is a model of type {found!r}, where {self.model_type!r} is expected")
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from modeling_ulip2.building.stages.base import Batch
 from modeling_ulip2.building.stages.colors import ColorNamer
-from modeling_ulip2.building.stages.tower import describe_tower, shared_tower
+from modeling_ulip2.building.stages.tower import HubPairs, describe_tower, shared_tower
 from modeling_ulip2.data.class_names import load_class_names
 from modeling_ulip2.data.images import open_view
 
@@ -68,8 +68,9 @@ class LabelsCaptioner(Captioner):
         num_names: int = 2,
         device: str | None = None,
         dtype: str = "float32",
+        hub: HubPairs = (),
     ) -> None:
-        self.tower = shared_tower(tower, device, dtype)
+        self.tower = shared_tower(tower, device, dtype, hub)
         self.source, self.names, self.num_names = vocabulary, read_vocabulary(vocabulary), num_names
         self.color_namer = ColorNamer()
         self.name_embeds = self.tower.encode_text(self.names).cpu().numpy()  # (names, D)

@@ -12,10 +12,11 @@ from modeling_ulip2.building.engines.shard import StageFactory
 from modeling_ulip2.building.releases.caption_index import index_captions
 from modeling_ulip2.building.releases.layouts import LAYOUTS, ReadRelease, UlipObjaverse
 from modeling_ulip2.building.sources.table import CollectionError
+from modeling_ulip2.building.stage_options import ANYWHERE
 from modeling_ulip2.building.stages.base import local_name
 from modeling_ulip2.building.stages.embed import EmbedViews
 from modeling_ulip2.building.stages.rank import RankCaptions
-from modeling_ulip2.building.stages.tower import DTYPES
+from modeling_ulip2.building.stages.tower import DTYPES, hub_pairs
 from modeling_ulip2.data.objects import OBJECT_COLUMNS
 from modeling_ulip2.data.shards import BuildFolder
 from modeling_ulip2.utils.command_line import add_hub_arguments, hub_options, positive, script_parser
@@ -87,7 +88,8 @@ def convert_triplets(args: argparse.Namespace) -> BuildFolder:
     )
     stages: list[StageFactory] = [read]
     if args.tower:
-        tower = {"tower": args.tower, "device": args.device, "dtype": args.dtype}
+        hub = hub_pairs(args, *ANYWHERE)
+        tower = {"tower": args.tower, "device": args.device, "dtype": args.dtype, "hub": hub}
         stages += [partial(EmbedViews, **tower), partial(RankCaptions, **tower)]
     settings = {
         "release": args.layout,

@@ -9,7 +9,7 @@ import numpy as np
 from modeling_ulip2.data.images import open_depth, open_view
 
 from .base import Batch, alive, by_length
-from .tower import TowerStage
+from .tower import HubPairs, TowerStage
 
 
 class EmbedViews(TowerStage):
@@ -21,8 +21,15 @@ class EmbedViews(TowerStage):
     batch_size = 4
     source, result, open_image = "views", "image_embeds", staticmethod(open_view)
 
-    def __init__(self, tower: str, device: str | None = None, dtype: str = "float32", hidden: bool = False) -> None:
-        super().__init__(tower, device, dtype)
+    def __init__(
+        self,
+        tower: str,
+        device: str | None = None,
+        dtype: str = "float32",
+        hub: HubPairs = (),
+        hidden: bool = False,
+    ) -> None:
+        super().__init__(tower, device, dtype, hub)
         self.hidden = hidden
         if hidden and getattr(self.tower, "hidden_dim", None) is None:
             raise ValueError(f"{self.tower.name} has no image classifier whose features could be kept (--hidden)")

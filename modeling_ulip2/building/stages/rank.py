@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .base import Batch, Stage, alive, by_length
-from .tower import TowerStage
+from .tower import HubPairs, TowerStage
 
 
 class RankCaptions(TowerStage):
@@ -25,8 +25,15 @@ class RankCaptions(TowerStage):
 
     batch_size = None
 
-    def __init__(self, tower: str, device: str | None = None, dtype: str = "float32", sources: bool = False) -> None:
-        super().__init__(tower, device, dtype)
+    def __init__(
+        self,
+        tower: str,
+        device: str | None = None,
+        dtype: str = "float32",
+        hub: HubPairs = (),
+        sources: bool = False,
+    ) -> None:
+        super().__init__(tower, device, dtype, hub)
         self.sources = sources
 
     def describe(self) -> dict[str, Any]:

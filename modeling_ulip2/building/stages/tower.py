@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from modeling_ulip2.utils.command_line import hub_options
 
 from .base import Stage
 
@@ -13,11 +16,22 @@ if TYPE_CHECKING:  # torch takes seconds, and the command line needs the names a
     from modeling_ulip2.towers import Tower
 
 DTYPES = ("auto", "float32", "bfloat16")
+# Options of `from_pretrained` with their values, such as a token: what a cache can have as its key.
+HubPairs = tuple[tuple[str, str], ...]
+
+
+def hub_pairs(args: argparse.Namespace, *names: str) -> HubPairs:
+    """Those of the options `names` of a hub name that a command line gives."""
+    return tuple((name, value) for name, value in hub_options(args).items() if name in names)
 
 
 @cache
-def shared_tower(name: str, device: str | None = None, dtype: str = "float32") -> Tower:
-    """The tower of that name or folder; `dtype` is one of `DTYPES`.
+def shared_tower(name: str, device: str | None = None, dtype: str = "float32", hub: HubPairs = ()) -> Tower:
+    """The tower of that name or folder.
+
+    Args:
+        dtype: one of `DTYPES`.
+        hub: what `hub_pairs` makes of the options of a hub name.
 
     Raises:
         OSError: there is none, or it cannot be fetched.
@@ -25,7 +39,7 @@ def shared_tower(name: str, device: str | None = None, dtype: str = "float32") -
     from modeling_ulip2.towers import load_tower
 
     try:
-        return load_tower(name, device=device, dtype=resolve_dtype(dtype, device))
+        return load_tower(name, device=device, dtype=resolve_dtype(dtype, device), **dict(hub))
     except OSError as error:
         raise OSError(
             f"cannot load the tower {name!r}: {str(error).splitlines()[0]} Without the hub, build the offline pair "
@@ -64,8 +78,8 @@ class TowerStage(Stage):
 
     on_gpu = True
 
-    def __init__(self, tower: str, device: str | None = None, dtype: str = "float32") -> None:
-        self.tower = shared_tower(tower, device, dtype)
+    def __init__(self, tower: str, device: str | None = None, dtype: str = "float32", hub: HubPairs = ()) -> None:
+        self.tower = shared_tower(tower, device, dtype, hub)
 
     def describe(self) -> dict[str, Any]:
         return describe_tower(self.tower)
