@@ -58,6 +58,22 @@ USES = {
         assert main(["index", f"{world}/clouds", f"{out}/index", "--model", f"{world}/model"]) == 0
         assert main(["search", f"{out}/index", "--shape", f"{world}/clouds/a.npy", "--top_k", "1"]) == 0
     """,
+    "scenes": """
+        import zipfile
+        from pathlib import Path
+        corners = "".join(f"<point x='{x}' y='{y}'/>" for x, y in ((0, 0), (400, 0), (400, 300), (0, 300)))
+        wall = "<wall id='a' xStart='0' yStart='0' xEnd='400' yEnd='0' thickness='10'/>"
+        with zipfile.ZipFile(f"{out}/room.sh3d", "w") as archive:
+            archive.writestr("Home.xml", f"<home>{wall}<room>{corners}</room></home>")
+        from modeling_ulip2.scenes.dataset import read_scenes, write_scenes
+        from modeling_ulip2.scenes.reading import read_scene
+        from modeling_ulip2.scenes.scanning import scan_walk
+        from modeling_ulip2.scenes.sources.sweet_home.file import read_home_file
+        seen = scan_walk(read_home_file(Path(f"{out}/room.sh3d")))
+        write_scenes(Path(f"{out}/scenes/walk/train-00000-of-00001.parquet"), [seen])
+        assert len(read_scenes(f"{out}/scenes", "walk")[0].xyz) == len(seen.xyz) > 0
+        assert set(read_scene(f"{out}/room.sh3d").categories) == {"wall", "floor", "ceiling"}
+    """,
     "train": """
         given = ["--dataset", f"{world}/dataset", "--tower", f"{world}/tower", "--use_features", "false"]
         given += ["--hidden_size", "16", "--num_hidden_layers", "1", "--num_attention_heads", "2", "--num_groups", "4"]
@@ -130,6 +146,7 @@ ASKED = {
     "mesh": "from modeling_ulip2.geometry.raster_numba import draw_view",
     "data": "from modeling_ulip2.data.reading import read_triplets",
     "search": "from modeling_ulip2.search.faiss_index import open_faiss; open_faiss('x')",
+    "scenes": "from modeling_ulip2.scenes.scanning import scan_walk",
     "train": "from modeling_ulip2.training import Ulip2Trainer",
     "eval": "from modeling_ulip2.evaluation.reports.figures import confusion_matrix",
     "openclip": "from modeling_ulip2.towers.slip import slip_tokenizer; slip_tokenizer()",
@@ -138,7 +155,7 @@ ASKED = {
     "caption_scores({'a': 'x', 'b': 'y'}, {'a': ['x'], 'b': ['y']}, tokenizer='regex')",
     "completion": "from modeling_ulip2.cli import main; main(['--traceback', '--print-completion', 'bash'])",
 }
-QUICK = ["", "mesh", "data", "search", "train", "eval", "completion"]
+QUICK = ["", "mesh", "data", "search", "scenes", "train", "eval", "completion"]
 # Stands for an environment without some packages: nobody finds them.
 HIDDEN = """
 import importlib.machinery
