@@ -98,9 +98,9 @@ def _checked(side: PointSide, path: Path, tolerance: float) -> float:
     try:
         clouds = example_clouds(side, batch=3, points=1500)
         with torch.no_grad():
-            expected = side(clouds)[0].cpu()
-        (found,) = make_session(path).run(["pooled"], {"point_values": clouds.cpu().numpy()})
-        deviation = largest_deviation(torch.from_numpy(found), expected)
+            expected = [output.cpu() for output in side(clouds)]
+        found = make_session(path).run(list(side.outputs), {"point_values": clouds.cpu().numpy()})
+        deviation = largest_deviation([torch.from_numpy(output) for output in found], expected)
         check_deviation(deviation, tolerance)
     except BaseException:
         for file in (path, path.with_name(path.name + ".data")):

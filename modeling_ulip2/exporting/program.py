@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -68,10 +69,20 @@ def trace(side: PointSide) -> torch.export.ExportedProgram:
         return torch.export.export(side, (example_clouds(side),), dynamic_shapes={"point_values": any_size})
 
 
-def largest_deviation(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """The largest distance between two rows of vectors (B, D), relative to the length of the expected one."""
-    difference = (found.float() - expected.float()).norm(dim=-1)
-    return float((difference / expected.float().norm(dim=-1).clamp_min(1e-12)).max())
+def largest_deviation(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> float:
+    """The largest distance between what two sides give for a cloud, relative to the length of what is expected.
+
+    Args:
+        found, expected: `PointSide.outputs`, (B, ...) each.
+    """
+    worst = 0.0
+    for one, other in zip(found, expected, strict=True):
+        if one.shape != other.shape:
+            return float("inf")
+        one, other = one.float().flatten(1), other.float().flatten(1)
+        deviation = (one - other).norm(dim=-1) / other.norm(dim=-1).clamp_min(1e-12)  # (B,)
+        worst = float(deviation.max().nan_to_num(float("inf")).clamp_min(worst))
+    return worst
 
 
 def check_deviation(deviation: float, tolerance: float) -> None:

@@ -33,7 +33,7 @@ def export_torch(model: Any, path: str | Path) -> float:
     program = trace(side)
     clouds = example_clouds(side, batch=3, points=1500)
     with torch.no_grad():
-        deviation = largest_deviation(program.module()(clouds)[0], side(clouds)[0])
+        deviation = largest_deviation(program.module()(clouds), side(clouds))
     check_deviation(deviation, _TOLERANCE)
     torch.export.save(program, path)
     return deviation

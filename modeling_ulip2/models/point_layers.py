@@ -142,8 +142,11 @@ def sampling_starts(
         return starts
     if not random and generator is None:
         return torch.zeros(len(num_points), batch, dtype=torch.int64)
-    device = generator.device if generator is not None else torch.device("cpu")
-    return torch.stack([torch.randint(0, n, (batch,), generator=generator, device=device) for n in num_points])
+    # a compiler knows the draw without a generator for sizes that vary, the one with `generator=None` not
+    how: dict[str, Any] = {"device": "cpu"}
+    if generator is not None:
+        how = {"generator": generator, "device": generator.device}
+    return torch.stack([torch.randint(0, n, (batch,), **how) for n in num_points])
 
 
 __all__ = [

@@ -161,13 +161,15 @@ def main(arguments: list[str] | None = None) -> None:
     where = f"{machine(cpu)}, {options.threads} thread(s), torch {torch.__version__}"
     cuda = torch.device("cuda")
     where += f"; {machine(cuda)}" if torch.cuda.is_available() else "; no GPU: CUDA rows are not measured here"
-    before: dict[str, float] = {}
+    saved: list[Row] = []
     if options.output.exists():
-        saved = json.loads(options.output.read_text())
-        if saved["machine"] == where:
-            before = {row["row"]: row["ratio"] for row in saved["rows"]}
+        last = json.loads(options.output.read_text())
+        if (last["machine"], last["points"]) == (where, options.points):
+            saved = last["rows"]
         else:
-            print(f"the saved figures are of another machine and not compared: {saved['machine']}")
+            what = f"{last['points']} points on {last['machine']}"
+            print(f"the saved figures are not compared, they are of {what}")
+    before = {row["row"]: row["ratio"] for row in saved}
     print(f"Point-BERT of ULIP-2, clouds of {options.points} colored points; {where}; medians\n{header}", flush=True)
     rows = measure(Bench(official, 1, options.points, cpu), "CPU", options.rows, options.repeats, before)
     if torch.cuda.is_available():
@@ -179,6 +181,8 @@ def main(arguments: list[str] | None = None) -> None:
         whole, transformer = (times.get(f"CUDA 32, bf16: {name}") for name in ("whole forward", "transformer"))
         if whole and transformer:
             print(f"the whole forward in bf16 takes {whole / transformer:.2f} times as long as its transformer")
+    measured = {row["row"] for row in rows}
+    rows += [row for row in saved if row["row"] not in measured]
     options.output.parent.mkdir(parents=True, exist_ok=True)
     write_text(options.output, json.dumps({"machine": where, "points": options.points, "rows": rows}, indent=2))
 

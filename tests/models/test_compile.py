@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,17 +26,22 @@ def clouds(model: Any, batch: int, points: int) -> torch.Tensor:
     return torch.rand(batch, points, model.config.point_config.in_channels, generator=generator) - 0.5
 
 
-@pytest.mark.parametrize("model_type", list(tiny.ENCODERS))
-def test_compiles_once_for_all_sizes(model_type: str) -> None:
-    graphs = []
+def counting(graphs: list[torch.fx.GraphModule]) -> Callable[..., Any]:
+    """A backend that runs graphs as they are and counts them."""
 
-    def counting(graph: torch.fx.GraphModule, _: Any) -> Any:
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Any:
         graphs.append(graph)
         return graph.forward
 
+    return backend
+
+
+@pytest.mark.parametrize("model_type", list(tiny.ENCODERS))
+def test_compiles_once_for_all_sizes(model_type: str) -> None:
+    graphs: list[torch.fx.GraphModule] = []
     torch._dynamo.reset()
     model = make_model(model_type)
-    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=counting)
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=counting(graphs))
     with torch.no_grad():
         for size in SIZES:
             values = clouds(model, *size)
@@ -43,6 +49,25 @@ def test_compiles_once_for_all_sizes(model_type: str) -> None:
     assert len(graphs) <= 2  # torch makes a graph of its own for batches of one
     nodes = [str(node.target) for node in graphs[0].graph.nodes if node.op == "call_function"]
     assert any("ulip2" in name and "farthest_point_sample" in name for name in nodes), nodes
+
+
+@pytest.mark.parametrize("model_type", list(tiny.ENCODERS))
+def test_trains_as_one_graph_of_all_sizes(model_type: str) -> None:
+    graphs: list[torch.fx.GraphModule] = []
+    torch._dynamo.reset()
+    model = make_model(model_type).train()
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=counting(graphs))
+    for size in SIZES:
+        if size[0] == 1:  # which BatchNorm cannot train with
+            continue
+        values = clouds(model, *size)
+        torch.manual_seed(1)  # of the samplings' starts, and of what is dropped
+        found = compiled(values).point_embeds
+        torch.manual_seed(1)
+        torch.testing.assert_close(found, model(values).point_embeds)
+        found.sum().backward()
+    assert len(graphs) == 1
+    assert all(parameter.grad is not None for parameter in model.point_projection.parameters())
 
 
 @pytest.mark.parametrize("model_type", list(tiny.ENCODERS))
