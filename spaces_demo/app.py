@@ -23,10 +23,11 @@ with contextlib.suppress(ImportError):
 import gradio as gr  # noqa: E402
 from collect import COMPLETE, MESHES  # noqa: E402
 from gradio.themes import sizes  # noqa: E402
-from rooms import about, api, caption, classify, embed, map, own, search  # noqa: E402
+from rooms import about, api, caption, classify, embed, map, own, scene, search  # noqa: E402
 from rooms.captioner import Captioner, UnfitError  # noqa: E402
 from rooms.engine import Engine  # noqa: E402
 from rooms.samples import write_samples  # noqa: E402
+from rooms.scans import HOMES_CONFIG, Scans  # noqa: E402
 from rooms.temporary import own_folder  # noqa: E402
 from rooms.uploads import ISOLATION, MAX_MEGABYTES  # noqa: E402
 
@@ -57,6 +58,7 @@ CHECKPOINT = ROOT / OWN_MODEL
 FIRST_SHAPES = ROOT / "examples" / "data" / "shapes"
 FETCH = ROOT / "dataset_scripts" / "sweet_home_3d.py"
 OWN = ROOT / "outputs" / "demo"
+HOMES = ROOT / "outputs" / "homes"
 
 # Every `[0]` seconds, files older than `[1]` seconds are deleted; all are when the server stops.
 DELETE_CACHE = (900, about.CACHE_HOURS * 3600 - 900)
@@ -98,11 +100,16 @@ CSS = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
 
 
 def build_demo(
-    engine: Engine, captioner: Captioner | None = None, refused: str = "", growth: own.Growth | None = None
+    engine: Engine,
+    captioner: Captioner | None = None,
+    refused: str = "",
+    growth: own.Growth | None = None,
+    homes: Path | None = None,
 ) -> gr.Blocks:
     """The interface over a loaded engine, and captions if a model is given; `launch_options` belong to it.
 
     `refused`: why the captioner that was named is not shown. `growth`: builds more of the collection meanwhile.
+    `homes`: folder of scanned homes, for the tab Scene.
     """
     with gr.Blocks(
         title="ULIP-2: search and name 3D shapes", analytics_enabled=False, delete_cache=DELETE_CACHE
@@ -122,6 +129,8 @@ def build_demo(
                 embed.build(engine, samples)
             with gr.Tab("Map", id="map") as tab:
                 map.build(engine, tab, room, tabs, grown)
+            with gr.Tab("Scene", id="scene"):
+                scene.SceneRoom(engine, Scans(engine, homes))
             with gr.Tab("About", id="about"):
                 about.build(engine, captioner, grown)
     return demo.queue(max_size=QUEUE_SIZE)
@@ -185,6 +194,13 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--tower", help="image-text model, where the model's own has moved")
     parser.add_argument("--meshes", type=Path, help="folder of the collection's meshes; without it clouds are shown")
+    parser.add_argument(
+        "--homes",
+        type=Path,
+        default=HOMES if HOMES.is_dir() else None,
+        help="folder of scanned homes, which dataset_scripts/sweet_home_3d_homes.py writes, for the tab Scene "
+        f"(default: {HOMES.relative_to(ROOT)}, if it is there)",
+    )
     parser.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"))
     parser.add_argument("--port", type=int, help="default: the first free one from 7860")
     args = parser.parse_args(argv)
@@ -206,6 +222,8 @@ def main(argv: list[str] | None = None) -> None:
             args.captioner = CAPTIONER
         if args.meshes is None and (QUICKSTART / "meshes").is_dir():
             args.meshes = QUICKSTART / "meshes"
+    if args.homes is not None and not any((args.homes / HOMES_CONFIG).glob("*.parquet")):
+        sys.exit(f"{args.homes} holds no scanned homes: dataset_scripts/sweet_home_3d_homes.py writes them.")
     for name in filter(None, (args.model, args.index, args.captioner)):
         looks_local = Path(name).is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") > 1
         if looks_local and not Path(name).expanduser().is_dir():
@@ -226,7 +244,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(str(error))
     ISOLATION.start()
     engine.fit.start()
-    demo = build_demo(engine, captioner, refused, growth)
+    demo = build_demo(engine, captioner, refused, growth, args.homes)
     if growth is not None:
         growth.start()
     try:

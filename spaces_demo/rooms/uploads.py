@@ -21,6 +21,8 @@ from modeling_ulip2.geometry.isolation import Isolation, LimitError
 from modeling_ulip2.geometry.points import POINT_SUFFIXES
 from modeling_ulip2.geometry.shapes import SHAPE_SUFFIXES, Shape, read_shape
 from modeling_ulip2.geometry.textures import FORMATS
+from modeling_ulip2.scenes.reading import read_scene
+from modeling_ulip2.scenes.schema import Scene
 
 MAX_MEGABYTES = 64
 MAX_FACES = 500_000
@@ -38,6 +40,12 @@ LIMITS = (
     f"{MAX_MEGABYTES} MB at most."
 )
 
+MAX_SCAN_POINTS = 2_000_000
+SCAN_LIMITS = (
+    f"Points ({_CLOUDS}) or a mesh ({_MESHES}) of one or more rooms: up to {MAX_SCAN_POINTS:,} points or triangles; "
+    f"{MAX_MEGABYTES} MB at most. Units and the axis that points up are guessed where the file does not say them."
+)
+
 # Files read at once, so that a crowd slows people down and does not exhaust the machine.
 MAX_READERS = 2
 _READERS = threading.BoundedSemaphore(MAX_READERS)
@@ -49,7 +57,7 @@ class UploadError(ValueError):
 
 def make_isolation(seconds: float = MAX_SECONDS, megabytes: int = MAX_MEMORY_MEGABYTES) -> Isolation:
     """Where uploads are read; `start` spares the first visitor the wait."""
-    return Isolation(["rooms.uploads"], seconds, megabytes, kinds=[Shape], errors=[UploadError])
+    return Isolation(["rooms.uploads"], seconds, megabytes, kinds=[Shape, Scene], errors=[UploadError])
 
 
 ISOLATION = make_isolation()  # one for the whole server
@@ -61,9 +69,21 @@ def read_upload(path: str | Path, num_points: int, up_axis: str = AUTO_AXIS) -> 
     Raises:
         UploadError: it cannot be read, or is larger than the limits.
     """
-    path = Path(path)
+    return _read_3d(_read_cloud, Path(path), num_points, up_axis)
+
+
+def read_scan(path: str | Path, up_axis: str = AUTO_AXIS) -> Scene:
+    """A scan of rooms, turned y up and scaled to meters.
+
+    Raises:
+        UploadError: it cannot be read, or is larger than the limits.
+    """
+    return _read_3d(_read_scene, Path(path), up_axis)
+
+
+def _read_3d(function: Callable[..., Any], path: Path, *arguments: Any) -> Any:
     try:
-        return _isolated(_read_cloud, path, num_points, up_axis)
+        return _isolated(function, path, *arguments)
     except MeshError as error:
         reason = str(error.args[0]).replace(f"{path.parent}/", "")
         raise UploadError(f"{path.name} cannot be used: {reason}.") from None
@@ -95,6 +115,10 @@ def _read_cloud(path: Path, num_points: int, up_axis: str = AUTO_AXIS) -> Shape:
     limits = {"max_bytes": MAX_MEGABYTES * 2**20, "max_faces": MAX_FACES, "max_points": MAX_POINTS}
     shape = read_shape(path, num_points, up_axis=up_axis, **limits)
     return replace(shape, mesh=None)  # the mesh stays behind
+
+
+def _read_scene(path: Path, up_axis: str = AUTO_AXIS) -> Scene:
+    return read_scene(path, up_axis, max_points=MAX_SCAN_POINTS, max_bytes=MAX_MEGABYTES * 2**20)
 
 
 def _read_photo(path: Path) -> Image.Image:

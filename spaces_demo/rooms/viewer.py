@@ -21,21 +21,23 @@ BEAD = 0.9
 MANY = 5000
 
 
-def cloud_glb(xyz: np.ndarray, rgb: np.ndarray) -> bytes:
+def cloud_glb(xyz: np.ndarray, rgb: np.ndarray, radius: float | None = None) -> bytes:
     """A cloud as colored beads, since browsers draw points one pixel wide.
 
     Args:
         xyz: (n, 3) in the unit sphere.
         rgb: (n, 3) uint8 sRGB.
+        radius: of a bead; default: neighbors of n points on one surface touch.
     """
     count = len(xyz)
+    radius = BEAD / np.sqrt(count) if radius is None else radius
     bead = (
         trimesh.creation.icosahedron()
         if count <= MANY
         else trimesh.Trimesh(np.concatenate([np.eye(3), -np.eye(3)])).convex_hull
     )
     directions = bead.vertices / np.linalg.norm(bead.vertices, axis=1, keepdims=True)  # (v, 3)
-    vertices = (xyz[:, None] + directions * (BEAD / np.sqrt(count))).reshape(-1, 3)  # (n * v, 3)
+    vertices = (xyz[:, None] + directions * radius).reshape(-1, 3)  # (n * v, 3)
     faces = (bead.faces + len(directions) * np.arange(count)[:, None, None]).reshape(-1, 3)  # (n * f, 3)
     # vertex colors of GLB are linear bytes, which would crush dark colors: a texel for each bead keeps them
     side = int(np.ceil(np.sqrt(count)))

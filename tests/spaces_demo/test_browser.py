@@ -32,7 +32,7 @@ expect.set_options(timeout=PATIENCE)
 
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 CARDS = ".shapes:not(.samples) .thumbnail-item"
-ROOMS = ("Search", "Classify", "Caption", "Embed", "Map", "About")
+ROOMS = ("Search", "Classify", "Caption", "Embed", "Map", "Scene", "About")
 
 
 @pytest.fixture(scope="module")
