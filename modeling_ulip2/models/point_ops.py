@@ -323,17 +323,25 @@ def _kernels(device: torch.device, backend: str) -> PointKernels:
     return PLAIN
 
 
+# Orders by their rule and device, at most so many.
+_ORDERS: dict[tuple[int, int, bool, torch.device], torch.Tensor] = {}
+_MOST_ORDERS = 64
+
+
 def _tie_order(num_points: int, tie_cap: int, bit_reversed: bool, device: torch.device) -> torch.Tensor:
     """Permutation (N,) of the indices such that among equal distances the first one wins."""
-    # Called within the operators alone, where no tracer is at work: what is cached are numbers and ordinary tensors.
-    if device.type == "cpu":
-        return torch.from_numpy(_tie_permutation(num_points, tie_cap, bit_reversed))
-    return _tie_order_on(num_points, tie_cap, bit_reversed, device)
-
-
-@functools.lru_cache(maxsize=64)
-def _tie_order_on(num_points: int, tie_cap: int, bit_reversed: bool, device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(_tie_permutation(num_points, tie_cap, bit_reversed)).to(device)
+    # called within the operators alone, where no tracer should be at work; what is kept is an ordinary tensor even so
+    rule = (num_points, tie_cap, bit_reversed)
+    order = _ORDERS.get((*rule, device))
+    if order is not None:
+        return order
+    with torch.inference_mode(False):
+        order = torch.from_numpy(_tie_permutation(*rule)).to(device)
+    if device.type != "cpu" and type(order) is torch.Tensor:  # on a CPU it is the array itself, which is kept below
+        if len(_ORDERS) >= _MOST_ORDERS:
+            _ORDERS.clear()
+        _ORDERS[(*rule, device)] = order
+    return order
 
 
 @functools.lru_cache(maxsize=64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,22 @@ def test_a_failed_export_leaves_nothing_behind(folder: Path, monkeypatch: pytest
     values = clouds(model, 2, 1024)
     assert torch.equal(model(values).point_embeds, expected)
     assert type(farthest_point_sample(values[..., :3], 4)) is torch.Tensor
+
+
+@pytest.mark.slow
+def test_the_model_of_the_repository_runs_in_onnxruntime(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    root = Path(__file__).parents[2]
+    folder, shapes = tmp_path / "ulip2-small", sorted((root / "examples" / "data" / "shapes").glob("*.glb"))
+    shutil.copytree(root / "checkpoints" / "ulip2-small", folder)
+    assert main(["export", str(folder), "--format", "onnx", "--quantize"]) == 0
+    expected = Ulip2Embedder.from_pretrained(folder, device="cpu").embed_shapes(shapes)
+    found = Ulip2Embedder.from_pretrained(folder, backend="onnx").embed_shapes(shapes)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    int8 = Ulip2Embedder.from_pretrained(folder, backend="onnx", file_name="model_quantized.onnx").embed_shapes(shapes)
+    assert float((int8 * expected).sum(-1).min()) > 0.999
+    sizes = {file.name: file.stat().st_size for file in (folder / "onnx").iterdir()}
+    assert sizes["model_quantized.onnx"] < 0.4 * sizes["model.onnx"]
 
 
 @pytest.mark.parametrize("format", ["tflite", ""])

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from modeling_ulip2 import Ulip2Config, Ulip2PointModelWithProjection
+from modeling_ulip2.models import point_ops
 from modeling_ulip2.models.point_ops import FPS_PPAT, FPSRule, farthest_point_sample
 from tests.models import tiny
 
@@ -78,3 +79,31 @@ def test_sampling_gives_the_same_indices(trace: Callable[..., None], rule: FPSRu
         print(f"{trace.__name__}: {type(error).__name__}")
     assert torch.equal(farthest_point_sample(xyz, 9, rule), farthest_point_sample(xyz, 9, rule, backend="torch"))
     assert torch.equal(farthest_point_sample(padded, 9, rule), expected)
+
+
+def test_what_is_kept_on_a_device_is_an_ordinary_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if a tracer were at work: a fake one would fail every later pass. A device that is no CPU, but computes."""
+
+    class Device:
+        type = "other"
+
+    moved: list[object] = []
+    real = torch.Tensor.to
+
+    def to(tensor: torch.Tensor, device: object) -> torch.Tensor:
+        moved.append(device)
+        return real(tensor, "cpu")
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    device, points = Device(), next(FRESH)
+    arguments = (points, 512, True, device)
+    with FakeTensorMode():
+        assert isinstance(point_ops._tie_order(*arguments), FakeTensor)  # type: ignore[arg-type]
+    with torch.inference_mode():
+        order = point_ops._tie_order(*arguments)  # type: ignore[arg-type]
+    assert type(order) is torch.Tensor and not order.is_inference() and sorted(order.tolist()) == list(range(points))
+    assert point_ops._tie_order(*arguments) is order and len(moved) == 2  # type: ignore[arg-type]
+    monkeypatch.setattr(point_ops, "_MOST_ORDERS", 1)
+    point_ops._tie_order(points + 1, 512, True, device)  # type: ignore[arg-type]
+    assert list(point_ops._ORDERS) == [(points + 1, 512, True, device)]
+    point_ops._ORDERS.clear()
