@@ -110,9 +110,9 @@ def published() -> dict:
 
 def releases() -> str:
     """The published checkpoints that the package opens, as `ulip2 releases --markdown` prints them."""
-    from modeling_ulip2.conversion.catalog import markdown
+    from modeling_ulip2.conversion.catalog import catalog_markdown
 
-    return markdown()
+    return catalog_markdown()
 
 
 def as_table(rows: list[list[str]]) -> str:

@@ -22,6 +22,8 @@ from packaging.utils import canonicalize_name
 
 from modeling_ulip2.utils.packages import EXTRAS
 from tests.dataset_scripts.shapes import write_box
+from tests.documents.blocks import read_blocks
+from tests.documents.commands import commands
 from tests.evaluation.world import build_world
 
 ROOT = Path(__file__).parents[1]
@@ -223,9 +225,9 @@ def brought_by(extra: str) -> set[str]:
     return names
 
 
-def hidden_without(extra: str) -> set[str]:
-    """The modules of `EXTRAS` that an installation with this extra does not have."""
-    brought, homes = brought_by(extra), packages_distributions()
+def hidden_without(*extras: str) -> set[str]:
+    """The modules of `EXTRAS` that an installation with these extras does not have."""
+    brought, homes = set().union(*map(brought_by, extras)), packages_distributions()
     return {m for m in EXTRAS if not {canonicalize_name(name) for name in homes.get(m, ())} & brought}
 
 
@@ -248,6 +250,24 @@ def test_what_is_missing_is_said_with_its_extra() -> None:
         found = re.search(r'install it with: pip install "modeling-ulip2\[(\w+)\]"$', message)
         assert found and message.count("modeling-ulip2[") == 1, (extra, message)
         assert USES[found[1]], message
+
+
+def test_what_the_readme_installs_is_enough_for_its_first_lines(tmp_path: Path) -> None:
+    readme = ROOT / "README.md"
+    (extras,) = set(re.findall(r"\[([a-z]+(?:,[a-z]+)+)\]", readme.read_text(encoding="utf-8")))
+    lines, ran = [HIDDEN.format(names=hidden_without(*extras.split(","))), "from modeling_ulip2.cli import main"], 0
+    for block in read_blocks(readme):
+        if block.needs == "nothing" and block.language == "python":
+            lines.append(block.code)
+        elif block.needs == "nothing" and block.language == "bash":
+            for program, *words in commands(block.code):
+                assert program == "ulip2"
+                lines.append(f"assert main({words}) == 0, {words}")
+                ran += 1
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
+    done = run(sys.executable, "\n".join(lines), tmp_path, PYTHONPATH=str(ROOT))
+    assert done.returncode == 0 and ran >= 2, done.stderr[-3000:]
 
 
 @pytest.mark.slow
