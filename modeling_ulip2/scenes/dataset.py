@@ -17,9 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from modeling_ulip2.data.card import UNKNOWN_LICENSE, config_entry, config_info, count_table
+from modeling_ulip2.data.card import UNKNOWN_LICENSE, config_entry, config_info
 from modeling_ulip2.data.reading import load_config, on_the_hub
 from modeling_ulip2.utils.files import whole_file, write_text
+from modeling_ulip2.utils.markdown import markdown_table
 from modeling_ulip2.utils.parquet import ENCODING
 
 from .schema import Scene
@@ -318,14 +319,17 @@ def write_card(
     )
     infos = {n: config_info(n, scene_features(), c.scenes, c.size, c.data_size) for n, c in counts.items()}
     DatasetInfosDict(infos).to_dataset_card_data(data)
-    table = ["| config | scenes | points | objects with points |", "| --- | --- | --- | --- |"]
-    table += [f"| `{n}` | {c.scenes:,} | {c.points:,} | {c.objects:,} |" for n, c in counts.items()]
+    table = markdown_table(
+        ["config", "scenes", "points", "objects with points"],
+        [(f"`{n}`", f"{c.scenes:,}", f"{c.points:,}", f"{c.objects:,}") for n, c in counts.items()],
+    )
     usage = [
         "from datasets import load_dataset",
         "",
         f'scenes = load_dataset("…", "{next(iter(counts), "complete")}", split="train").with_format("numpy")',
         'xyz, instance = scenes[0]["xyz"], scenes[0]["instance"]  # (N, 3) meters, y up; (N,) index of an object',
     ]
+    counted = [(name, f"{count:,}") for name, count in sorted(categories.items())]
     told = ["Objects that were not seen have a name and no point.", *limits]
     if errors:
         told.append(f"{errors:,} scenes could not be read (`errors.parquet`).")
@@ -338,7 +342,7 @@ def write_card(
         "```python\n" + "\n".join(usage) + "\n```",
         f"## Source\n\n{source.strip()}",
         "## Columns\n\n" + "\n".join(line.strip() for line in _columns_text()),
-        "## Objects\n\n" + "\n".join(count_table("category", categories)),
+        "## Objects\n\n" + "\n".join(markdown_table(["category", "objects"], counted)),
         "## Licenses\n\nEvery row names its license; points and pictures are derived from what it covers.",
         "## Limits\n\n" + "\n".join(f"- {line}" for line in told),
         "",
