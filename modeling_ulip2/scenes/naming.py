@@ -55,8 +55,13 @@ class SceneMatches:
     objects: list[SceneObject]
 
     def named(self) -> list[SceneObject]:
-        """The objects that bear the text, or the best one if none does."""
-        return [thing for thing in self.objects if thing.label is not None] or self.objects[:1]
+        """The objects that bear the text, each by its best mask (see `suppress`); the best one if none does."""
+        found = [thing for thing in self.objects if thing.label is not None]
+        if not found:
+            return self.objects[:1]
+        masks = ObjectMasks([thing.points for thing in found])
+        scores = np.array([thing.score for thing in found])
+        return [found[number] for number in suppress(masks, [""] * len(found), scores)]
 
 
 def crop(scene: Scene, points: np.ndarray) -> dict[str, Any]:

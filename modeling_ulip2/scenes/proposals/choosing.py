@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .merging import LEAST_COST, Tree
+from .merging import LEAST_COST, SMALL, Tree
 
 # Of two branches, one of which makes up more than this share of the other, one is proposed.
 SAME = 0.8
@@ -49,10 +49,14 @@ class Branches:
         return high - low
 
     def scores(self) -> np.ndarray:
-        """(S + M,) 1 - what it cost to make each node / what it cost to merge it with the next, 0 to 1."""
+        """(S + M,) how much more it costs to merge each node with the next than to make it, less so for small ones.
+
+        Between 0 and 1; the root of it, so that what leans on other things is not drowned by what stands alone.
+        """
         tree = self.tree
         dies = np.where(tree.parents >= 0, tree.costs[tree.parents], np.maximum(NEVER, tree.costs))
-        return 1 - np.maximum(tree.costs, LEAST_COST) / np.maximum(dies, LEAST_COST)
+        lives = (dies - np.maximum(tree.costs, LEAST_COST)) / NEVER
+        return np.sqrt((lives * np.sqrt(tree.areas / (tree.areas + SMALL))).clip(0, 1))
 
     def choose(self, smallest_object: float, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The nodes (P,) that are proposed, best first, their scores (P,) and the nearest proposal above each (P,).

@@ -89,8 +89,8 @@ class GeometricSegmenter:
     def segment(self, scene: Scene) -> ObjectMasks:
         """Objects of a scene, walls, floors and ceilings first; the best others first among them.
 
-        `scores` of objects are 1 - cost of making one / cost of merging it with the next, in [0, 1]; of parts of the
-        room, 1. `parents` are those of the tree. The same scene gives the same masks.
+        `scores` of objects, in [0, 1], tell how much they stand out from what they would be merged with next; of parts
+        of the room they are 1. `parents` are those of the tree. The same scene gives the same masks.
 
         Raises:
             ValueError: hardly any points, or points too far apart to be of a room in meters.
