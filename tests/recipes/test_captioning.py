@@ -123,7 +123,7 @@ def test_on_clouds_that_are_augmented_and_captions_of_the_triplets(world, tmp_pa
     with pytest.raises(ValueError, match="needs --use_features false"):
         captioner_training.main(options(world, tmp_path / "other", augment=True))
     with pytest.raises(ValueError, match="needs --point_model and --language_model"):
-        captioner_training.main(options(world, tmp_path / "other", point_model=None))
+        captioner_training.main(options(world, tmp_path / "other", language_model=None))
 
 
 def test_the_small_run_is_as_long_on_any_collection(tmp_path: Path) -> None:
