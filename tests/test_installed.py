@@ -75,6 +75,11 @@ USES = {
         write_scenes(Path(f"{out}/scenes/walk/train-00000-of-00001.parquet"), [seen])
         assert len(read_scenes(f"{out}/scenes", "walk")[0].xyz) == len(seen.xyz) > 0
         assert set(read_scene(f"{out}/room.sh3d").categories) == {"wall", "floor", "ceiling"}
+        draw = np.random.default_rng(0).random
+        floor, box = draw((4000, 3)) * [4, 0.02, 4], draw((2000, 3)) * [0.6, 0.8, 0.6] + [1, 0.02, 1]
+        np.save(f"{out}/room.npy", np.concatenate([floor, box]).astype(np.float32))
+        given = [f"{out}/room.npy", "--up-axis", "y", "--unit", "m", "--labels", "chair", "lamp"]
+        assert main(["scene", *given, "--model", f"{world}/model", "-o", f"{out}/room.json"]) == 0
     """,
     "train": """
         given = ["--dataset", f"{world}/dataset", "--tower", f"{world}/tower", "--use_features", "false"]
