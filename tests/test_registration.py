@@ -50,7 +50,7 @@ def test_a_saved_model_is_loaded(order: str, tmp_path: Path) -> None:
     assert "modeling_ulip2.models.modeling_pointbert.PointBertModel" in done.stdout, done.stderr
 
 
-LIGHT = "info convert verify export releases embed classify caption index search".split()
+LIGHT = "info convert verify export releases embed classify caption scene index search".split()
 RECIPES = ["pretrain", "finetune classification", "finetune captioning"]
 RECIPES += [f"evaluate {task}" for task in ("zero-shot", "retrieval", "captioning", "robustness", "leaderboard")]
 SCRIPTS = "build convert-triplets embed-triplets describe inspect split merge publish".split()

@@ -7,6 +7,7 @@ Subclasses name their parameters as the published checkpoints do. Which attentio
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any, TypedDict
 
 import torch
@@ -45,6 +46,17 @@ def eager_attention_forward(
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
+@cache
+def causal_block_mask(length: int, device: torch.device) -> Any:
+    """The causal mask over `length` tokens for flex attention, which does not ask a module whether it is causal."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def sees(batch: Any, head: Any, query: Any, key: Any) -> Any:
+        return query >= key
+
+    return create_block_mask(sees, None, None, length, length, device=str(device))
+
+
 class SelfAttention(nn.Module):
     """Self-attention without its projections, which subclasses add under their published names."""
 
@@ -76,6 +88,8 @@ class SelfAttention(nn.Module):
                 "attn_implementation='flex_attention' cannot add a bias to the logits on a CPU: choose 'sdpa' or "
                 "'eager'."
             )
+        if name == "flex_attention" and self.is_causal:
+            bias = causal_block_mask(query.shape[2], query.device)
         function: Callable[..., Any] = eager_attention_forward if name == "eager" else ALL_ATTENTION_FUNCTIONS[name]
         attended, weights = function(self, query, key, value, bias, dropout=0.0, scaling=self.scaling)
         return attended.flatten(2), weights

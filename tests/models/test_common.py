@@ -359,6 +359,7 @@ class TestSlipModel(TowerTester):
 
 
 class TestConseModel(TowerTester):
+    slow_attentions: ClassVar[tuple[str, ...]] = ()
     skips: ClassVar[dict[str, str]] = {
         "test_training_step_moves_what_is_trained": "nothing of it is trained",
         "test_there_are_no_embeddings_to_resize": "the vocabulary is that of the sentence encoder",
@@ -376,6 +377,11 @@ class TestConseModel(TowerTester):
 
     def expected_states(self, model: Any) -> int:
         return model.config.text_config.num_hidden_layers + 1
+
+    def test_flex_attention_is_refused(self, model: Any) -> None:
+        """The encoders may be any of transformers, and not all of these have it."""
+        with pytest.raises(ValueError, match="does not support .*flex_attention"):
+            model.set_attn_implementation("flex_attention")
 
 
 class TestLinearLitModel(TestConseModel):

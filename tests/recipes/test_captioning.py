@@ -122,7 +122,7 @@ def test_on_clouds_that_are_augmented_and_captions_of_the_triplets(world, tmp_pa
     assert metrics["eval_loss"] > 0
     with pytest.raises(ValueError, match="needs --use_features false"):
         captioner_training.main(options(world, tmp_path / "other", augment=True))
-    with pytest.raises(ValueError, match="needs --point_model and --language_model"):
+    with pytest.raises(ValueError, match="needs --language_model"):
         captioner_training.main(options(world, tmp_path / "other", language_model=None))
 
 
