@@ -22,6 +22,8 @@ _BODY = (0.4, 0.9, 1.5)
 _AROUND = 16
 # Candidates for a place lie this far apart.
 _GRID = 0.25
+# Points that wait to be thinned out.
+_AT_ONCE = 1_000_000
 # Numbers of voxels and directions fit into 64 bits.
 _MOST_VOXELS = 2.0**60
 # What lies on the floor under a standing person is at most this thick.
@@ -190,7 +192,8 @@ class _Seen:
         normals = (normals[kept] * -np.sign(facing)[:, None]).astype(np.float32)
         cells = self._cells(place + rays[kept] * hits.distance[kept, None], normals)
         self._parts.append(_nearest(cells, depth, xyz, normals, hits.face[kept], hits.barycentric[kept]))
-        if len(self._parts) > walk.views:
+        # as much again as was kept so far, so that the sorting does not grow with the square of the places
+        if sum(len(part[0]) for part in self._parts[1:]) > max(len(self._parts[0][0]), _AT_ONCE):
             self._gather()
 
     def _cells(self, exact: np.ndarray, normals: np.ndarray) -> np.ndarray:
