@@ -6,6 +6,7 @@ in a plan whose y points down; walls are joined at their corners, and doors and 
 """
 
 from .assemble import build_home
-from .home import Home, HomeError, read_home
+from .home import Home, HomeError
+from .home_xml import read_home
 
 __all__ = ["Home", "HomeError", "build_home", "read_home"]

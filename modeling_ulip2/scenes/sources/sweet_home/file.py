@@ -9,7 +9,7 @@ from modeling_ulip2.scenes.scanning.scene_mesh import SceneMesh
 
 from .archive import HOME_ENTRY, Contents, open_home
 from .assemble import build_home
-from .home import read_home
+from .home_xml import read_home
 
 
 def read_home_file(path: Path, name: str | None = None, catalog: zipfile.ZipFile | None = None) -> SceneMesh:
