@@ -54,7 +54,11 @@ def cached_file_or_none(name: str, file: str, **kwargs: Any) -> str | None:
 @contextmanager
 def weights_at_hand(*modules: Any) -> Iterator[None]:
     """Holds weights here that are read without a call of their module, where a `device_map` keeps them elsewhere."""
-    hooks = [(module, hook) for module in modules if (hook := getattr(module, "_hf_hook", None)) is not None]
+    hooks = []
+    for module in modules:  # a loop: torch.compile does not follow a name that a comprehension gives
+        hook = getattr(module, "_hf_hook", None)
+        if hook is not None:
+            hooks.append((module, hook))
     for module, hook in hooks:
         hook.pre_forward(module)
     try:
