@@ -9,7 +9,7 @@ import numpy as np
 from modeling_ulip2.data.images import open_depth, open_view
 
 from .base import Batch, alive, by_length
-from .tower import HubPairs, TowerStage
+from .tower import TowerStage
 
 
 class EmbedViews(TowerStage):
@@ -21,15 +21,8 @@ class EmbedViews(TowerStage):
     batch_size = 4
     source, result, open_image = "views", "image_embeds", staticmethod(open_view)
 
-    def __init__(
-        self,
-        tower: str,
-        device: str | None = None,
-        dtype: str = "float32",
-        hub: HubPairs = (),
-        hidden: bool = False,
-    ) -> None:
-        super().__init__(tower, device, dtype, hub)
+    def __init__(self, tower: str, hidden: bool = False, **options: Any) -> None:
+        super().__init__(tower, **options)
         self.hidden = hidden
         if hidden and getattr(self.tower, "hidden_dim", None) is None:
             raise ValueError(f"{self.tower.name} has no image classifier whose features could be kept (--hidden)")

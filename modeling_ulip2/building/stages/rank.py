@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .base import Batch, Stage, alive, by_length
-from .tower import HubPairs, TowerStage
+from .tower import TowerStage
 
 
 class RankCaptions(TowerStage):
@@ -25,15 +25,8 @@ class RankCaptions(TowerStage):
 
     batch_size = None
 
-    def __init__(
-        self,
-        tower: str,
-        device: str | None = None,
-        dtype: str = "float32",
-        hub: HubPairs = (),
-        sources: bool = False,
-    ) -> None:
-        super().__init__(tower, device, dtype, hub)
+    def __init__(self, tower: str, sources: bool = False, **options: Any) -> None:
+        super().__init__(tower, **options)
         self.sources = sources
 
     def describe(self) -> dict[str, Any]:
