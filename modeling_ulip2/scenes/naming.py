@@ -21,6 +21,10 @@ from modeling_ulip2.scenes.vocabulary import OTHER_WORDS, other_than
 # A sentence that is looked for stands by itself.
 PLAIN = ("{}",)
 
+# Some words fit everything a little better than others do. So much of what a word has on average over the objects of
+# a scan is taken away from it; less where there are few objects, which say little of words.
+CENTERED, FEW = 0.5, 50
+
 # What a captioner is here: clouds as `crop` gives them, to sentences.
 Describe = Callable[[Sequence[dict[str, Any]]], list[str]]
 
@@ -153,8 +157,9 @@ def label_scores(
 ) -> tuple[Tensor, Tensor]:
     """How well labels fit the objects.
 
-    Scores are the softmax over labels and other words of cosine times the checkpoint's logit scale. What the segmenter
-    knows for a wall, floor or ceiling is none of the labels but the one of that name.
+    Scores are the softmax over labels and other words of cosine times the checkpoint's logit scale, each word less a
+    share of its mean over the scan (`CENTERED`). What the segmenter knows for a wall, floor or ceiling is none of the
+    labels but the one of that name.
 
     Returns:
         (P, K) float32 scores of the labels, and (P,) float32, the best score of another word.
@@ -162,7 +167,8 @@ def label_scores(
     labels = check_labels(labels)
     others = other_than(labels, other_words)
     words = embedder.embed_labels([*labels, *others], templates)  # (K + O, D)
-    scores = embedder.logits(embedded.embeddings, words).softmax(dim=-1)  # (P, K + O)
+    logits = embedder.logits(embedded.embeddings, words)  # (P, K + O)
+    scores = centered(logits).softmax(dim=-1)  # (P, K + O)
     rest = torch.cat([scores[:, len(labels) :], scores.new_zeros(len(scores), 1)], dim=1).amax(dim=1)  # (P,)
     scores = scores[:, : len(labels)].clone()
     place = {label.strip().lower(): k for k, label in enumerate(labels)}
@@ -172,6 +178,13 @@ def label_scores(
             if kind in place:
                 scores[number, place[kind]], rest[number] = 1.0, 0.0
     return scores, rest
+
+
+def centered(logits: Tensor) -> Tensor:
+    """(P, K) logits of the objects of one scan, each word less a share of its mean over them."""
+    if len(logits) == 0:
+        return logits
+    return logits - CENTERED * len(logits) / (len(logits) + FEW) * logits.mean(dim=0, keepdim=True)
 
 
 def name_objects(

@@ -27,7 +27,7 @@ from .uploads import read_scan
 # Of a page that many people look at: a bound on the memory and on the wait.
 SEGMENTER = GeometricSegmenter(max_voxels=400_000, max_proposals=200)
 KEPT = 8  # scans in memory; whoever comes back to an older one waits again
-THRESHOLD = 0.1
+THRESHOLD = 0.2
 SHOWN_OBJECTS = 60
 # Points that a browser shows as beads.
 BEADS = 24_000

@@ -74,8 +74,10 @@ class SceneRoom:
                 with gr.Column(visible=False, elem_id=ALONE_ID) as alone:
                     about = gr.Markdown()
                     self._object = model_viewer(label="The object alone", height=280)
+                    gr.Markdown("Nearest in the collection:", elem_classes="hint small")
                     near = gr.Gallery(
                         label="Nearest in the collection",
+                        show_label=False,
                         columns=NEIGHBORS,
                         height="auto",
                         object_fit="contain",

@@ -8,7 +8,17 @@ import torch
 
 from modeling_ulip2 import Ulip2Embedder
 from modeling_ulip2.scenes import EmbeddedScene, ObjectMasks, Scene, SceneUnderstanding
-from modeling_ulip2.scenes.naming import PLAIN, Crops, embed_objects, label_scores, name_objects, select
+from modeling_ulip2.scenes.naming import (
+    CENTERED,
+    FEW,
+    PLAIN,
+    Crops,
+    centered,
+    embed_objects,
+    label_scores,
+    name_objects,
+    select,
+)
 from modeling_ulip2.scenes.proposals import GivenMasks
 from modeling_ulip2.scenes.suppression import suppress
 from modeling_ulip2.scenes.vocabulary import OTHER_WORDS, other_than
@@ -95,7 +105,8 @@ def test_labels_compete_with_other_words(ulip2, scene):
     scores, rest = label_scores(ulip2, embedded, ["chair", "lamp"], templates=TEMPLATES)
 
     words = ulip2.embed_labels(["chair", "lamp", *OTHER_WORDS], TEMPLATES)
-    expected = ulip2.logits(embedded.embeddings, words).softmax(dim=-1)
+    logits = ulip2.logits(embedded.embeddings, words)
+    expected = (logits - CENTERED * 3 / (3 + FEW) * logits.mean(dim=0)).softmax(dim=-1)
     torch.testing.assert_close(scores, expected[:, :2])
     torch.testing.assert_close(rest, expected[:, 2:].max(dim=1).values)
     found = name_objects(ulip2, embedded, ["chair", "lamp"], templates=TEMPLATES)
@@ -200,3 +211,11 @@ def test_selecting_masks_keeps_the_hierarchy():
     left = select(masks, [0, 2])
     assert left.parents.tolist() == [-1, 0] and left.ids.tolist() == [0, 2]
     assert select(masks, [2, 1]).parents.tolist() == [1, -1]
+
+
+def test_words_that_fit_everything_fit_less():
+    logits = torch.tensor([[3.0, 1.0], [3.0, 2.9], [3.0, 1.0]]).repeat(100, 1)
+    found = centered(logits).argmax(dim=1)
+    assert found[:3].tolist() == [0, 1, 0]
+    assert torch.equal(centered(logits[:0]), logits[:0])
+    assert centered(logits[:1]).argmax() == 0  # a single object says nothing of words

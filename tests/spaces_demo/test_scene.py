@@ -63,7 +63,8 @@ def test_a_home_is_taken_apart_once_and_asked_often(scans: Scans):
     for thing in scans.name(cottage, LABELS):
         assert thing.label in LABELS and len(thing.points)
     matches = scans.find(cottage, " a red chair ")
-    assert matches.scores.shape == (len(cottage.scene.xyz),) and matches.named()[0].score == matches.scores.max()
+    assert matches.scores.shape == (len(cottage.scene.xyz),) and matches.objects[0].score == matches.scores.max()
+    assert 0 < matches.named()[0].score <= matches.objects[0].score  # a whole, perhaps, instead of its best part
 
 
 def test_a_visitors_scan_is_read_apart_from_the_server(scans: Scans, tmp_path: Path):

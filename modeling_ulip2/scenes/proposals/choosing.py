@@ -10,6 +10,10 @@ from .merging import LEAST_COST, SMALL, Tree
 SAME = 0.8
 # What is never merged would have cost so much.
 NEVER = 4.0
+# Scores are this power of what they are made of: their order chooses proposals, but beside the probability of a name
+# they tell little, since what leans on other things is as likely an object as what stands alone. Chosen on the first
+# two homes of Sweet Home 3D as seen by a walk, as was `naming.CENTERED`.
+FLAT = 0.1
 
 
 class Branches:
@@ -51,12 +55,12 @@ class Branches:
     def scores(self) -> np.ndarray:
         """(S + M,) how much more it costs to merge each node with the next than to make it, less so for small ones.
 
-        Between 0 and 1; the root of it, so that what leans on other things is not drowned by what stands alone.
+        Between 0 and 1, to the power `FLAT`.
         """
         tree = self.tree
         dies = np.where(tree.parents >= 0, tree.costs[tree.parents], np.maximum(NEVER, tree.costs))
         lives = (dies - np.maximum(tree.costs, LEAST_COST)) / NEVER
-        return np.sqrt((lives * np.sqrt(tree.areas / (tree.areas + SMALL))).clip(0, 1))
+        return (lives * np.sqrt(tree.areas / (tree.areas + SMALL))).clip(0, 1) ** FLAT
 
     def choose(self, smallest_object: float, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The nodes (P,) that are proposed, best first, their scores (P,) and the nearest proposal above each (P,).
