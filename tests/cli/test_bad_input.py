@@ -62,6 +62,8 @@ CASES = [
         "evaluate robustness --model W/m --dataset W/dataset --labels_file W/labels.csv --output_dir o --curves fog",
         "fog",
     ),
+    ("evaluate scenes --dataset missing --model W/model --output_dir out", f"missing: {OFFLINE}"),
+    ("evaluate scenes --dataset W/dataset --model W/model --output_dir out", "holds no scenes 'complete'"),
     ("evaluate leaderboard --models W/model --output_dir out", "--benchmarks"),
     (
         "embed W/clouds -o out.parquet --model no/model --revision v1 --token x --cache_dir cache",
