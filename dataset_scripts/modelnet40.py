@@ -30,7 +30,7 @@ from modeling_ulip2.building.benchmarks.files import (
     read_lines,
     same_name,
 )
-from modeling_ulip2.building.benchmarks.folder import BenchmarkSplit, Cloud, add_arguments, convert_benchmark
+from modeling_ulip2.building.benchmarks.folder import BenchmarkSplit, StoredCloud, add_arguments, convert_benchmark
 from modeling_ulip2.data.benchmarks import BENCHMARKS, SPLITS
 from modeling_ulip2.geometry import read_mesh, read_npy, read_pickle, sample_points
 from modeling_ulip2.geometry.axes import turn_to_y_up
@@ -96,7 +96,7 @@ def normal_resampled(root: Path, seed: int) -> Iterator[BenchmarkSplit]:
         classes = [name.rpartition("_")[0] for name in ids]
         paths = [listing.parent / cls / f"{name}.txt" for cls, name in zip(classes, ids, strict=True)]
 
-        def read(index: int, paths: list[Path] = paths) -> Cloud:
+        def read(index: int, paths: list[Path] = paths) -> StoredCloud:
             return _read_text(paths[index]), None
 
         yield BenchmarkSplit("normal_resampled", split, [listing], ids, _labels(classes, listing), read)
@@ -130,7 +130,7 @@ def off(root: Path, seed: int) -> Iterator[BenchmarkSplit]:
             continue
         labels = _labels((path.parent.parent.name for path in paths), paths[0])
 
-        def read(index: int, paths: list[Path] = paths) -> Cloud:
+        def read(index: int, paths: list[Path] = paths) -> StoredCloud:
             xyz, _ = sample_points(read_mesh(paths[index]), OFF_POINTS, seed=seed + index)
             return turn_to_y_up(xyz, "z"), None
 
@@ -143,14 +143,14 @@ READERS: dict[str, Callable[[Path, int], Iterator[BenchmarkSplit]]] = {
 }
 
 
-def _dictionaries(clouds: list[dict]) -> Callable[[int], Cloud]:
+def _dictionaries(clouds: list[dict]) -> Callable[[int], StoredCloud]:
     return lambda index: (clouds[index]["xyz"], clouds[index].get("rgb"))
 
 
-def _columns(clouds: list) -> Callable[[int], Cloud]:
+def _columns(clouds: list) -> Callable[[int], StoredCloud]:
     """Rows of 3 coordinates, and perhaps 3 numbers of a normal, which no model here reads."""
 
-    def read(index: int) -> Cloud:
+    def read(index: int) -> StoredCloud:
         cloud = np.asarray(clouds[index])
         if cloud.ndim != 2 or cloud.shape[1] not in (3, 6):
             raise MeshError("corrupt", f"its points have the shape {cloud.shape}, not (n, 3) or (n, 6)")

@@ -28,7 +28,7 @@ from modeling_ulip2.building.benchmarks.files import (
     read_lines,
     same_name,
 )
-from modeling_ulip2.building.benchmarks.folder import BenchmarkSplit, Cloud, add_arguments, convert_benchmark
+from modeling_ulip2.building.benchmarks.folder import BenchmarkSplit, StoredCloud, add_arguments, convert_benchmark
 from modeling_ulip2.data.benchmarks import BENCHMARKS
 from modeling_ulip2.geometry import read_npy
 from modeling_ulip2.geometry.errors import MeshError
@@ -60,13 +60,13 @@ def list_sources(root: Path) -> Iterator[BenchmarkSplit]:
         )
     labels = np.array([index[same_name(entry.category)] for entry in entries], dtype=np.int64)
 
-    def read(row: int) -> Cloud:
+    def read(row: int) -> StoredCloud:
         return read_cloud(locate([path.parent, root], entries[row].file))
 
     yield BenchmarkSplit("lvis", "test", files, [entry.uid for entry in entries], labels, read)
 
 
-def read_cloud(path: Path) -> Cloud:
+def read_cloud(path: Path) -> StoredCloud:
     """`xyz` (10000, 3) and `rgb` (10000, 3) in [0, 1] of one dictionary.
 
     Raises:

@@ -321,7 +321,7 @@ def evaluate(
     from modeling_ulip2.evaluation import load_templates
     from modeling_ulip2.evaluation.embeddings import embed_points, embed_views, load_for_evaluation
     from modeling_ulip2.evaluation.reports.figures import loss_curves
-    from modeling_ulip2.evaluation.reports.report import Picture, write_report
+    from modeling_ulip2.evaluation.reports.report import ReportPicture, write_report
     from modeling_ulip2.evaluation.reports.split import evaluate_split
     from modeling_ulip2.towers.prompts import EncodeText, remembering
     from modeling_ulip2.training.features import published_features
@@ -367,7 +367,7 @@ def evaluate(
         )
         history = json.loads((experiment.model_dir / "trainer_state.json").read_text())["log_history"]
         path = loss_curves(output / f"loss_{experiment.model_dir.name}.png", history, experiment.title)
-        pictures.append(Picture(path, f"Training ({experiment.name})."))
+        pictures.append(ReportPicture(path, f"Training ({experiment.name})."))
     steps.record("evaluate", time.monotonic() - start)
     errors = dataset / "errors.parquet"
     unusable = pq.read_metadata(errors).num_rows

@@ -67,7 +67,7 @@ def describe_shape(name: str, colors: list[str]) -> str:
     return phrase if is_plural(words) else with_article(phrase)
 
 
-def name_colors(namer: ColorNamer, rgb: np.ndarray) -> list[str]:
+def main_colors(namer: ColorNamer, rgb: np.ndarray) -> list[str]:
     """Main colors of points (N, 3) uint8."""
     return namer(rgb[:, None], np.full((len(rgb), 1), 255, dtype=np.uint8))
 
@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> None:
     shapes = triplets.select_columns(["id", "name", "rgb"]).with_format("arrow")
     for number, table in enumerate(tqdm(shapes, desc="describing", unit="shape"), 1):
         row = decode_row(table)
-        caption = describe_shape(row["name"], name_colors(namer, np.asarray(row["rgb"], dtype=np.uint8)))
+        caption = describe_shape(row["name"], main_colors(namer, np.asarray(row["rgb"], dtype=np.uint8)))
         if caption:
             rows.append({"id": row["id"], "captions": [caption]})
         else:

@@ -15,13 +15,12 @@ from tqdm import tqdm
 from modeling_ulip2.building.engine_options import add_engine_arguments, check_engine_arguments, run_engine
 from modeling_ulip2.building.engines.shard import EngineError, ShardPlan, ShardResult, StageFactory, explain_failure
 from modeling_ulip2.building.stage_options import local_name
-from modeling_ulip2.building.stages.base import Row
 from modeling_ulip2.building.stages.embed import EmbedCaptions, EmbedDepths, EmbedViews
 from modeling_ulip2.building.stages.stored import ReadTriplet
 from modeling_ulip2.building.stages.tower import DTYPES, hub_pairs
 from modeling_ulip2.data.card import add_features_to_card
 from modeling_ulip2.data.records import BUILD, FEATURES, OutputError, read_manifest
-from modeling_ulip2.data.schema import FEATURES_CONFIG, TRIPLETS_CONFIG
+from modeling_ulip2.data.schema import FEATURES_CONFIG, TRIPLETS_CONFIG, Row
 from modeling_ulip2.data.shards import BuildFolder, FeaturesFolder
 from modeling_ulip2.utils.command_line import HUB_OPTIONS, add_hub_arguments, script_parser
 from modeling_ulip2.utils.parquet import is_parquet
@@ -72,7 +71,7 @@ def list_files(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def read_rows(folder: Path, name: str) -> list[Row]:
+def row_places(folder: Path, name: str) -> list[Row]:
     """The rows of a file as the stages want them: where they are, nothing of what they hold."""
     ids = pq.read_table(folder / TRIPLETS_CONFIG / name, columns=["id"])["id"].to_pylist()
     return [{"id": own, "file": name, "index": index} for index, own in enumerate(ids)]
@@ -83,7 +82,7 @@ def has_views(path: Path) -> bool:
     return any(len(own) for own in pq.read_table(path, columns=["azimuths"])["azimuths"].to_pylist())
 
 
-def build_stages(args: argparse.Namespace) -> list[StageFactory]:
+def embedding_stages(args: argparse.Namespace) -> list[StageFactory]:
     hub = hub_pairs(args, *HUB_OPTIONS)
     tower = {"tower": args.tower, "device": args.device, "dtype": args.dtype, "hub": hub}
     depth = [partial(EmbedDepths, **tower)] if args.depth else []
@@ -125,11 +124,13 @@ def embed(args: argparse.Namespace) -> BuildFolder:
     make_room(args.folder, settings, args.replace)
     with FeaturesFolder(args.folder, settings, files, 1, partial(update_card, args)) as folder:
         missing = folder.missing_shards()
-        shards = [(shard, read_rows(args.folder, files[shard]["file"])) for shard in missing]
+        shards = [(shard, row_places(args.folder, files[shard]["file"])) for shard in missing]
         if not shards:
             print(f"the features of {args.folder} are complete: nothing to do.")
             return folder
-        plan = ShardPlan(build_stages(args), args.folder.resolve(), folder.num_shards, 0, configs=(FEATURES_CONFIG,))
+        plan = ShardPlan(
+            embedding_stages(args), args.folder.resolve(), folder.num_shards, 0, configs=(FEATURES_CONFIG,)
+        )
         todo, count = sum(len(rows) for _, rows in shards), sum(file["rows"] for file in files)
         with tqdm(total=count, initial=count - todo, unit="object") as bar:
             for event in run_engine(args, plan, shards, folder.check_stages):

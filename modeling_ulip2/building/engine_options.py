@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 
-from modeling_ulip2.building.stages.base import Row
+from modeling_ulip2.data.schema import Row
 from modeling_ulip2.utils.cpus import available_cores
 
 from .engines.gpus import group_gpus, visible_gpus

@@ -267,10 +267,10 @@ def build_settings(args: argparse.Namespace) -> dict[str, Any]:
     settings |= {} if args.up_axis == AUTO_AXIS else {"up_axis": args.up_axis}
     settings |= {"hidden": True} if args.hidden else {}
     settings |= {"caption_sources": True} if args.caption_sources else {}
-    return settings | limits(args) | {"seed": args.seed}
+    return settings | mesh_limits(args) | {"seed": args.seed}
 
 
-def limits(args: argparse.Namespace) -> dict[str, Any]:
+def mesh_limits(args: argparse.Namespace) -> dict[str, Any]:
     """What `ReadMesh` accepts."""
     return {"max_faces": args.max_faces, "max_bytes": args.max_bytes, "strict": args.strict}
 
@@ -289,7 +289,7 @@ def build_stages(args: argparse.Namespace) -> list[StageFactory]:
     """The stages in their order, to be made by each worker."""
     said = args.caption_sources
     return [
-        partial(ReadMesh, folder=str(args.meshes), up_axis=args.up_axis, **limits(args)),
+        partial(ReadMesh, folder=str(args.meshes), up_axis=args.up_axis, **mesh_limits(args)),
         partial(SamplePoints, num_points=args.num_points, seed=args.seed),
         partial(
             RenderViews,

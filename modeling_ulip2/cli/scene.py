@@ -149,7 +149,7 @@ def _describe(options: argparse.Namespace) -> Describe | None:
 
 
 def _answer(options: argparse.Namespace, scene: Scene, understanding: SceneUnderstanding, outputs: list[Path]) -> int:
-    from modeling_ulip2.scenes.results import name_colors, score_colors, table, write_results
+    from modeling_ulip2.scenes.results import name_colors, object_table, score_colors, write_results
 
     embedded = understanding.embed(scene)
     for failure in embedded.failures:
@@ -170,7 +170,7 @@ def _answer(options: argparse.Namespace, scene: Scene, understanding: SceneUnder
     if understanding.describe is not None:
         understanding.add_sentences(scene, found)
     if found:
-        print("\n".join(table(found)))
+        print("\n".join(object_table(found)))
     else:
         words = "the text" if options.find else "one of the labels"
         tell(f"{options.scan}: of {len(embedded.masks)} proposals none is {words}; the nearest are other words")

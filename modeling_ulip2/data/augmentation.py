@@ -18,8 +18,8 @@ from modeling_ulip2.data.scan_changes import (
     Rng,
     fill_color,
     has_colors,
-    normalized,
     occlude,
+    on_unit_sphere,
     one_side,
     stand_in_room,
     unit,
@@ -126,7 +126,7 @@ def stretch_points(points: np.ndarray, rng: Rng, most: float = 1.5) -> np.ndarra
 
     Not part of ULIP's pre-training.
     """
-    return with_xyz(points, normalized(points[:, :3] * most ** rng.uniform(-1, 1, size=3)))
+    return with_xyz(points, on_unit_sphere(points[:, :3] * most ** rng.uniform(-1, 1, size=3)))
 
 
 def change_colors(points: np.ndarray, rng: Rng, strength: float = 0.4, hue: float = 0.0) -> np.ndarray:
@@ -180,7 +180,7 @@ def mix_clouds(
         return points.copy(), 1.0
     mixed = points.copy()
     mixed[_nearest(points, center, gone)] = others[_nearest(others, center, gone)]
-    return with_xyz(mixed, normalized(mixed[:, :3])), 1 - gone / len(points)
+    return with_xyz(mixed, on_unit_sphere(mixed[:, :3])), 1 - gone / len(points)
 
 
 @dataclass(frozen=True)
@@ -274,7 +274,7 @@ class PointAugmentation:
         if self.scale_low != 1 or self.scale_high != 1:
             frame = scale_points(frame, rng, self.scale_low, self.scale_high, self.scale_by_axis)
         if self.normalize_scaled:
-            points, frame = with_xyz(points, normalized(points[:, :3] @ frame[1:])), _FRAME
+            points, frame = with_xyz(points, on_unit_sphere(points[:, :3] @ frame[1:])), _FRAME
         if self.jitter_sigma and (self.jitter_share == 1 or rng.random() < self.jitter_share):
             points, frame = with_xyz(points, points[:, :3] @ frame[1:]), _FRAME
             points = jitter_points(points, rng, self.jitter_sigma, 3 * self.jitter_sigma)

@@ -108,7 +108,7 @@ BENCHMARKS: dict[str, Benchmark] = {
 }
 
 
-def read_manifest(folder: str | Path) -> dict[str, Any]:
+def read_benchmark_manifest(folder: str | Path) -> dict[str, Any]:
     """`benchmark.json` of a converted benchmark: `benchmark`, and of each config its `splits` (`shapes`, `files`, …).
 
     Raises:
@@ -162,7 +162,7 @@ def read_benchmark(folder: str | Path, config: str | None = None, split: str = "
         FileNotFoundError: no converted benchmark.
         ValueError: no such config or split, or its conversion was stopped; the message lists what there is.
     """
-    there = complete_splits(read_manifest(folder))
+    there = complete_splits(read_benchmark_manifest(folder))
     configs = sorted({name for name, _ in there})
     if config is None:
         if len(configs) != 1:

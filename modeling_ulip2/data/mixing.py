@@ -10,7 +10,8 @@ from torch.utils.data import ConcatDataset, Sampler, get_worker_info
 from torch.utils.data import IterableDataset as TorchIterableDataset
 
 from modeling_ulip2.data.origin import DataOrigin
-from modeling_ulip2.data.reading import Row, TripletDataset
+from modeling_ulip2.data.reading import TripletDataset
+from modeling_ulip2.data.schema import Row
 from modeling_ulip2.data.stream import TripletStream
 
 

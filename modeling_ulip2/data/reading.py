@@ -21,7 +21,7 @@ from datasets.exceptions import DatasetNotFoundError
 from torch.utils.data import Dataset as TorchDataset
 
 from modeling_ulip2.data.origin import dataset_address, origin_of
-from modeling_ulip2.data.schema import TRIPLETS_CONFIG
+from modeling_ulip2.data.schema import TRIPLETS_CONFIG, Row
 from modeling_ulip2.utils.places import NOWHERE, PlaceError, is_hub_name
 from modeling_ulip2.utils.private_apis import hub_downloads_in
 
@@ -36,8 +36,6 @@ SOURCES_COLUMN = "caption_sources"
 # Rows with precomputed embeddings that are kept once decoded; a few kilobytes each, as the numbers stay where they
 # are in Arrow memory.
 MAX_DECODED = 100_000
-
-Row = dict[str, Any]
 
 
 def read_triplets(dataset: str, streaming: bool = False, **hub: Any) -> Dataset | IterableDataset:

@@ -99,7 +99,7 @@ def stand_in_room(points: np.ndarray, rng: Rng) -> np.ndarray:
     shades = rng.uniform(0.1, 0.95, size=2)[:, None] + rng.uniform(-_TINT, _TINT, size=(2, 3))  # of floor and wall
     if has_colors(points):
         changed[taken, 3:6] = np.clip(shades, 0, 1)[on_wall.astype(np.int64)]
-    changed[:, :3] = normalized(changed[:, :3])
+    changed[:, :3] = on_unit_sphere(changed[:, :3])
     return changed
 
 
@@ -110,7 +110,7 @@ def with_xyz(points: np.ndarray, xyz: np.ndarray) -> np.ndarray:
     return changed
 
 
-def normalized(xyz: np.ndarray) -> np.ndarray:
+def on_unit_sphere(xyz: np.ndarray) -> np.ndarray:
     """As the feature extractor normalizes a cloud (N, 3)."""
     from modeling_ulip2.models.feature_extraction_ulip2 import unit_sphere  # torch, which `--help` does without
 
@@ -140,7 +140,7 @@ def _without(points: np.ndarray, gone: np.ndarray, rng: Rng) -> np.ndarray:
     rows = np.arange(len(points))
     rows[lost] = left[(rng.random(len(lost)) * len(left)).astype(np.int64)]
     changed = points.take(rows, axis=0)
-    changed[:, :3] = normalized(changed[:, :3])
+    changed[:, :3] = on_unit_sphere(changed[:, :3])
     return changed
 
 

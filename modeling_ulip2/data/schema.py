@@ -6,12 +6,15 @@ Only stock feature types are used, so that `load_dataset` reads the files withou
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 if TYPE_CHECKING:  # takes seconds
     from datasets import Features
+
+# A shape by the names of its columns, or of what stages work on.
+Row: TypeAlias = dict[str, Any]
 
 TRIPLETS_CONFIG = "triplets"
 FEATURES_CONFIG = "features"

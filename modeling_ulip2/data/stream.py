@@ -19,7 +19,8 @@ from torch.utils.data import IterableDataset as TorchIterableDataset
 from torch.utils.data import get_worker_info
 
 from modeling_ulip2.data.origin import origin_of
-from modeling_ulip2.data.reading import FEATURE_COLUMNS, POINT_COLUMNS, RAW_COLUMNS, Row, decode_row
+from modeling_ulip2.data.reading import FEATURE_COLUMNS, POINT_COLUMNS, RAW_COLUMNS, decode_row
+from modeling_ulip2.data.schema import Row
 
 # Rows that a file is asked for at a time; some 300 kilobytes each with embeddings.
 ROWS_PER_READ = 32

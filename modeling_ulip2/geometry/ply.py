@@ -16,7 +16,7 @@ import numpy as np
 
 from .errors import MeshError
 from .numbers import ranges
-from .ply_text import read_rows
+from .ply_text import fill_elements
 from .text import plain_text
 
 _TYPES = {
@@ -93,7 +93,7 @@ def parse_ply(data: bytes, limits: dict[str, int], needed: Sequence[str] = ()) -
         raise MeshError("empty", "it holds points but no triangle; read_points reads point clouds")
     _check_size(file, endian, len(body))
     if endian == "":
-        read_rows(list(file.elements.values()), body, first_line)
+        fill_elements(list(file.elements.values()), body, first_line)
     else:
         _read_binary(file, body)
     return file

@@ -21,7 +21,7 @@ _COLORS = {
 }
 
 
-def read_rows(elements: list[PlyElement], body: bytes, first_line: int) -> None:
+def fill_elements(elements: list[PlyElement], body: bytes, first_line: int) -> None:
     """Fill the columns of the elements from the text behind the header, whose first line has number `first_line`.
 
     Raises:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from modeling_ulip2.data.benchmarks import BENCHMARKS, complete_splits, find_benchmarks, read_manifest
+from modeling_ulip2.data.benchmarks import BENCHMARKS, complete_splits, find_benchmarks, read_benchmark_manifest
 from modeling_ulip2.evaluation.benchmarks.leaderboard import (
     latex_leaderboard,
     markdown_leaderboard,
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> list[dict[st
     records, remarks, failed = [], missing_benchmarks(folders, args.benchmarks), 0
     for name, model in zip(short_names(args.models), args.models, strict=True):
         for folder in folders:
-            manifest = read_manifest(folder)
+            manifest = read_benchmark_manifest(folder)
             for config, split in complete_splits(manifest):
                 if split != "test":
                     continue
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> list[dict[st
 
 def missing_benchmarks(folders: list[Path], root: str) -> list[str]:
     """A sentence for every benchmark that is not there."""
-    there = {read_manifest(folder)["benchmark"] for folder in folders}
+    there = {read_benchmark_manifest(folder)["benchmark"] for folder in folders}
     return [
         f"{benchmark.title} was not measured: {root} holds no folder that dataset_scripts/{name}.py wrote"
         for name, benchmark in BENCHMARKS.items()

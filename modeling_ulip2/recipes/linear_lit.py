@@ -158,7 +158,7 @@ def fit_tower(args: LinearLitArguments, hub: HubArguments | None = None) -> Path
     base = load_tower(args.tower, **hub.of_model)
     if not isinstance(base, TransformersTower) or type(base.model) is not ConseModel:
         raise ValueError(f"{args.tower} is no ConSE pair, which the map is fitted beside")
-    rows = read_rows(args.dataset, base, args.caption_sources, **hub.of_dataset)
+    rows = read_fit_rows(args.dataset, base, args.caption_sources, **hub.of_dataset)
     groups = near_duplicate_groups(rows.ids, args.near_duplicates)
     split = read_split(args.split_file) if args.split_file else {"train": rows.ids, "test": []}
     held_out = {groups[name] for name in split["test"] if name in groups}
@@ -189,7 +189,7 @@ def fit_tower(args: LinearLitArguments, hub: HubArguments | None = None) -> Path
     return output
 
 
-def read_rows(datasets: Sequence[str], base: Tower, sources: Sequence[str] | None = None, **hub: Any) -> FitRows:
+def read_fit_rows(datasets: Sequence[str], base: Tower, sources: Sequence[str] | None = None, **hub: Any) -> FitRows:
     """What the fit needs of the triplets of several datasets.
 
     Args:

@@ -51,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Words:
+class Vocabulary:
     """The vocabulary and its embeddings.
 
     Attributes:
@@ -75,7 +75,7 @@ class Words:
 
 
 @dataclass
-class Part:
+class MeasuredScenes:
     """The scenes of a config that are tuned on, or those that are reported, and all that is measured on them."""
 
     arms: dict[str, Arm]
@@ -86,7 +86,7 @@ class Part:
     objects: int = 0
 
     @classmethod
-    def of(cls, words: Words, args: ScenesArguments) -> Part:
+    def of(cls, words: Vocabulary, args: ScenesArguments) -> MeasuredScenes:
         def arm(change: str | None = None) -> Arm:
             return Arm(words.names, words.structure, args.min_region_size, change, args.seed)
 
@@ -151,13 +151,13 @@ def categories_of(dataset: str, config: str, **hub: Any) -> set[str]:
     return {name for own in rows["categories"] for name in own}
 
 
-def vocabulary(embedder: Ulip2Embedder, categories: Sequence[str], args: ScenesArguments) -> Words:
+def vocabulary(embedder: Ulip2Embedder, categories: Sequence[str], args: ScenesArguments) -> Vocabulary:
     """The words of all scenes, in the order of the alphabet."""
     present = set(categories)
     names = sorted(present.difference(STRUCTURE, NAMELESS))
     if not names:
         raise ValueError(f"{args.dataset} names no object but walls, floors and ceilings: there is nothing to measure")
-    return Words(
+    return Vocabulary(
         names,
         [name for name in STRUCTURE if name in present],
         embedder.embed_labels(names, args.templates),
@@ -167,10 +167,10 @@ def vocabulary(embedder: Ulip2Embedder, categories: Sequence[str], args: ScenesA
 
 
 def measure(
-    scenes: SceneRows, eyes: SceneEyes, words: Words, args: ScenesArguments
-) -> tuple[dict[str, Part], list[dict[str, Any]], list[list[Panel]]]:
+    scenes: SceneRows, eyes: SceneEyes, words: Vocabulary, args: ScenesArguments
+) -> tuple[dict[str, MeasuredScenes], list[dict[str, Any]], list[list[Panel]]]:
     """All scenes of a config: what was measured, time and memory of each scene, and pictures of some."""
-    parts = {name: Part.of(words, args) for name in (TUNING, REPORTED)}
+    parts = {name: MeasuredScenes.of(words, args) for name in (TUNING, REPORTED)}
     rows: list[dict[str, Any]] = []
     pictures: list[list[Panel]] = []
     for place, name in enumerate(sorted(scenes.ids)[: args.limit]):
@@ -194,7 +194,7 @@ def measure(
     return parts, rows, pictures
 
 
-def measure_scene(scene: Scene, seen: SeenScene, words: Words, part: Part) -> Named:
+def measure_scene(scene: Scene, seen: SeenScene, words: Vocabulary, part: MeasuredScenes) -> Named:
     """Adds a scene to a part of the figures; its given objects by name."""
     places = {name: place for place, name in enumerate([*words.names, *words.structure])}
     semantic = np.array([places.get(name, -1) for name in scene.categories], dtype=np.int64)  # (K,)
@@ -224,7 +224,7 @@ def measure_scene(scene: Scene, seen: SeenScene, words: Words, part: Part) -> Na
     return Named(seen.given, given_labels, surest(given, len(words.names))[0])
 
 
-def result_of(part: Part) -> dict[str, Any]:
+def result_of(part: MeasuredScenes) -> dict[str, Any]:
     """The figures of a part as plain values."""
     own = part.arms[POINTS]
     figures = {figure.name: figure for figure in part.recognition.result().figures}
@@ -264,7 +264,7 @@ COLUMNS = {
 }
 
 
-def header(words: Words, embedder: Ulip2Embedder, args: ScenesArguments) -> str:
+def header(words: Vocabulary, embedder: Ulip2Embedder, args: ScenesArguments) -> str:
     return (
         f"{args.dataset}: {len(words.names)} classes of objects, model {embedder.name}, tower {embedder.tower_name}. "
         "Per cent. Recognition of given objects (top-1, top-5, top-1 by class); average precision by ScanNet's rules, "
@@ -272,7 +272,7 @@ def header(words: Words, embedder: Ulip2Embedder, args: ScenesArguments) -> str:
     )
 
 
-def table_lines(config: str, parts: dict[str, Part], scenes: Sequence[dict[str, Any]]) -> list[str]:
+def table_lines(config: str, parts: dict[str, MeasuredScenes], scenes: Sequence[dict[str, Any]]) -> list[str]:
     """Markdown of a config: the figures of its parts, and time and memory of each scene."""
     lines = []
     for name, part in parts.items():
@@ -315,7 +315,7 @@ def table_lines(config: str, parts: dict[str, Part], scenes: Sequence[dict[str, 
     return [*lines, *markdown_table(titles, rows)]
 
 
-def draw_names(scene: Scene, named: Named, words: Words) -> list[Panel]:
+def draw_names(scene: Scene, named: Named, words: Vocabulary) -> list[Panel]:
     """The scene from above without ceilings, its objects in colors of their predicted names, and of the true ones."""
     hidden = [place for place, name in enumerate(scene.categories) if name in ("ceiling", "roof")]
     shown = ~np.isin(scene.instance, hidden)  # type: ignore[arg-type]
@@ -338,5 +338,5 @@ def palette(count: int) -> np.ndarray:
     return np.array([hsv_to_rgb((hue, 0.75, value)) for hue, value in zip(hues, values, strict=True)]).reshape(-1, 3)
 
 
-def legend_of(words: Words) -> dict[str, Sequence[float]]:
+def legend_of(words: Vocabulary) -> dict[str, Sequence[float]]:
     return dict(zip(words.names, palette(len(words.names)).tolist(), strict=True))

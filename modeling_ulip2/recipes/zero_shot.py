@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from modeling_ulip2.data.benchmarks import read_manifest
+from modeling_ulip2.data.benchmarks import read_benchmark_manifest
 from modeling_ulip2.data.labels import class_names_of, read_labels
 from modeling_ulip2.data.reading import read_split, read_triplets, select_ids
 from modeling_ulip2.evaluation import class_embeddings, evaluate_zero_shot, load_class_names, load_templates
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> Evaluation[Z
 def classify_benchmark(args: ZeroShotArguments, hub: HubArguments) -> dict[str, Any]:
     """A converted benchmark, by protocol; the content of `zero_shot.json`."""
     folder = find_folder(args.dataset, "dataset", **hub.of_dataset)
-    held = read_manifest(folder)["benchmark"]
+    held = read_benchmark_manifest(folder)["benchmark"]
     if held != args.benchmark:
         raise ValueError(f"{args.dataset} holds {held}, not {args.benchmark}")
     run = BenchmarkRun.of(

@@ -76,7 +76,7 @@ def as_dict(thing: SceneObject, number: int) -> dict[str, Any]:
     }
 
 
-def table(objects: Sequence[SceneObject]) -> list[str]:
+def object_table(objects: Sequence[SceneObject]) -> list[str]:
     """A line for each object: score, label, size and place in meters, points, and its sentence."""
     width = max([len("label"), *(len(thing.label or "-") for thing in objects)])
     lines = [f"score  {'label':<{width}}  size (m)        center (m)             points"]

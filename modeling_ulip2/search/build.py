@@ -36,7 +36,17 @@ from modeling_ulip2.utils.parquet import read_parquet, write_parquet
 from .faiss_index import choose_factory, update_faiss
 from .index import ShapeIndex, agree, read_shapes, require_model
 from .locations import found_place, stored_place
-from .schema import CONFIG, EMBEDS, ERRORS_FILE, FAISS_FILE, FORMAT, INFO_FILE, index_card, index_features, shard_path
+from .schema import (
+    CONFIG,
+    EMBEDS,
+    ERRORS_FILE,
+    FAISS_FILE,
+    FORMAT,
+    INFO_FILE,
+    index_card,
+    index_features,
+    index_shard_path,
+)
 from .shape_sources import IndexRow, ShapeSource, TripletSource
 
 logger = logging.getLogger(__name__)
@@ -318,7 +328,7 @@ def _write_shards(
     try:
         for start in range(0, len(todo), info["shard_size"]):
             positions = todo[start : start + info["shard_size"]]
-            path = shard_path(folder, shard)
+            path = index_shard_path(folder, shard)
             names = [ids.name(position) for position in positions]
             records = embedder.iter_shapes(
                 Selected(source, positions),

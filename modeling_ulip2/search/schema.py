@@ -45,7 +45,7 @@ def index_features(num_points: int, dim: int) -> Features:
     )
 
 
-def shard_path(folder: Path, shard: int) -> Path:
+def index_shard_path(folder: Path, shard: int) -> Path:
     """The file of a shard. Its name has no total, since shards are added."""
     return folder / CONFIG / f"train-{shard:05d}.arrow"
 

@@ -33,7 +33,7 @@ def rows_fingerprint(dataset: Any) -> str:
     return dataset._fingerprint
 
 
-def cached_file_or_none(name_or_path: str, file: str, **hub: Any) -> str | None:
+def repository_file_or_none(name_or_path: str, file: str, **hub: Any) -> str | None:
     """Path of a file of a folder or hub repository, None if that has no such file.
 
     Args:

@@ -32,7 +32,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from modeling_ulip2.search.faiss_index import FACTORIES, choose_factory, update_faiss
 from modeling_ulip2.search.index import ShapeIndex, read_shapes
-from modeling_ulip2.search.schema import CONFIG, EMBEDS, FAISS_FILE, FORMAT, INFO_FILE, shard_path
+from modeling_ulip2.search.schema import CONFIG, EMBEDS, FAISS_FILE, FORMAT, INFO_FILE, index_shard_path
 
 K, CLUSTER, BLOCK = 10, 50, 20_000
 SPREAD, BESIDE = 0.7, 0.3  # of a shape around its cluster, of a query around its shape
@@ -55,7 +55,7 @@ def draw(folder: Path, shapes: int, dim: int, queries: int, seed: int = 0) -> np
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         of_block = (asked >= start) & (asked < end)
         chosen[of_block] = rows[asked[of_block] - start]
-        with ArrowWriter(features=features, path=str(shard_path(folder, shard))) as writer:
+        with ArrowWriter(features=features, path=str(index_shard_path(folder, shard))) as writer:
             writer.write_batch({EMBEDS: rows})
             writer.finalize()
     chosen += BESIDE * spectrum / np.linalg.norm(spectrum) * rng.standard_normal(chosen.shape, dtype=np.float32)

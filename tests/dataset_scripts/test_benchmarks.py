@@ -16,7 +16,7 @@ import pytest
 import scanobjectnn
 from datasets import ClassLabel, load_dataset
 
-from modeling_ulip2.data.benchmarks import find_benchmarks, read_benchmark, read_manifest
+from modeling_ulip2.data.benchmarks import find_benchmarks, read_benchmark, read_benchmark_manifest
 from modeling_ulip2.data.reading import decode_row
 from modeling_ulip2.evaluation import load_class_names
 
@@ -67,7 +67,7 @@ def test_modelnet40_colored_10k(source: Path, output: Path):
     rgb = decode_row(rows.with_format("arrow")[0])["rgb"]
     assert rgb.dtype == np.uint8 and (rgb == 100).all()
     assert "partial: 2,468 expected" in (output / "README.md").read_text()
-    record = read_manifest(output)["configs"]["colored_10k"]["splits"]["test"]
+    record = read_benchmark_manifest(output)["configs"]["colored_10k"]["splits"]["test"]
     assert record["shapes"] == 3 and record["expected"] == [2468] and record["classes_with_shapes"] == 3
     assert find_benchmarks(output.parent) == [output]
 
@@ -184,7 +184,7 @@ def test_scanobjectnn_variants(source: Path, output: Path):
         expected[config] = write_h5(source / "h5_files" / file, np.array([14, seed]), seed)
     write_h5(source / "h5_files" / "main_split" / "training_objectdataset.h5", np.arange(15), 99)
     convert(scanobjectnn.main, source, output)
-    assert set(read_manifest(output)["configs"]) == set(expected)
+    assert set(read_benchmark_manifest(output)["configs"]) == set(expected)
     for seed, (config, xyz) in enumerate(expected.items()):
         rows = load_dataset(str(output), config, split="test").with_format("numpy")
         assert list(rows["label"]) == [14, seed] and rows["id"][0] == f"{config}/test/00000"
@@ -314,7 +314,7 @@ def test_lvis_files_that_cannot_be_used_are_recorded(source: Path, output: Path,
     path.write_text(listed.replace("/000-000/u2.npy", "../outside.npy"))
     message = refusal(objaverse_lvis.main, source, output)
     assert "2 of 3 shapes cannot be used, e.g. u1" in message and "was not run" in message
-    errors = read_manifest(output)["configs"]["lvis"]["splits"]["test"]["errors"]
+    errors = read_benchmark_manifest(output)["configs"]["lvis"]["splits"]["test"]["errors"]
     assert [(error["id"], error["reason"]) for error in errors] == [("u1", "unsupported"), ("u2", "external_uri")]
     assert not sign.exists()
     with pytest.raises(ValueError, match="it holds nothing"):
@@ -359,8 +359,8 @@ def test_a_folder_belongs_to_one_benchmark(source: Path, output: Path):
     write_colored_10k(source, ["airplane"])
     assert "holds objaverse_lvis; choose another folder" in refusal(modelnet40.main, source, output, "--allow-partial")
     with pytest.raises(FileNotFoundError, match="not a converted benchmark"):
-        read_manifest(source)
+        read_benchmark_manifest(source)
     (output / "benchmark.json").write_text("{")
     with pytest.raises(ValueError, match="is damaged"):
-        read_manifest(output)
+        read_benchmark_manifest(output)
     assert "there is no folder" in refusal(modelnet40.main, source / "none", output)

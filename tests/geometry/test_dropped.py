@@ -145,8 +145,8 @@ def test_a_ply_without_faces_is_parsed_once(tmp_path, monkeypatch):
     from modeling_ulip2.geometry import ply as module
 
     parsed = []
-    read_rows = module.read_rows
-    monkeypatch.setattr(module, "read_rows", lambda *arguments: parsed.append(1) or read_rows(*arguments))
+    fill_elements = module.fill_elements
+    monkeypatch.setattr(module, "fill_elements", lambda *arguments: parsed.append(1) or fill_elements(*arguments))
     for tables in ("", FACE.replace(" 1\n", " 0\n")):
         parsed.clear()
         assert len(read_shape(write(tmp_path, "a.ply", ply(tables=tables, body=rows())), 50).xyz) == 4

@@ -68,7 +68,7 @@ def test_training_shapes_are_embedded_by_maps_that_never_saw_them(world, tmp_pat
     tower = load_tower(output)
     features = published_features(str(output / linear_lit.EMBEDDINGS), tower)
     assert features is not None and features["id"] == IDS
-    rows = linear_lit.read_rows([str(world / "dataset")], load_tower(world / "conse"))
+    rows = linear_lit.read_fit_rows([str(world / "dataset")], load_tower(world / "conse"))
     # shape 11 is a near-duplicate of a test shape
     targets, groups = rows.targets(), [IDS[0], IDS[0], *IDS[2:11]]
     whole, maps, fold_of = cross_fitted_maps(rows.hidden[:11], targets[:11], groups, folds=3)
@@ -86,7 +86,7 @@ def test_training_shapes_are_embedded_by_maps_that_never_saw_them(world, tmp_pat
 
 
 def test_captions_count_once_a_shape(world):
-    rows = linear_lit.read_rows([str(world / "dataset")], load_tower(world / "conse"))
+    rows = linear_lit.read_fit_rows([str(world / "dataset")], load_tower(world / "conse"))
     different = {text: own for texts, embeds in zip(rows.captions[0], rows.text_embeds[0], strict=True)
                  for text, own in zip(texts, embeds, strict=True)}  # fmt: skip
     assert len(different) == 3

@@ -20,8 +20,8 @@ from modeling_ulip2.scenes.results import (
     below_ceiling,
     label_colors,
     name_colors,
+    object_table,
     score_colors,
-    table,
     write_results,
 )
 
@@ -108,10 +108,10 @@ def test_files_hold_what_was_found(scene, objects, tmp_path):
 
 
 def test_the_table_has_a_line_for_each_object(objects):
-    lines = table(objects)
+    lines = object_table(objects)
     assert len(lines) == 4 and lines[1].startswith("0.900  chair ") and lines[3].startswith("0.100  - ")
     assert f"{len(objects[0].points)}" in lines[1]
-    assert len(table([])) == 1
+    assert len(object_table([])) == 1
 
 
 def test_pictures_leave_out_the_ceiling_and_no_table(scene):

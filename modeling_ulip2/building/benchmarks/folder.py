@@ -22,7 +22,7 @@ from modeling_ulip2.data.benchmarks import (
     MANIFEST,
     Benchmark,
     complete_splits,
-    read_manifest,
+    read_benchmark_manifest,
 )
 from modeling_ulip2.data.card import SIZES
 from modeling_ulip2.geometry.cloud import near_origin
@@ -35,7 +35,7 @@ from .files import BenchmarkError
 
 SHARD_SIZE = 500
 
-Cloud = tuple[np.ndarray, np.ndarray | None]
+StoredCloud = tuple[np.ndarray, np.ndarray | None]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class BenchmarkSplit:
     files: Sequence[Path]
     ids: Sequence[str]
     labels: np.ndarray
-    read: Callable[[int], Cloud]
+    read: Callable[[int], StoredCloud]
     notes: Sequence[str] = ()
 
 
@@ -90,7 +90,7 @@ def convert_benchmark(name: str, args: argparse.Namespace, sources: Iterable[Ben
             write_split(BENCHMARKS[name], output, source, allow_partial=args.allow_partial)
         if not found:
             raise BenchmarkError(f"{args.source} holds none of the files that are looked for, e.g. {looked_for}")
-        manifest = read_manifest(output)
+        manifest = read_benchmark_manifest(output)
     except (BenchmarkError, MeshError, OSError, ValueError) as error:
         sys.exit(f"{name}: {error}")
     for config, split in complete_splits(manifest):
@@ -158,7 +158,7 @@ def _is_whole(path: Path, record: dict[str, Any], shard: int) -> bool:
 
 def _open(benchmark: Benchmark, output: Path) -> dict[str, Any]:
     if (output / MANIFEST).is_file():
-        manifest = read_manifest(output)
+        manifest = read_benchmark_manifest(output)
         if manifest["benchmark"] != benchmark.name:
             raise BenchmarkError(f"{output} holds {manifest['benchmark']}; choose another folder for {benchmark.name}")
         return manifest
@@ -219,7 +219,7 @@ def _write_shard(
     path.unlink(missing_ok=True)
     if not clouds:
         return errors
-    features = cloud_features(record["clouds"], benchmark.class_names)
+    features = benchmark_features(record["clouds"], benchmark.class_names)
     columns = [
         {"id": source.ids[row], "xyz": xyz, "label": int(source.labels[row])} | ({} if rgb is None else {"rgb": rgb})
         for row, xyz, rgb in clouds
@@ -228,7 +228,7 @@ def _write_shard(
     return errors
 
 
-def cloud_features(clouds: dict[str, Any], class_names: Sequence[str]) -> Features:
+def benchmark_features(clouds: dict[str, Any], class_names: Sequence[str]) -> Features:
     """Columns of a benchmark whose clouds are of the kind {"points": n, "xyz": dtype, "rgb": dtype or None}."""
     shape = (clouds["points"], 3)
     columns: dict[str, Any] = {"id": Value("string"), "xyz": Array2D(shape, clouds["xyz"])}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from modeling_ulip2.building.stages.base import Batch, Row, Stage, alive, object_seed
+from modeling_ulip2.building.stages.base import Batch, Stage, alive, object_seed
+from modeling_ulip2.data.schema import Row
 
 
 class Captioner(Stage):

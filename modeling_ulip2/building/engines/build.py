@@ -14,10 +14,9 @@ from typing import Any
 from tqdm import tqdm
 
 from modeling_ulip2.building.engine_options import run_engine
-from modeling_ulip2.building.stages.base import Row
 from modeling_ulip2.building.stages.embed import EmbedViews
 from modeling_ulip2.data.card import dataset_card
-from modeling_ulip2.data.schema import FEATURES_CONFIG, TRIPLETS_CONFIG
+from modeling_ulip2.data.schema import FEATURES_CONFIG, TRIPLETS_CONFIG, Row
 from modeling_ulip2.data.shards import BuildFolder, OutputError
 from modeling_ulip2.utils.command_line import positive
 from modeling_ulip2.utils.files import write_text

@@ -29,7 +29,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeAlias
 
-from modeling_ulip2.building.stages.base import Row
+from modeling_ulip2.data.schema import Row
 
 from .shard import (
     EngineError,

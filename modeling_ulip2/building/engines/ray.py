@@ -25,7 +25,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from modeling_ulip2.building.stages.base import Row
+from modeling_ulip2.data.schema import Row
 from modeling_ulip2.utils.cpus import available_cores
 from modeling_ulip2.utils.packages import install_command
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from modeling_ulip2.building.stages.base import Batch, Row, Stage, to_batch, to_rows
-from modeling_ulip2.data.schema import FEATURES_CONFIG, TRIPLETS_CONFIG, features_features, triplet_features
+from modeling_ulip2.building.stages.base import Batch, Stage, to_batch, to_rows
+from modeling_ulip2.data.schema import FEATURES_CONFIG, TRIPLETS_CONFIG, Row, features_features, triplet_features
 from modeling_ulip2.data.shards import shard_path
 from modeling_ulip2.utils.machine_paths import without_paths
 from modeling_ulip2.utils.memory import peak_memory

@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 
 from modeling_ulip2.building.sources.table import CollectionError, read_json
-from modeling_ulip2.building.stages.base import ObjectError, Row, RowStage
+from modeling_ulip2.building.stages.base import ObjectError, RowStage
 from modeling_ulip2.data.class_names import load_synsets
-from modeling_ulip2.data.schema import Packing
+from modeling_ulip2.data.schema import Packing, Row
 from modeling_ulip2.geometry import read_npy, read_points
 from modeling_ulip2.geometry.sandbox import Sandbox
 

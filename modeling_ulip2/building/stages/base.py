@@ -12,10 +12,10 @@ import traceback
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from modeling_ulip2.data.schema import Row
 from modeling_ulip2.geometry import MeshError
 from modeling_ulip2.utils.machine_paths import without_paths
 
-Row: TypeAlias = dict[str, Any]
 Batch: TypeAlias = dict[str, list[Any]]
 
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from modeling_ulip2.data.objects import rotate
-from modeling_ulip2.data.schema import Packing
+from modeling_ulip2.data.schema import Packing, Row
 from modeling_ulip2.geometry import MeshError, read_mesh, sample_points
 from modeling_ulip2.geometry.axes import AUTO_AXIS, check_up_axis, resolve_up_axis, turn_mesh
 from modeling_ulip2.geometry.reading import MAX_BYTES, MAX_FACES
 from modeling_ulip2.geometry.sandbox import path_within
 
-from .base import ObjectError, Row, RowStage, object_seed
+from .base import ObjectError, RowStage, object_seed
 
 
 class ReadMesh(RowStage):

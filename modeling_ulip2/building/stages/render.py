@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from modeling_ulip2.data.schema import Packing
+from modeling_ulip2.data.schema import Packing, Row
 from modeling_ulip2.geometry import Camera, Renderer
 from modeling_ulip2.geometry.rendering import Engine
 
-from .base import ObjectError, Row, RowStage
+from .base import ObjectError, RowStage
 
 # The same twelve views of a piece of furniture at 224 px take 203 KiB as PNG, 83 as JPEG and 53 as WebP.
 IMAGE_FORMATS: dict[str, dict[str, Any]] = {

@@ -7,7 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .base import ObjectError, Row, RowStage
+from modeling_ulip2.data.schema import Row
+
+from .base import ObjectError, RowStage
 
 COLUMNS = ("source", "license", "views", "captions")
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from modeling_ulip2.data.benchmarks import BENCHMARKS, complete_splits, read_benchmark, read_manifest
+from modeling_ulip2.data.benchmarks import BENCHMARKS, complete_splits, read_benchmark, read_benchmark_manifest
 from modeling_ulip2.embedding.loading import locate_model
 from modeling_ulip2.evaluation.benchmarks.embed_shards import PreparedClouds, Speed, embed_shards, read_shards
 from modeling_ulip2.evaluation.benchmarks.protocols import Protocol, find_protocol
@@ -44,7 +44,7 @@ from modeling_ulip2.towers.prompts import load_templates
 from modeling_ulip2.utils.checksums import sha256_of
 from modeling_ulip2.utils.files import write_text
 from modeling_ulip2.utils.markdown import markdown_table
-from modeling_ulip2.utils.private_apis import cached_file_or_none
+from modeling_ulip2.utils.private_apis import repository_file_or_none
 
 RESULT, REPORT, CONFUSION, EMBEDS = "zero_shot.json", "report.md", "confusion.png", "embeds"
 
@@ -92,7 +92,7 @@ class BenchmarkRun:
         Raises:
             ValueError, FileNotFoundError: no such model, benchmark, config, split or protocol.
         """
-        manifest, model = read_manifest(folder), str(model)
+        manifest, model = read_benchmark_manifest(folder), str(model)
         name = manifest["benchmark"]
         configs = sorted({entry for entry, part in complete_splits(manifest) if part == split})
         if config is None and len(configs) == 1:
@@ -316,7 +316,7 @@ def _find(model: str, name: str, hub: Mapping[str, Any]) -> Path | None:
     if Path(model).is_dir():
         path = Path(model, name)
         return path if path.is_file() else None
-    found = cached_file_or_none(model, name, **hub)
+    found = repository_file_or_none(model, name, **hub)
     return None if found is None else Path(found)
 
 

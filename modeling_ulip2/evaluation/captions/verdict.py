@@ -40,7 +40,7 @@ from modeling_ulip2.evaluation.metrics.controls import bootstrap_interval
 from modeling_ulip2.models.model_card import CARD_FILE, MARK
 from modeling_ulip2.utils.checksums import sha256_of
 from modeling_ulip2.utils.files import write_text
-from modeling_ulip2.utils.private_apis import cached_file_or_none
+from modeling_ulip2.utils.private_apis import repository_file_or_none
 
 logger = logging.getLogger(__name__)
 
@@ -206,7 +206,7 @@ def captioner_verdict(name_or_path: str | Path) -> str | None:
 
 def _from_hub(name: str) -> Path | None:
     try:
-        found = cached_file_or_none(name, CAPTIONER_REPORT)
+        found = repository_file_or_none(name, CAPTIONER_REPORT)
     except (OSError, ValueError) as error:
         logger.info(f"{name}: no {CAPTIONER_REPORT} can be had ({error})")
         return None

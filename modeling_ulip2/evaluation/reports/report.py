@@ -23,7 +23,7 @@ FIGURE_COLUMNS = ("value", "interval", "chance", "× chance", "shuffled control"
 
 
 @dataclass(frozen=True)
-class Picture:
+class ReportPicture:
     """A picture of the report; `path` lies in or below the report's folder."""
 
     path: Path
@@ -48,7 +48,7 @@ class Section:
     counts: Mapping[str, int | str] = field(default_factory=dict)
     zero_shot: Mapping[str, Evaluation[ZeroShotResult]] = field(default_factory=dict)
     retrieval: Mapping[str, Evaluation[RetrievalResult]] = field(default_factory=dict)
-    pictures: Sequence[Picture] = ()
+    pictures: Sequence[ReportPicture] = ()
 
 
 def write_report(
@@ -59,7 +59,7 @@ def write_report(
     summary: str = "",
     durations: Mapping[str, float] | None = None,
     settings: Mapping[str, Any] | None = None,
-    pictures: Sequence[Picture] = (),
+    pictures: Sequence[ReportPicture] = (),
     notes: Sequence[str] = (),
 ) -> tuple[Path, Path]:
     """Writes `metrics.json` and `report.md` into `output_dir`; each is written whole or not at all.
@@ -278,7 +278,7 @@ def _legend(sections: Sequence[Section]) -> list[str]:
     return legend
 
 
-def _picture_lines(pictures: Sequence[Picture], output_dir: Path) -> list[str]:
+def _picture_lines(pictures: Sequence[ReportPicture], output_dir: Path) -> list[str]:
     lines = []
     for picture in pictures:
         path = os.path.relpath(picture.path, output_dir).replace(os.sep, "/")

@@ -19,7 +19,7 @@ from modeling_ulip2.evaluation.metrics.controls import Evaluation, evaluate_retr
 from modeling_ulip2.evaluation.metrics.retrieval import RetrievalResult, search, shared_texts
 from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult
 from modeling_ulip2.evaluation.reports.figures import confusion_matrix
-from modeling_ulip2.evaluation.reports.report import Picture, Section
+from modeling_ulip2.evaluation.reports.report import ReportPicture, Section
 from modeling_ulip2.evaluation.reports.sheets import Hit, retrieval_sheet
 from modeling_ulip2.towers.prompts import EncodeText, class_embeddings
 
@@ -82,13 +82,15 @@ def evaluate_split(
             class_embeds,
             f"{title}: confusion",
         )
-        pictures.append(Picture(path, "What the point encoder takes for what; similar classes stand side by side."))
+        pictures.append(
+            ReportPicture(path, "What the point encoder takes for what; similar classes stand side by side.")
+        )
     retrieval = retrieve(triplets, point_embeds, encode_text, view_embeds, seed)
     path = output_dir / f"retrieval_{slug}.png"
     queries = default_queries(triplets, labels) if queries is None else queries
     found = search_shapes(triplets, point_embeds, encode_text, queries, templates, labels)
     write_sheet(path, triplets, found, f"{title}: text to shape")
-    pictures.append(Picture(path, f"Text queries and their {SHEET_COLUMNS} nearest test shapes, with cosines."))
+    pictures.append(ReportPicture(path, f"Text queries and their {SHEET_COLUMNS} nearest test shapes, with cosines."))
     return Section(title, text, counts or {}, zero_shot, retrieval, pictures)
 
 

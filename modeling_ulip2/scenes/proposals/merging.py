@@ -94,7 +94,7 @@ class _Regions:
         return cost * math.sqrt(smaller / (smaller + SMALL))
 
 
-def merge(segments: np.ndarray, edges: Edges, voxels: Voxels, surface: Surface) -> Tree:
+def merge_segments(segments: np.ndarray, edges: Edges, voxels: Voxels, surface: Surface) -> Tree:
     """The tree over segments.
 
     Args:

@@ -13,7 +13,7 @@ from modeling_ulip2.utils.cpus import available_cores
 
 from .choosing import Branches
 from .grid import Voxels, voxelize
-from .merging import merge
+from .merging import merge_segments
 from .segments import make_edges, over_segment, part_from_structure
 from .structure import find_structure
 from .surface import find_surface, thickness
@@ -104,7 +104,7 @@ class GeometricSegmenter:
         edges = make_edges(voxels, surface)
         segments = over_segment(edges, len(voxels), self.scale, self.smallest_segment)
         segments, planes = part_from_structure(segments, planes, voxels, surface)
-        tree = merge(segments, edges, voxels, surface)
+        tree = merge_segments(segments, edges, voxels, surface)
         logger.info(
             "%s: %d points, %d cells of %.3f m, %d planes, %d segments",
             scene.id,

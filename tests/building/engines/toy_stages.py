@@ -11,7 +11,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from modeling_ulip2.building.stages.base import Batch, Row, RowStage, Stage, alive
+from modeling_ulip2.building.stages.base import Batch, RowStage, Stage, alive
+from modeling_ulip2.data.schema import Row
 from modeling_ulip2.utils import files
 
 NUM_POINTS, DIM = 8, 4

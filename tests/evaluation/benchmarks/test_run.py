@@ -144,7 +144,7 @@ def test_checksums_of_weights_in_several_files_are_those_of_the_hub(world: World
         assert model == "someone/sharded"
         return shutil.copy(folder / name, snapshot) if (folder / name).is_file() else None
 
-    monkeypatch.setattr(benchmark_run, "cached_file_or_none", fetch)
+    monkeypatch.setattr(benchmark_run, "repository_file_or_none", fetch)
     assert checkpoint_hashes("someone/sharded") == found
     (folder / files[-1]).unlink()
     with pytest.raises(FileNotFoundError, match=f"lacks {files[-1]}"):

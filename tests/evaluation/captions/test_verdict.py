@@ -115,7 +115,7 @@ def test_a_report_that_is_none_is_told_and_not_used(
 
 def test_a_name_that_is_no_folder_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write_verdict(judge(CONSTANT), tmp_path)
-    module = "modeling_ulip2.evaluation.captions.verdict.cached_file_or_none"
+    module = "modeling_ulip2.evaluation.captions.verdict.repository_file_or_none"
     monkeypatch.setattr(module, lambda name, file, **options: str(tmp_path / file))
     assert "white and black chair" in (captioner_verdict("someone/captioner") or "")
     monkeypatch.setattr(module, lambda name, file, **options: None)

@@ -11,7 +11,7 @@ import torch
 from modeling_ulip2.evaluation import evaluate_retrieval, evaluate_zero_shot
 from modeling_ulip2.evaluation.metrics.controls import Figure
 from modeling_ulip2.evaluation.reports.report import (
-    Picture,
+    ReportPicture,
     Section,
     environment,
     format_duration,
@@ -30,7 +30,7 @@ def sections(folder: Path) -> list[Section]:
     zero_shot = evaluate_zero_shot(points, classes, labels, names)
     right = [(labels == label).nonzero().flatten().tolist() for label in range(7)]
     text = evaluate_retrieval(classes, points, right, "gallery")
-    picture = Picture(folder / "pictures" / "some thing.png", "Something")
+    picture = ReportPicture(folder / "pictures" / "some thing.png", "Something")
     first = Section("Random split", "A paragraph.", {"test shapes": 60}, {"point encoder": zero_shot})
     return [first, Section("Other split", retrieval={"text to shape": text}, pictures=[picture])]
 
@@ -54,7 +54,7 @@ def test_every_figure_of_the_report_is_in_metrics_json(tmp_path: Path):
         summary="What it is.",
         durations={"triplets": 61.4, "training": 200.0},
         settings={"learning rate": 0.003, "towers": ["conse"]},
-        pictures=[Picture(tmp_path / "loss.png", "Losses")],
+        pictures=[ReportPicture(tmp_path / "loss.png", "Losses")],
         notes=["Labels are 3-5 % wrong."],
     )
     metrics, report = json.loads(metrics_path.read_text()), report_path.read_text()

@@ -12,7 +12,7 @@ from modeling_ulip2.geometry.mesh import AlphaMode, Material
 
 from .home import Paint, Piece
 from .models import Model
-from .plan import place
+from .plan import place_in_plan
 from .surfaces import Surfaces, texture_coordinates
 
 # The program's: a model that is flat along an axis counts as this long along it, in its own unit.
@@ -78,7 +78,7 @@ def stood(piece: Piece, own: np.ndarray) -> np.ndarray:
         low, high = own.min(axis=0), own.max(axis=0)
         own = own - (low + high) / 2
         height = high[1] - low[1]
-    plan = place(own[:, [0, 2]], piece)  # (V, 2)
+    plan = place_in_plan(own[:, [0, 2]], piece)  # (V, 2)
     elevation = own[:, 1] + piece.ground_elevation + height / 2
     return np.stack([plan[:, 0], elevation, plan[:, 1]], axis=1)
 

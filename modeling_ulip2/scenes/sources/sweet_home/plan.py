@@ -125,10 +125,10 @@ def footprint(piece: Piece, depth: float | None = None, size: tuple[float, float
     width, own_depth = size or (piece.width, piece.depth)
     depth = own_depth if depth is None else depth
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [width / 2, depth / 2]
-    return place(corners, piece)
+    return place_in_plan(corners, piece)
 
 
-def place(points: np.ndarray, piece: Piece) -> np.ndarray:
+def place_in_plan(points: np.ndarray, piece: Piece) -> np.ndarray:
     """Points (N, 2) of a piece's own plan, from its middle, in the home's plan."""
     cosine, sine = math.cos(piece.angle), math.sin(piece.angle)
     turned = np.stack(
@@ -175,7 +175,7 @@ def staircase_polygon(piece: Piece) -> Polygon:
         own = (unit - 0.5) * [piece.width, piece.depth]
         if piece.mirrored:
             own = own * [-1, 1]
-        return place(own, piece)
+        return place_in_plan(own, piece)
 
     return shapely.transform(area, onto_plan).buffer(0)
 
@@ -192,7 +192,7 @@ def polygons(shape: shapely.Geometry, least_area: float = 1e-3) -> list[Polygon]
     return found
 
 
-def triangulate(polygon: Polygon) -> tuple[np.ndarray, np.ndarray]:
+def triangulate_area(polygon: Polygon) -> tuple[np.ndarray, np.ndarray]:
     """Points (N, 2) of a polygon with its holes, and triangles (T, 3) that fill it, counterclockwise with y up."""
     import mapbox_earcut
 

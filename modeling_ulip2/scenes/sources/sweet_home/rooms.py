@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 from shapely.geometry import Polygon
 
 from .home import Home, Level, Paint, Room, Wall
-from .plan import Outline, polygons, staircase_polygon, triangulate
+from .plan import Outline, polygons, staircase_polygon, triangulate_area
 from .surfaces import Surfaces
 
 # Less of a slab's underside than this, square cm, is the seam between two ceilings below it.
@@ -147,7 +147,7 @@ def _add_flat(
     up: bool,
 ) -> None:
     for part in polygons(area):
-        points, triangles = triangulate(part)
+        points, triangles = triangulate_area(part)
         place = np.stack([points[:, 0], elevations(points), points[:, 1]], axis=1)
         # counterclockwise in x and y of the plan looks down, as y becomes z
         plane = points * [1, -1] if up else points

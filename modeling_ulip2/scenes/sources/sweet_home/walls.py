@@ -11,7 +11,7 @@ from shapely import affinity
 from shapely.geometry import Polygon, box
 
 from .home import Home, HomeError, Paint, Piece, Wall
-from .plan import Outline, footprint, path_polygon, polygons, triangulate
+from .plan import Outline, footprint, path_polygon, polygons, triangulate_area
 from .surfaces import Surfaces
 
 # A piece turned away from a wall by more than this stands across it, radians.
@@ -159,7 +159,7 @@ def _add_side(surfaces: Surfaces, line: np.ndarray, face: shapely.Geometry, pain
     for start, end in zip(stations, stations[1:], strict=False):
         strip = face if len(line) == 2 else face.intersection(box(start, -1e7, end, 1e7))
         for part in polygons(strip):
-            points, triangles = triangulate(part)
+            points, triangles = triangulate_area(part)
             plan = _at(line, points[:, 0])  # (N, 2)
             place = np.stack([plan[:, 0], points[:, 1], plan[:, 1]], axis=1)
             surfaces.add(place, triangles[:, ::-1] if outwards else triangles, paint, points)
@@ -178,7 +178,7 @@ def _add_board(
     )  # (N-1, 2)
     for index, (start, end) in enumerate(zip(stations, stations[1:], strict=False)):
         for part in polygons(band.intersection(box(start, -1e7, end, 1e7))):
-            points, triangles = triangulate(part)
+            points, triangles = triangulate_area(part)
             plan = _at(line, points[:, 0]) + away[index]
             place = np.stack([plan[:, 0], points[:, 1], plan[:, 1]], axis=1)
             surfaces.add(place, triangles[:, ::-1] if outwards else triangles, paint, points)
