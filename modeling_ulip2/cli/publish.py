@@ -1,4 +1,4 @@
-"""`ulip2 publish`: triplets on the hub."""
+"""`ulip2 publish`: triplets, scenes and search indexes on the hub."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ from .shared import add_script
 
 
 def register(commands: Any) -> str:
-    return add_script(commands, "publish", "publishing.dataset", "put triplets on the hub as a dataset")
+    return add_script(commands, "publish", "publishing.dataset", "put triplets, scenes or an index on the hub")

@@ -1,4 +1,4 @@
-"""Put a folder of triplets or scenes on the Hugging Face Hub as a dataset, once its card tells what one must know.
+"""Put triplets, scenes or a search index on the hub as a dataset, once its card tells what one must know.
 
 A picture of samples is added to the card, and its examples name the repository. Nothing is uploaded while the build is
 unfinished or the card incomplete: `--check` tells what is missing and does no more. The upload is huggingface_hub's
@@ -21,7 +21,6 @@ from filelock import FileLock, Timeout
 from huggingface_hub import HfApi, RepoCard
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-from modeling_ulip2.data.card import UNKNOWN_LICENSE
 from modeling_ulip2.data.records import BUILD, FEATURES, OutputError, is_told, read_log, read_manifest
 from modeling_ulip2.data.schema import TRIPLETS_CONFIG
 from modeling_ulip2.data.shards import LOCK, is_whole
@@ -30,14 +29,17 @@ from modeling_ulip2.utils.files import LEFTOVERS, write_text
 from modeling_ulip2.utils.parquet import is_parquet
 from modeling_ulip2.utils.publishing import glob_escaped
 
+from .licenses import license_problems
+
 if TYPE_CHECKING:
     from PIL import Image
 
-DESCRIPTION = """Put a folder of triplets or of scenes on the Hugging Face Hub as a dataset.
+DESCRIPTION = """Put a folder of triplets or of scenes, or a search index, on the Hugging Face Hub as a dataset.
 
 A picture of samples is added to the card, and its examples name the repository. Nothing is uploaded while the build is
 unfinished or the card incomplete: --check tells what is missing and does no more. When an upload was stopped, the same
-command goes on. Log in first with `hf auth login`.
+command goes on. A search index names the model that made it: where that is a folder of this machine, --model names the
+repository in which others find it. Log in first with `hf auth login`.
 """
 CARD, SHEET, SAMPLES = "README.md", "samples.jpg", 24
 PREVIEW, PREVIEW_SIDE = (
@@ -65,18 +67,30 @@ class IncompleteError(ValueError):
         super().__init__(f"{folder} cannot be published yet:\n" + "\n".join(f"  - {problem}" for problem in problems))
 
 
-def publish(folder: Path, repo_id: str, private: bool = False, api: HfApi | None = None) -> str:
-    """Upload a folder of triplets, or of scenes; the address of the dataset.
+def publish(
+    folder: Path, repo_id: str, private: bool = False, api: HfApi | None = None, model: str | None = None
+) -> str:
+    """Upload a folder of triplets, or of scenes, or a search index; the address of the dataset.
+
+    Args:
+        model: hub repository of the model that made the index.
 
     Raises:
         IncompleteError: nothing was uploaded.
         OSError: no connection, no permission, or a file cannot be written.
     """
-    if problems := [*build_problems(folder), *card_problems(folder)]:
+    if problems := problems_of(folder, model):
         raise IncompleteError(folder, problems)
-    complete_card(folder, repo_id)
+    index = is_index(folder)
+    if not index:
+        complete_card(folder, repo_id)
     api = api or HfApi()
     address = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+    if index:
+        from .index import upload_index
+
+        upload_index(folder, repo_id, model, api)
+        return str(address)
     # huggingface_hub 2 does in `upload_folder` what its version 1 has a second method for: many commits, resumable
     upload = getattr(api, "upload_large_folder", None) or api.upload_folder
     allowed = published_patterns(folder)
@@ -88,6 +102,23 @@ def publish(folder: Path, repo_id: str, private: bool = False, api: HfApi | None
         ignore_patterns=IGNORED,
     )
     return str(address)
+
+
+def is_index(folder: Path) -> bool:
+    """Whether it is a search index, as `ulip2 index` leaves it."""
+    from modeling_ulip2.search.schema import INFO_FILE
+
+    return (folder / INFO_FILE).is_file()
+
+
+def problems_of(folder: Path, model: str | None = None) -> list[str]:
+    """All that speaks against publishing a folder, whatever it holds, in sentences."""
+    if is_index(folder):
+        from .index import index_problems  # takes seconds
+
+        return index_problems(folder, model)
+    wrong = [] if model is None else ["--model belongs to a search index, and it is none"]
+    return [*wrong, *build_problems(folder), *card_problems(folder)]
 
 
 def published_patterns(folder: Path) -> list[str]:
@@ -146,11 +177,7 @@ def card_problems(folder: Path) -> list[str]:
     except (ValueError, yaml.YAMLError) as error:
         return [f"the YAML of {CARD} cannot be read: {str(error).splitlines()[0]}"]
     problems, data = [], card.data.to_dict()
-    licenses = data.get("license") or []
-    licenses = [licenses] if isinstance(licenses, str) else licenses
-    if not licenses or UNKNOWN_LICENSE in licenses:
-        which = "names no license" if not licenses else f"has shapes whose license is {UNKNOWN_LICENSE!r}"
-        problems.append(f"the card's YAML {which}: find it out and name it")
+    problems += license_problems(data)
     if marker := MARKERS.search(card.content):
         line = card.content[: marker.start()].count("\n") + 1
         problems.append(f"line {line} of the card is unfinished: {marker.group()!r}")
@@ -235,11 +262,11 @@ def complete_card(folder: Path, repo_id: str) -> None:
         write_text(folder / CARD, text)
 
 
-def push(folder: Path, repo_id: str, private: bool = False) -> None:
+def push(folder: Path, repo_id: str, private: bool = False, model: str | None = None) -> None:
     """`publish` for the command line: tells where the dataset is, or ends the program with a sentence."""
     try:
-        print(f"published as {publish(folder, repo_id, private)}")
-        if stayed := left_out(folder):
+        print(f"published as {publish(folder, repo_id, private, model=model)}")
+        if not is_index(folder) and (stayed := left_out(folder)):
             print(f"{len(stayed)} files of {folder} are no part of the dataset and stay here, e.g. {stayed[0]}")
     except IncompleteError as error:
         sys.exit(f"{error}\nNothing was uploaded.")
@@ -248,18 +275,24 @@ def push(folder: Path, repo_id: str, private: bool = False) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="triplets, as `ulip2 build` leaves them")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="triplets, scenes, or a search index")
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--push-to-hub", type=repository, metavar="ORG/NAME", help="dataset repository, made if new")
     target.add_argument("--check", action="store_true", help="only tell what is missing")
+    parser.add_argument(
+        "--model",
+        type=repository,
+        metavar="ORG/NAME",
+        help="of a search index: where others find its model",
+    )
     parser.add_argument("--private", action="store_true", help="make a new repository private")
 
 
 def main(arguments: list[str] | None = None, prog: str | None = None) -> None:
     args = script_parser(DESCRIPTION, add_arguments, prog).parse_args(arguments)
     if args.push_to_hub:
-        push(args.folder, args.push_to_hub, args.private)
-    elif problems := [*build_problems(args.folder), *card_problems(args.folder)]:
+        push(args.folder, args.push_to_hub, args.private, args.model)
+    elif problems := problems_of(args.folder, args.model):
         sys.exit(str(IncompleteError(args.folder, problems)))
     else:
         print(f"{args.folder} can be published.")
