@@ -32,7 +32,7 @@ SHOWN_OBJECTS = 60
 # Points that a browser shows as beads.
 BEADS = 24_000
 BEAD_SHARE = 0.6  # of the distance between them, as the radius
-SHOWROOM = "A showroom with shapes of this collection"
+SHOWROOM = "A showroom of this collection"  # as long as a phone is wide
 SHOWROOM_SHAPES = 10
 HOMES_CONFIG = "complete"
 
@@ -116,10 +116,10 @@ class Scans:
             NothingGivenError: nobody did, or so many others were since then that it is no longer kept.
         """
         if not key:
-            raise NothingGivenError("Open a scan first.")
+            raise NothingGivenError("Press Find the objects first.")
         kept = self._kept(key)
         if kept is None:
-            raise NothingGivenError("That scan is no longer in memory: open it again.")
+            raise NothingGivenError("That scan is no longer in memory: press Find the objects again.")
         return kept
 
     def name(self, visit: Visit, labels: Sequence[str]) -> list[SceneObject]:

@@ -27,8 +27,9 @@ RESULT_ID, ALONE_ID = "scene-result", "scene-alone"
 # A scan takes a processor for a while; questions about it do not wait for other people's scans.
 OPEN_LANE, ASK_LANE = lane("scene", 2), lane("scene-ask", 8)
 PROGRESS = gr.Progress()
-# Where the scan is seen from, in degrees and radii: from above, so that one looks into the rooms.
-FROM_ABOVE = (60, 40, 2.6)
+# Where the scan is seen from, in degrees and radii: from above, so that one looks into the rooms, and
+# from so far that they fit a phone.
+FROM_ABOVE = (60, 40, 3.2)
 NAMES, TEXT = "names", "text"
 
 
@@ -41,10 +42,10 @@ class SceneRoom:
         key, asked, row = gr.State(None), gr.State(None), gr.State(None)
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=290):
-                file = shape_file(label="A scan of rooms", height=120)
+                file = shape_file(label="Scan", height=120)
                 gr.Markdown(SCAN_LIMITS, elem_classes="hint small")
                 choice = gr.Dropdown(scans.choices, value=SHOWROOM, label="Or one of these", filterable=False)
-                up = axis_input()
+                up = axis_input(otherwise="a guess, which is told")
                 go = gr.Button("Find the objects", variant="primary")
                 labels = gr.Textbox(
                     OWN_LABELS, label="Names", info="English, separated by commas", lines=2, max_lines=6
@@ -114,7 +115,9 @@ class SceneRoom:
         visit = self._scans.again(key)
         labels = self._engine.class_names("own", own_labels)
         found = self._scans.name(visit, labels)
-        words = f"**{len(found)} objects** bear one of these names; all else fits other words better."
+        words = f"**{_count(found)}** with one of these names; all else fits other words better."
+        if not found:
+            words = "**No object has one of these names**: all fit other words better. Try other names."
         return (
             self._picture(visit, named_colors(visit, found, labels)),
             _legend(labels, found),
@@ -130,7 +133,7 @@ class SceneRoom:
         matches = self._scans.find(visit, text)
         found = matches.named()
         fits = found and found[0].label is not None
-        words = f"**{len(found)} objects** fit “{escape(text.strip())}”; the best one glows the most."
+        words = f"**{_count(found)}** found for “{escape(text.strip())}”; the best one glows the most."
         if not fits:
             words = f"**Nothing here fits “{escape(text.strip())}”** better than other words; the nearest is shown."
         return (
@@ -178,8 +181,12 @@ def _rows(found: Sequence[SceneObject]) -> list[list[Any]]:
     return [[thing.label or "(nearest)", round(float(thing.score), 2), _size(thing)] for thing in found]
 
 
+def _count(found: Sequence[SceneObject]) -> str:
+    return "1 object" if len(found) == 1 else f"{len(found)} objects"
+
+
 def _size(thing: SceneObject) -> str:
-    return " x ".join(f"{value:.1f}" for value in thing.oriented_box[3:6])
+    return " x ".join(f"{value:.2f}" for value in thing.oriented_box[3:6])
 
 
 def _legend(labels: Sequence[str], found: Sequence[SceneObject]) -> str:

@@ -166,12 +166,13 @@ def file_inputs() -> tuple[gr.File, gr.Radio]:
     return file, axis_input()
 
 
-def axis_input(**options: Any) -> gr.Radio:
+def axis_input(*, otherwise: str = "y", **options: Any) -> gr.Radio:
+    """Which axis points up in a file; `otherwise`: what "auto" takes where the format says nothing."""
     return gr.Radio(
         AXIS_CHOICES,
         value=AUTO_AXIS,
         label="Axis that points up",
-        info="auto: what the format says (glTF: y, LAS: z), else y. Scans and CAD files often have z.",
+        info=f"auto: what the format says (glTF: y, LAS: z), else {otherwise}. Scans and CAD files often have z.",
         elem_classes="axes",
         **options,
     )

@@ -88,14 +88,14 @@ def test_a_visitors_scan_is_read_apart_from_the_server(scans: Scans, tmp_path: P
 def test_what_is_not_given_or_no_longer_kept_is_told(scans: Scans, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(NothingGivenError, match="Add a scan"):
         visit(scans, None, "nowhere")
-    with pytest.raises(NothingGivenError, match="Open a scan first"):
+    with pytest.raises(NothingGivenError, match="Press Find the objects first"):
         scans.again(None)
     cottage, _ = visit(scans, choice="cottage")
     with pytest.raises(NothingGivenError, match="what to look for"):
         scans.find(cottage, " ")
     monkeypatch.setattr(module, "KEPT", 1)
     visit(scans, choice=SHOWROOM)
-    with pytest.raises(NothingGivenError, match="open it again"):
+    with pytest.raises(NothingGivenError, match="press Find the objects again"):
         scans.again(cottage.key)
 
 
