@@ -6,7 +6,8 @@
 Each home becomes a mesh of walls, floors, ceilings and furniture, and each mesh a row of two configs of a dataset:
 `complete`, points of all its surfaces, and `walk`, what a depth camera sees that is carried through its rooms. Points
 have colors, normals and the object that they lie on. A second run completes what is missing. The homes and the models
-that they place are by Véronique and Emmanuel Puybaret (eTeks): CC BY 3.0 or GPL 2 and later.
+that they place are by Véronique and Emmanuel Puybaret (eTeks): CC BY 3.0 or GPL 2 and later. It needs the extra
+scenes: pip install "modeling-ulip2[scenes]".
 """
 
 from __future__ import annotations

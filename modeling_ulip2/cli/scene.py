@@ -40,7 +40,8 @@ def register(commands: Any) -> str:
         "find and name the objects in a scan of rooms",
         _fill,
         "Find the objects in a scan of one or more rooms and name them by your words (--labels), or look for a text "
-        "in it (--find). Objects are proposed by shape and color, without training, or given (--masks).",
+        "in it (--find). Objects are proposed by shape and color, without training, or given (--masks). Needs the "
+        'extra scenes: pip install "modeling-ulip2[scenes]".',
     )
 
 

@@ -248,6 +248,7 @@ Recognition of given objects (top-1, top-5, over objects and over classes); aver
 rules of ScanNet's benchmark, with given masks and with proposals; semantic IoU; recall of proposals. Beside the model
 stand its shuffled embeddings, chance, and the frozen image tower on pictures of the objects' points. The first scenes
 by name, from which settings are chosen, are reported apart. Writes scenes.md, scenes.json and pictures of scenes in
-the colors of predicted and true names.
+the colors of predicted and true names. Needs the extra scenes (pip install "modeling-ulip2[scenes]") and a dataset of
+scenes: dataset_scripts/sweet_home_3d_homes.py makes one of nine homes.
 """,
 }
