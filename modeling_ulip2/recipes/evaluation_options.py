@@ -3,8 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from modeling_ulip2.utils.places import OWN_DEFAULT, default_feature_cache
+
+
+def _own_model() -> Any:
+    """Field of the model that is measured."""
+    return field(default=None, metadata={"help": f"Folder or hub name of a Ulip2Model; {OWN_DEFAULT}."})
+
+
+def _tower_elsewhere(whose: str = "model's") -> Any:
+    """Field of the image-text model where it lies elsewhere than the checkpoint says."""
+    return field(default=None, metadata={"help": f"Image-text model, where the {whose} own has moved."})
+
+
+def _ids_of_split(default: str = "all") -> Any:
+    """Field of the file that says which shapes are measured."""
+    return field(default=None, metadata={"help": f'JSON {{"train": [ids], "test": [ids]}}; default: {default}.'})
+
+
+def _which_split() -> Any:
+    """Field of the part of that file."""
+    return field(default="test", metadata={"help": "Which ids of split_file.", "choices": ["train", "test"]})
+
+
+def _prompts(of: str) -> Any:
+    """Field of the prompts that a name stands in."""
+    return field(default="modelnet40_64", metadata={"help": f"Prompts of a {of}: modelnet40_64."})
+
+
+def _batches() -> Any:
+    """Field of the size of a batch."""
+    return field(default=16, metadata={"help": "Clouds per forward pass."})
 
 
 @dataclass
@@ -15,7 +46,7 @@ class ZeroShotArguments:
 
     dataset: str = field(metadata={"help": "Folder or hub name of a converted benchmark or of triplets."})
     output_dir: str = field(metadata={"help": "Where zero_shot.json and confusion.png go."})
-    model: str | None = field(default=None, metadata={"help": f"Folder or hub name of a Ulip2Model; {OWN_DEFAULT}."})
+    model: str | None = _own_model()
     benchmark: str | None = field(
         default=None,
         metadata={"help": "modelnet40, objaverse_lvis or scanobjectnn, where the dataset is one; default: triplets."},
@@ -30,11 +61,9 @@ class ZeroShotArguments:
     labels_file: str | None = field(
         default=None, metadata={"help": "CSV with the columns path (the id of a triplet) and category."}
     )
-    split_file: str | None = field(
-        default=None, metadata={"help": 'JSON {"train": [ids], "test": [ids]}; default: all.'}
-    )
-    split: str = field(default="test", metadata={"help": "Which ids of split_file.", "choices": ["train", "test"]})
-    templates: str = field(default="modelnet40_64", metadata={"help": "Prompts of a class: modelnet40_64."})
+    split_file: str | None = _ids_of_split()
+    split: str = _which_split()
+    templates: str = _prompts("class")
     class_names: str | None = field(
         default=None,
         metadata={
@@ -48,8 +77,8 @@ class ZeroShotArguments:
     class_cache: str | None = field(
         default=None, metadata={"help": "Class embeddings of benchmarks, to be shared by runs; default: output_dir."}
     )
-    tower: str | None = field(default=None, metadata={"help": "Image-text model, where the model's own has moved."})
-    batch_size: int = field(default=16, metadata={"help": "Clouds per forward pass."})
+    tower: str | None = _tower_elsewhere()
+    batch_size: int = _batches()
     seed: int = field(default=0, metadata={"help": "Seed of the shuffled control and the bootstrap."})
 
 
@@ -61,7 +90,7 @@ class RetrievalArguments:
 
     dataset: str = field(metadata={"help": "Folder or hub name of a triplets dataset."})
     output_dir: str = field(metadata={"help": "Where retrieval.json and queries.png go."})
-    model: str | None = field(default=None, metadata={"help": f"Folder or hub name of a Ulip2Model; {OWN_DEFAULT}."})
+    model: str | None = _own_model()
     query: list[str] = field(
         default_factory=list, metadata={"help": "Texts to search for; default: the largest categories, or some names."}
     )
@@ -70,14 +99,12 @@ class RetrievalArguments:
         default=None,
         metadata={"help": "CSV with the columns path and category: marks right answers to the default queries."},
     )
-    split_file: str | None = field(
-        default=None, metadata={"help": 'JSON {"train": [ids], "test": [ids]}; default: all.'}
-    )
-    split: str = field(default="test", metadata={"help": "Which ids of split_file.", "choices": ["train", "test"]})
-    templates: str = field(default="modelnet40_64", metadata={"help": "Prompts of a category: modelnet40_64."})
+    split_file: str | None = _ids_of_split()
+    split: str = _which_split()
+    templates: str = _prompts("category")
     images: bool = field(default=True, metadata={"help": "Measure image -> shape too, one view per shape."})
-    tower: str | None = field(default=None, metadata={"help": "Image-text model, where the model's own has moved."})
-    batch_size: int = field(default=16, metadata={"help": "Clouds per forward pass."})
+    tower: str | None = _tower_elsewhere()
+    batch_size: int = _batches()
     seed: int = field(default=0, metadata={"help": "Seed of the views, the shuffled control and the bootstrap."})
 
 
@@ -95,8 +122,8 @@ class LeaderboardArguments:
     protocol: str | None = field(
         default=None, metadata={"help": "ulip2, openshape or uni3d; default: of each model's own project."}
     )
-    tower: str | None = field(default=None, metadata={"help": "Image-text model, where the models' own has moved."})
-    batch_size: int = field(default=16, metadata={"help": "Clouds per forward pass."})
+    tower: str | None = _tower_elsewhere("models'")
+    batch_size: int = _batches()
     num_workers: int | None = field(
         default=None, metadata={"help": "Processes that prepare clouds; default: the cores to spare."}
     )
@@ -118,15 +145,13 @@ class CaptionMeasureArguments:
     texts: str | None = field(
         default=None, metadata={"help": "Captions by id, the references; default: those of the triplets."}
     )
-    split_file: str | None = field(
-        default=None, metadata={"help": 'JSON {"train": [ids], "test": [ids]}; default: all, without retrieval.'}
-    )
-    split: str = field(default="test", metadata={"help": "Which ids of split_file.", "choices": ["train", "test"]})
+    split_file: str | None = _ids_of_split("all, without retrieval")
+    split: str = _which_split()
     limit: int | None = field(default=None, metadata={"help": "Only so many shapes, drawn by the seed."})
     point_model: str | None = field(
         default=None, metadata={"help": "Ulip2Model that embeds points and names the tower; default: the model's own."}
     )
-    tower: str | None = field(default=None, metadata={"help": "Image-text model, where the encoder's own has moved."})
+    tower: str | None = _tower_elsewhere("encoder's")
     prompt: str | None = field(
         default=None, metadata={"help": "What the user says beside the cloud (published: describe the 3d model.)."}
     )
@@ -157,10 +182,8 @@ class RobustnessArguments:
     dataset: str = field(metadata={"help": "Folder or hub name of a triplets dataset."})
     labels_file: str = field(metadata={"help": "CSV with the columns path (the id of a triplet) and category."})
     output_dir: str = field(metadata={"help": "Where the picture, the table and the figures go."})
-    model: str | None = field(default=None, metadata={"help": f"Folder or hub name of a Ulip2Model; {OWN_DEFAULT}."})
-    split_file: str | None = field(
-        default=None, metadata={"help": 'JSON {"train": [ids], "test": [ids]}; default: all shapes.'}
-    )
+    model: str | None = _own_model()
+    split_file: str | None = _ids_of_split("all shapes")
     meshes: list[str] = field(
         default_factory=list, metadata={"help": "Folders or hub names of the meshes whose paths in them are the ids."}
     )
@@ -172,10 +195,10 @@ class RobustnessArguments:
         default_factory=list,
         metadata={"help": "points, noise, half_space, ball, rotation_y, rotation, color and views; default: all."},
     )
-    templates: str = field(default="modelnet40_64", metadata={"help": "Prompts of a class."})
-    tower: str | None = field(default=None, metadata={"help": "Image-text model, where the model's own has moved."})
+    templates: str = _prompts("class")
+    tower: str | None = _tower_elsewhere()
     limit: int | None = field(default=None, metadata={"help": "Only the first N shapes."})
-    batch_size: int = field(default=16, metadata={"help": "Clouds per forward pass."})
+    batch_size: int = _batches()
     seed: int = field(default=0, metadata={"help": "Seed of the corruptions and the bootstrap."})
 
 
@@ -187,7 +210,7 @@ class ScenesArguments:
 
     dataset: str = field(metadata={"help": "Scenes with annotation: a folder or hub name of a scene dataset."})
     output_dir: str = field(metadata={"help": "Where the table, the figures and the pictures go."})
-    model: str | None = field(default=None, metadata={"help": f"Folder or hub name of a Ulip2Model; {OWN_DEFAULT}."})
+    model: str | None = _own_model()
     configs: list[str] = field(
         default_factory=lambda: ["complete", "walk"],
         metadata={"help": "Configs of the dataset, each a table of its own."},
@@ -201,10 +224,10 @@ class ScenesArguments:
     )
     pictures: int = field(default=2, metadata={"help": "So many reported scenes are drawn, by name and by truth."})
     min_region_size: int = field(default=100, metadata={"help": "Points that an object must have (ScanNet: 100)."})
-    templates: str = field(default="modelnet40_64", metadata={"help": "Prompts of a category."})
-    tower: str | None = field(default=None, metadata={"help": "Image-text model, where the model's own has moved."})
+    templates: str = _prompts("category")
+    tower: str | None = _tower_elsewhere()
     limit: int | None = field(default=None, metadata={"help": "Only the first N scenes of each config, by name."})
-    batch_size: int = field(default=16, metadata={"help": "Clouds per forward pass."})
+    batch_size: int = _batches()
     seed: int = field(default=0, metadata={"help": "Seed of the controls and the bootstrap."})
 
 

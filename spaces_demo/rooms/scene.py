@@ -17,7 +17,19 @@ from modeling_ulip2.scenes.results import label_colors
 from .engine import Engine
 from .gradio_internals import cached_file
 from .scans import SHOWROOM, Scans, Visit, in_view, lit_colors, named_colors, own_colors, vector
-from .shared import PRIVATE, axis_input, lane, model_viewer, notes, on_page, reveal, seen_cloud, shape_file, title
+from .shared import (
+    PRIVATE,
+    axis_input,
+    lane,
+    model_viewer,
+    notes,
+    on_page,
+    reveal,
+    seen_cloud,
+    shape_file,
+    thumbnails,
+    title,
+)
 from .uploads import SCAN_LIMITS
 from .viewer import cloud_glb
 
@@ -76,17 +88,7 @@ class SceneRoom:
                     about = gr.Markdown()
                     self._object = model_viewer(label="The object alone", height=280)
                     gr.Markdown("Nearest in the collection:", elem_classes="hint small")
-                    near = gr.Gallery(
-                        label="Nearest in the collection",
-                        show_label=False,
-                        columns=NEIGHBORS,
-                        height="auto",
-                        object_fit="contain",
-                        allow_preview=False,
-                        buttons=[],
-                        interactive=False,
-                        elem_classes="shapes",
-                    )
+                    near = thumbnails(label="Nearest in the collection", columns=NEIGHBORS)
         shown = [self._viewer, legend, table, status, asked, alone]
         opening = {**PRIVATE, **OPEN_LANE, "show_progress_on": self._viewer}
         asking = {**PRIVATE, **ASK_LANE, "show_progress_on": self._viewer}

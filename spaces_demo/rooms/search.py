@@ -23,6 +23,7 @@ from .shared import (
     photo_input,
     read_query,
     reveal,
+    thumbnails,
     title,
 )
 from .stage import Stage
@@ -73,18 +74,7 @@ class SearchRoom:
             with gr.Column(scale=6, min_width=320, elem_id=RESULTS_ID):
                 status = gr.Markdown(self._welcome(), elem_classes="hint")
                 remarks = gr.HTML(elem_classes="notes")
-                gallery = gr.Gallery(
-                    self._cards(self._home),
-                    label="Nearest shapes",
-                    show_label=False,
-                    columns=4,
-                    height="auto",
-                    object_fit="contain",
-                    allow_preview=False,
-                    buttons=[],
-                    interactive=False,
-                    elem_classes="shapes",
-                )
+                gallery = thumbnails(self._cards(self._home), label="Nearest shapes", columns=4)
             self._stage = stage = Stage(engine, "search", RESULTS_ID)
 
         panel = Panel(text, photo, file, up)

@@ -16,6 +16,7 @@ from .shared import (
     on_page,
     seen_cloud,
     shape_file,
+    thumbnails,
     uploaded,
 )
 from .uploads import LIMITS, UploadError
@@ -32,16 +33,10 @@ class ShapePanel:
         self._engine = engine
         self.file = shape_file(label="3D file", height=120)
         gr.Markdown("Or try one of these:", elem_classes="hint small")
-        thumbnails = gr.Gallery(
+        pictures = thumbnails(
             [(sample.picture, sample.title) for sample in samples],
             label="Shapes to try",
-            show_label=False,
             columns=max(1, len(samples)),
-            height="auto",
-            object_fit="contain",
-            allow_preview=False,
-            buttons=[],
-            interactive=False,
             elem_classes="shapes samples",
         )
         self.up = axis_input()
@@ -53,7 +48,7 @@ class ShapePanel:
         def take(event: gr.SelectData) -> str:
             return samples[event.index].path
 
-        thumbnails.select(take, None, self.file, queue=False, show_progress="hidden", **PRIVATE)
+        pictures.select(take, None, self.file, queue=False, show_progress="hidden", **PRIVATE)
         # in steps, since a Model3D that appears together with its first value stays empty
         gr.on(
             [self.file.change, self.up.change],

@@ -233,6 +233,24 @@ def model_viewer(label: str, height: int = 420) -> gr.Model3D:
     return gr.Model3D(label=label, interactive=False, camera_position=CAMERA, height=height)
 
 
+def thumbnails(
+    pictures: Sequence[tuple[Any, str]] | None = None, *, label: str, columns: int, elem_classes: str = "shapes"
+) -> gr.Gallery:
+    """Pictures of shapes with their titles, to be chosen from: a click selects one instead of enlarging it."""
+    return gr.Gallery(
+        pictures,
+        label=label,
+        show_label=False,
+        columns=columns,
+        height="auto",
+        object_fit="contain",
+        allow_preview=False,
+        buttons=[],
+        interactive=False,
+        elem_classes=elem_classes,
+    )
+
+
 def seen_cloud(engine: Engine, shape: Shape) -> bytes:
     """GLB of exactly the points that the model reads."""
     values = engine.point_values(shape)  # (n, C)
