@@ -79,6 +79,7 @@ def test_attention_implementations_agree(model: SlipModel) -> None:
 def test_saved_with_its_code_and_loaded(model: SlipModel, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     assert {path.name for path in tmp_path.glob("*.py")} == {
+        "clip_output.py",
         "configuration_slip.py",
         "modeling_slip.py",
         "private_apis.py",
