@@ -99,7 +99,7 @@ def jitter_points(points: np.ndarray, rng: Rng, sigma: float = 0.01, clip: float
 
 def perturb_rotation(points: np.ndarray, rng: Rng, sigma: float = 0.06, clip: float = 0.18) -> np.ndarray:
     """Rotates xyz by small angles (radians, clipped Gaussian) about the three axes: row vectors times Rz Ry Rx."""
-    x, y, z = np.clip(sigma * rng.standard_normal(3), -clip, clip)
+    x, y, z = (min(max(angle, -clip), clip) for angle in (sigma * rng.standard_normal(3)).tolist())
     return with_xyz(points, points[:, :3] @ (_rotation(2, z) @ _rotation(1, y) @ _rotation(0, x)))
 
 
@@ -249,8 +249,11 @@ class PointAugmentation:
         if self.jitter_sigma < 0:
             raise ValueError(f"jitter_sigma must not be negative, as {self.jitter_sigma} is")
 
-    def __call__(self, points: np.ndarray, rng: Rng) -> np.ndarray:
-        """points (N, C) -> (N, C), same dtype; all but the mixing."""
+    def __call__(self, points: np.ndarray, rng: Rng, out: np.ndarray | None = None) -> np.ndarray:
+        """points (N, C) -> (N, C), same dtype; all but the mixing.
+
+        The result is written into `out`, where one is given, which may be `points`.
+        """
         if self.stretch_share and rng.random() < self.stretch_share:
             points = stretch_points(points, rng, self.stretch)
         if self.one_side_share and rng.random() < self.one_side_share:
@@ -286,30 +289,34 @@ class PointAugmentation:
             frame = rotate_freely(frame, rng)
         elif self.rotate_y or (self.turn_share and rng.random() < self.turn_share):
             frame = rotate_about_y(frame, rng)
-        move = _compiled() or dropped_and_moved
-        return move(points, dropped, frame[1:] - frame[0], frame[0])
+        if out is None:
+            out = points.copy()
+        elif out is not points:
+            out[:] = points
+        (_compiled() or drop_and_move)(out, dropped, frame[1:] - frame[0], frame[0])
+        return out
 
 
 PUBLISHED = PointAugmentation()
 
 
-def dropped_and_moved(points: np.ndarray, dropped: np.ndarray, matrix: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """Points (N, C), the dropped ones (N,) replaced by point 0, xyz times `matrix` (3, 3) plus `offset` (3,)."""
-    points = np.where(dropped[:, None], points[:1], points)
+def drop_and_move(points: np.ndarray, dropped: np.ndarray, matrix: np.ndarray, offset: np.ndarray) -> None:
+    """In place: of points (N, C) the dropped ones (N,) become point 0, and xyz times `matrix` (3, 3) plus `offset`."""
+    points[dropped] = points[:1]
     x, y, z = (points[:, axis, None].astype(np.float64) for axis in range(3))  # (N, 1) each
     # summed in this order by the compiled loop, too
-    return with_xyz(points, x * matrix[0] + y * matrix[1] + z * matrix[2] + offset)
+    points[:, :3] = x * matrix[0] + y * matrix[1] + z * matrix[2] + offset
 
 
-def _compiled() -> Callable[..., np.ndarray] | None:
-    """`dropped_and_moved` compiled, where numba is installed."""
+def _compiled() -> Callable[..., None] | None:
+    """`drop_and_move` compiled, where numba is installed."""
     from modeling_ulip2.models.compiled import HAS_NUMBA
 
     if not HAS_NUMBA:
         return None
-    from modeling_ulip2.data.augmentation_numba import dropped_and_moved
+    from modeling_ulip2.data.augmentation_numba import drop_and_move
 
-    return dropped_and_moved
+    return drop_and_move
 
 
 def _rotation(axis: int, angle: float) -> np.ndarray:

@@ -13,6 +13,7 @@ from transformers import ProcessorMixin
 
 from modeling_ulip2.data.augmentation import PUBLISHED, PointAugmentation, mix_clouds
 from modeling_ulip2.data.images import open_depth, open_view
+from modeling_ulip2.data.random_order import random_order, take_rows
 from modeling_ulip2.data.schema import STORED_UP_AXIS
 from modeling_ulip2.models.feature_extraction_ulip2 import append_height
 from modeling_ulip2.models.loss import average_captions
@@ -93,7 +94,7 @@ class CloudCollator:
                 rgb = rgb if rgb.dtype.kind == "f" else rgb.astype(np.uint8)  # plain rows hold Python integers
             chosen = None if self.augmentation is None else self._draw(xyz, rng)
             if chosen is not None:
-                xyz, rgb = xyz.take(chosen, axis=0), None if rgb is None else rgb.take(chosen, axis=0)
+                xyz, rgb = take_rows(xyz, chosen), None if rgb is None else take_rows(rgb, chosen)
             clouds.append({"xyz": xyz, "rgb": rgb, "up_axis": self.up_axis})
         return self.feature_extractor(clouds, return_tensors="np")["point_values"]
 
@@ -102,7 +103,7 @@ class CloudCollator:
         if self.augmentation is None:
             return values
         for cloud, rng in zip(values, rngs, strict=True):
-            cloud[:] = self.augmentation(cloud, rng)
+            self.augmentation(cloud, rng, out=cloud)
         # of the cloud as it stands now
         return append_height(values[..., :-1]) if self.feature_extractor.has_height else values
 
@@ -112,9 +113,7 @@ class CloudCollator:
         if self.feature_extractor.sampling != "random" or len(xyz) < num_points:
             return None
         # other points in every pass; also where all are kept, as dropout and grouping favor the first one
-        order = np.arange(len(xyz))
-        rng.shuffle(order)
-        return order[:num_points]
+        return random_order(len(xyz), rng)[:num_points]
 
 
 class TripletCollator(CloudCollator):

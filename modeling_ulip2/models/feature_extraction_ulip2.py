@@ -5,8 +5,10 @@ This is the only place that turns axes, resamples, normalizes, fills color and m
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,20 +33,21 @@ def unit_sphere(xyz: np.ndarray) -> np.ndarray:
     return xyz / radius if radius > 0 else xyz
 
 
-def limits(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(n, 3) -> (3,) float64 smallest and (3,) largest, not finite where a value is NaN or infinite."""
-    return values.min(axis=0).astype(np.float64), values.max(axis=0).astype(np.float64)
+def limits(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(3, n) -> (3,) float64 smallest and (3,) largest, not finite where a value is NaN or infinite."""
+    return columns.min(axis=1).astype(np.float64), columns.max(axis=1).astype(np.float64)
 
 
-def place(xyz: np.ndarray, order: np.ndarray, signs: np.ndarray, normalize: bool, points: np.ndarray) -> None:
-    """Writes coordinates (n, 3) into the first columns of `points` (n, C), computed in float64.
+def place(columns: np.ndarray, order: np.ndarray, signs: np.ndarray, normalize: bool, points: np.ndarray) -> None:
+    """Writes coordinates (3, n) into the first columns of `points` (n, C), computed in float64.
 
     Args:
+        columns: x, y and z of all points; they may be overwritten.
         order: (3,) which axis of `xyz` each coordinate is.
         signs: (3,) float64, 1 or -1: what it is multiplied by.
         normalize: centroid to 0, farthest point to radius 1.
     """
-    xyz = xyz[:, order].astype(np.float64) * signs
+    xyz = np.ascontiguousarray(columns[order].T.astype(np.float64)) * signs
     points[:, :3] = unit_sphere(xyz) if normalize else xyz
 
 
@@ -53,17 +56,23 @@ def paint(rgb: np.ndarray, white: float, points: np.ndarray) -> None:
     points[:, 3:6] = (rgb.astype(np.float64) / white).clip(0, 1)
 
 
-def _loops() -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
-    """`limits`, `place` and `paint`, compiled where numba is installed."""
+def _loops() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """`place` and `paint`, compiled where numba is installed."""
     from .compiled import HAS_NUMBA
 
     if not HAS_NUMBA:
-        return limits, place, paint
-    from .feature_extraction_numba import limits as limits_numba
+        return place, paint
     from .feature_extraction_numba import paint as paint_numba
     from .feature_extraction_numba import place as place_numba
 
-    return limits_numba, place_numba, paint_numba
+    return place_numba, paint_numba
+
+
+@lru_cache
+def _turn(up_axis: str, axes: str) -> tuple[np.ndarray, np.ndarray]:
+    """Which coordinate of the input each one of the output is, (3,), and its sign (3,) float64; not to be changed."""
+    turned = turn_to_y_up(np.arange(1, 4), up_axis)[["xyz".index(axis) for axis in axes]]
+    return np.abs(turned) - 1, np.sign(turned).astype(np.float64)
 
 
 def _tell_lost_digits(index: int, low: np.ndarray, high: np.ndarray) -> None:
@@ -182,9 +191,19 @@ class Ulip2FeatureExtractor(ProcessorCardMixin, FeatureExtractionMixin):
                 names the cloud.
         """
         up_axis = self._up_axis(up_axis, self.up_axis)
+        split = _split_batch(clouds, colors)
+        if return_tensors is not None and self.sampling != "none":
+            # each is written where it stays
+            stacked = np.empty((len(split), self.num_points, self.in_channels), dtype=np.float32)
+            for index, (cloud, color, axis) in enumerate(split):
+                own = stacked[index]
+                prepared = self._prepare(index, cloud, color, self._up_axis(axis, up_axis), own)
+                if prepared is not own:
+                    own[:] = prepared
+            return BatchFeature({"point_values": stacked}, return_tensors)
         batch = [
             self._prepare(index, cloud, color, self._up_axis(axis, up_axis))
-            for index, (cloud, color, axis) in enumerate(_split_batch(clouds, colors))
+            for index, (cloud, color, axis) in enumerate(split)
         ]
         sizes = {len(cloud) for cloud in batch}
         if return_tensors is not None and len(sizes) > 1:
@@ -198,42 +217,44 @@ class Ulip2FeatureExtractor(ProcessorCardMixin, FeatureExtractionMixin):
     def _up_axis(said: str | None, otherwise: str) -> str:
         return otherwise if said is None or check_up_axis(said, auto=True) == AUTO_AXIS else said
 
-    def _prepare(self, index: int, cloud: Any, color: Any, up_axis: str) -> np.ndarray:
-        limits, place, paint = _loops()
-        xyz, rgb = _checked_cloud(index, cloud, color)
-        low, high = limits(xyz)
-        if not (np.isfinite(low).all() and np.isfinite(high).all()):
-            bad = int((~np.isfinite(xyz)).any(axis=1).sum())
+    def _prepare(self, index: int, cloud: Any, color: Any, up_axis: str, out: np.ndarray | None = None) -> np.ndarray:
+        """One cloud (N, C), written into `out` where that has its shape before a height is appended."""
+        place, paint = _loops()
+        columns, rgb = _checked_cloud(index, cloud, color)
+        low, high = limits(columns)
+        if not all(map(math.isfinite, (*low.tolist(), *high.tolist()))):
+            bad = int((~np.isfinite(columns)).any(axis=0).sum())
             raise ValueError(
-                f"Cloud {index} has NaN or infinite coordinates in {bad} of its {len(xyz)} points. Leave these out: "
-                "xyz[np.isfinite(xyz).all(axis=1)]."
+                f"Cloud {index} has NaN or infinite coordinates in {bad} of its {columns.shape[1]} points. Leave "
+                "these out: xyz[np.isfinite(xyz).all(axis=1)]."
             )
         white = 255.0 if rgb is not None and rgb.dtype == np.uint8 else 1.0
         if rgb is not None and white == 1:
-            _check_colors(index, rgb, *limits(rgb))
+            _check_colors(index, rgb, *limits(np.ascontiguousarray(rgb.T)))
         if self.normalize and _is_one_place(low, high):
             raise ValueError(
-                f"Cloud {index} has {len(xyz)} points and all of them are in one place: it has no shape to normalize. "
-                "Check the file, or leave the cloud out."
+                f"Cloud {index} has {columns.shape[1]} points and all of them are in one place: it has no "
+                "shape to normalize. Check the file, or leave the cloud out."
             )
-        turned = turn_to_y_up(np.arange(1, 4), up_axis)[["xyz".index(axis) for axis in self.axes]]
-        order, signs = np.abs(turned) - 1, np.sign(turned).astype(np.float64)
-        keep = self._sample(xyz, order, signs)
+        order, signs = _turn(up_axis, self.axes)
+        keep = self._sample(columns, order, signs)
         if keep is not None:
-            xyz = xyz.take(keep, axis=0)  # (num_points, 3)
+            columns = columns.take(keep, axis=1)  # (3, num_points)
         if not self.normalize:
-            _tell_lost_digits(index, *(limits(xyz) if keep is not None else (low, high)))
-        points = np.empty((len(xyz), 6 if self.in_channels >= 6 else 3), dtype=np.float32)
-        place(xyz, order, signs, self.normalize, points)
+            _tell_lost_digits(index, *(limits(columns) if keep is not None else (low, high)))
+        points = np.empty((columns.shape[1], 6 if self.in_channels >= 6 else 3), dtype=np.float32)
+        if out is not None and out.shape == points.shape:
+            points = out
+        place(columns, order, signs, self.normalize, points)
         if self.in_channels >= 6 and rgb is not None:
             paint(rgb if keep is None else rgb.take(keep, axis=0), white, points)
         elif self.in_channels >= 6:
             points[:, 3:] = self.fill_color
         return append_height(points) if self.has_height else points
 
-    def _sample(self, xyz: np.ndarray, order: np.ndarray, signs: np.ndarray) -> np.ndarray | None:
-        """Which points of a cloud (n, 3) are kept, (num_points,); None: all, as they are."""
-        size = len(xyz)
+    def _sample(self, columns: np.ndarray, order: np.ndarray, signs: np.ndarray) -> np.ndarray | None:
+        """Which points of a cloud (3, n) are kept, (num_points,); None: all, as they are."""
+        size = columns.shape[1]
         if self.sampling == "none" or size == self.num_points:
             return None
         rng = np.random.default_rng(self.seed)
@@ -242,7 +263,7 @@ class Ulip2FeatureExtractor(ProcessorCardMixin, FeatureExtractionMixin):
         if self.sampling == "fps":
             # relative to the centroid: float32 would lose the shape of a cloud far from the origin
             centered = np.empty((size, 3), dtype=np.float32)
-            place(xyz, order, signs, True, centered)
+            place(columns.copy(), order, signs, True, centered)
             return farthest_point_sample(torch.from_numpy(centered)[None], self.num_points, FPSRule())[0].numpy()
         return rng.permutation(size)[: self.num_points]
 
@@ -274,7 +295,7 @@ def _split_batch(clouds: Any, colors: Any) -> list[tuple[Any, Any, str | None]]:
 
 
 def _checked_cloud(index: int, cloud: Any, color: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """xyz (N, 3) float32 or float64 and rgb (N, 3) uint8, float32 or float64, or None; copies of any values."""
+    """xyz (3, N) float32 or float64 and rgb (N, 3) uint8, float32 or float64, or None; copies of any values."""
     points = _array(index, "points", cloud)
     if points.ndim != 2 or points.shape[1] not in (3, 6):
         raise ValueError(f"Cloud {index} must have shape (points, 3) or (points, 6), got {points.shape}.")
@@ -284,12 +305,12 @@ def _checked_cloud(index: int, cloud: Any, color: Any) -> tuple[np.ndarray, np.n
         if color is not None:
             raise ValueError(f"Cloud {index} has color in its last three columns and in `colors`.")
         points, color = points[:, :3], points[:, 3:]
-    xyz = _floats(points)
+    xyz = _floats(points.T)  # (3, N), one coordinate of all points after the other
     if color is None:
         return xyz, None
     rgb = _array(index, "colors", color)
-    if rgb.shape != xyz.shape:
-        raise ValueError(f"Colors of cloud {index} must have shape {xyz.shape}, got {rgb.shape}.")
+    if rgb.shape != points.shape:
+        raise ValueError(f"Colors of cloud {index} must have shape {points.shape}, got {rgb.shape}.")
     return xyz, np.array(rgb, order="C") if rgb.dtype == np.uint8 else _floats(rgb)
 
 
