@@ -8,6 +8,7 @@ import torch
 
 from modeling_ulip2 import Ulip2Embedder
 from modeling_ulip2.scenes import EmbeddedScene, ObjectMasks, Scene, SceneUnderstanding
+from modeling_ulip2.scenes.evaluation.arms import named
 from modeling_ulip2.scenes.naming import (
     CENTERED,
     FEW,
@@ -219,3 +220,23 @@ def test_words_that_fit_everything_fit_less():
     assert found[:3].tolist() == [0, 1, 0]
     assert torch.equal(centered(logits[:0]), logits[:0])
     assert centered(logits[:1]).argmax() == 0  # a single object says nothing of words
+
+
+def test_the_protocols_judge_the_names_that_a_user_gets(ulip2, scene):
+    masks = scene.objects()
+    scores = np.linspace(0.5, 1, len(masks)).astype(np.float32)
+    masks = ObjectMasks(masks.points, scores=scores, kinds=["wall", *[""] * (len(masks) - 1)])
+    embeddings = torch.nn.functional.normalize(
+        torch.randn(len(masks), ulip2.dim, generator=torch.Generator().manual_seed(0)), dim=-1
+    )
+    words, others = ["chair", "lamp", "table"], ["sky"]
+    embedded = EmbeddedScene(scene, masks, embeddings)
+    expected = name_objects(ulip2, embedded, words, templates=TEMPLATES, other_words=others)
+    assert {thing.label for thing in expected} <= set(words) and len(expected) > 1
+
+    known = ulip2.embed_labels([*words, *others], TEMPLATES)
+    labels, sure = named(ulip2.logits(embeddings, known), masks, words)
+
+    place = {points.tobytes(): mask for mask, points in enumerate(masks.points)}
+    found = {place[thing.points.tobytes()]: (thing.label, pytest.approx(thing.score)) for thing in expected}
+    assert {mask: (words[labels[mask]], sure[mask]) for mask in np.flatnonzero(labels >= 0)} == found

@@ -13,7 +13,7 @@ from modeling_ulip2.evaluation.metrics.zero_shot import ZeroShotResult
 from modeling_ulip2.scenes.evaluation.instances import InstanceEvaluation, SceneOverlaps
 from modeling_ulip2.scenes.evaluation.recognition import TOPK
 from modeling_ulip2.scenes.evaluation.semantics import SemanticEvaluation, point_labels
-from modeling_ulip2.scenes.naming import select
+from modeling_ulip2.scenes.naming import centered, select
 from modeling_ulip2.scenes.schema import ObjectMasks
 from modeling_ulip2.scenes.suppression import suppress
 
@@ -140,7 +140,8 @@ def surest(logits: Tensor, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def named(logits: Tensor, masks: ObjectMasks, class_names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Names of proposals as `naming.name_objects` gives them: `surest`, times the masks' own scores, suppressed.
+    """Names of a scene's proposals as `naming.name_objects` gives them: `surest` of the centered scores, times the
+    masks' own scores, suppressed.
 
     Args:
         logits: (P, C + O); floors, walls and ceilings among the masks get no name.
@@ -148,7 +149,7 @@ def named(logits: Tensor, masks: ObjectMasks, class_names: Sequence[str]) -> tup
     Returns:
         (P,) int64 classes, -1 for a mask without a name or one that another mask shows better, and (P,) float64.
     """
-    labels, shares = surest(logits, len(class_names))
+    labels, shares = surest(centered(logits), len(class_names))
     scores = shares * np.asarray(masks.scores, dtype=np.float64)
     kinds = masks.kinds or [""] * len(masks)
     chosen = [mask for mask, label in enumerate(labels) if label >= 0 and not kinds[mask]]
