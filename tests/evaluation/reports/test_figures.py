@@ -3,10 +3,8 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from modeling_ulip2.evaluation.metrics.zero_shot import zero_shot_metrics
 from modeling_ulip2.evaluation.reports.figures import (
@@ -19,21 +17,7 @@ from modeling_ulip2.evaluation.reports.figures import (
     loss_curves,
     robustness_curves,
 )
-
-
-def picture(color: tuple[int, int, int]) -> np.ndarray:
-    return np.full((24, 24, 3), color, dtype=np.uint8)
-
-
-def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        assert image.format == "PNG"
-        return np.asarray(image.convert("RGB")).astype(int)
-
-
-def has_color(path: Path, color: str) -> bool:
-    wanted = [int(color[place : place + 2], 16) for place in (1, 3, 5)]
-    return bool((np.abs(pixels(path) - wanted).sum(axis=-1) < 6).any())
+from tests.evaluation.reports.drawn import has_color, pixels
 
 
 def test_an_empty_log_is_an_error(tmp_path: Path):

@@ -6,25 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from modeling_ulip2.data.contact_sheet import GAP, RIGHT, SIDE, SIZE, WRONG, Tile, Words, contact_sheet, font, wrapped
 from modeling_ulip2.evaluation.reports.sheets import Hit, Panel, description_sheet, panel_sheet, retrieval_sheet
-
-
-def picture(color: tuple[int, int, int]) -> np.ndarray:
-    return np.full((24, 24, 3), color, dtype=np.uint8)
-
-
-def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        assert image.format == "PNG"
-        return np.asarray(image.convert("RGB")).astype(int)
-
-
-def has_color(path: Path, color: str) -> bool:
-    wanted = [int(color[place : place + 2], 16) for place in (1, 3, 5)]
-    return bool((np.abs(pixels(path) - wanted).sum(axis=-1) < 6).any())
+from tests.evaluation.reports.drawn import has_color, picture, pixels
 
 
 def test_retrieval_sheet_shows_every_picture_and_what_is_known(tmp_path: Path):
